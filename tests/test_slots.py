@@ -1,0 +1,168 @@
+"""The slot step against plain loops over pixels and slots, and its invariants."""
+
+import numpy as np
+import pytest
+import torch
+
+from wsss.localize.slots import cluster_slots, propagate
+
+
+def unit(v):
+    return v / max(np.linalg.norm(v), 1e-12)
+
+
+def pooled_cells(z, grid):
+    """Adaptive average pooling by hand: cell i of n covers floor(i*L/n) .. ceil((i+1)*L/n)."""
+    height, width, _ = z.shape
+    cells = []
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            rows = slice(i * height // grid[0], -(-(i + 1) * height // grid[0]))
+            cols = slice(j * width // grid[1], -(-(j + 1) * width // grid[1]))
+            cells.append(unit(z[rows, cols].mean(axis=(0, 1))))
+    return cells
+
+
+def reference_clustering(features, grid, steps, temperature):
+    """One image (C, H, W) in float64, one pixel and one slot at a time."""
+    channels, height, width = features.shape
+    z = np.stack([[unit(features[:, y, x]) for x in range(width)] for y in range(height)])
+    slots = pooled_cells(z, grid)
+    dispatch = np.zeros((len(slots), height, width))
+    for _ in range(steps):
+        for y in range(height):
+            for x in range(width):
+                score = np.exp([float(s @ z[y, x]) / temperature for s in slots])
+                dispatch[:, y, x] = score / score.sum()
+        new = []
+        for k in range(len(slots)):
+            total = np.zeros(channels)
+            for y in range(height):
+                for x in range(width):
+                    total += dispatch[k, y, x] * z[y, x]
+            new.append(unit(total))
+        slots = new
+    return dispatch, np.array(slots)
+
+
+def reference_propagation(maps, dispatch, steps):
+    maps = maps.copy()
+    count, height, width = maps.shape
+    for _ in range(steps):
+        out = np.zeros_like(maps)
+        for n in range(count):
+            for d in dispatch:
+                mean = (maps[n] * d).sum() / d.sum()
+                for y in range(height):
+                    for x in range(width):
+                        out[n, y, x] += d[y, x] * mean
+        maps = out
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("size", "grid", "steps", "temperature"),
+    [((9, 9), (3, 3), 3, 0.1), ((7, 12), (3, 2), 2, 0.3), ((5, 4), (8, 8), 1, 0.05)],
+)
+def test_clustering_equals_loops(size, grid, steps, temperature):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 6, *size, generator=generator)
+    got = cluster_slots(features, grid, steps, temperature)
+    assert got.dispatch.shape == (2, grid[0] * grid[1], *size)
+    assert got.slots.shape == (2, grid[0] * grid[1], 6)
+    for image in range(2):
+        dispatch, slots = reference_clustering(
+            features[image].double().numpy(), grid, steps, temperature
+        )
+        np.testing.assert_allclose(got.dispatch[image].numpy(), dispatch, atol=2e-4)
+        np.testing.assert_allclose(got.slots[image].numpy(), slots, atol=2e-4)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_propagation_equals_loops(steps):
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.randn(2, 3, 5, 8, generator=generator)
+    dispatch = torch.randn(2, 4, 5, 8, generator=generator).mul(2).softmax(dim=1)
+    got = propagate(maps, dispatch, steps)
+    for image in range(2):
+        want = reference_propagation(
+            maps[image].double().numpy(), dispatch[image].double().numpy(), steps
+        )
+        np.testing.assert_allclose(got[image].numpy(), want, atol=1e-5)
+
+
+def test_pixels_are_shared_out_completely():
+    dispatch, slots = cluster_slots(torch.randn(2, 16, 13, 22))
+    torch.testing.assert_close(dispatch.sum(dim=1), torch.ones(2, 13, 22))
+    torch.testing.assert_close(slots.norm(dim=2), torch.ones(2, 64))
+    assert dispatch.min() >= 0
+
+
+def test_only_the_direction_of_features_counts():
+    features = torch.randn(1, 8, 6, 9)
+    scale = torch.rand(1, 1, 6, 9) * 10 + 0.1
+    torch.testing.assert_close(
+        cluster_slots(features * scale).dispatch,
+        cluster_slots(features).dispatch,
+        rtol=1e-3,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("dispatch_size", [(10, 14), (20, 28), (5, 9)])
+def test_propagation_keeps_constants_range_and_size_at_any_dispatch_size(dispatch_size):
+    dispatch = torch.randn(2, 5, *dispatch_size).mul(3).softmax(dim=1)
+    constant = torch.full((2, 2, 10, 14), 0.7)
+    torch.testing.assert_close(propagate(constant, dispatch), constant)
+    maps = torch.rand(2, 2, 10, 14)
+    out = propagate(maps, dispatch)
+    assert out.shape == maps.shape
+    assert out.min() >= maps.min() - 1e-6 and out.max() <= maps.max() + 1e-6
+
+
+def test_two_regions_are_found_and_a_spot_fills_its_region_only():
+    features = torch.zeros(1, 4, 16, 24)
+    features[:, 0, :, :10] = 1.0
+    features[:, 1, :, 10:] = 1.0
+    maps = torch.zeros(1, 1, 16, 24)
+    maps[..., 4:8, 2:6] = 1.0
+    out = propagate(maps, cluster_slots(features).dispatch)[0, 0]
+    assert out[:, :10].min() > 5 * out[:, 10:].max()
+    torch.testing.assert_close(out[:, :10], out[0, 0].expand(16, 10), rtol=1e-3, atol=1e-4)
+
+
+def test_batch_equals_single_images():
+    features = torch.randn(3, 8, 9, 11)
+    together = cluster_slots(features).dispatch
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], cluster_slots(features[i : i + 1]).dispatch)
+
+
+def test_half_precision_features_give_float32_maps():
+    features = torch.randn(1, 8, 9, 11)
+    got = cluster_slots(features.bfloat16()).dispatch
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, cluster_slots(features.bfloat16().float()).dispatch)
+
+
+def test_an_empty_slot_gives_no_nan():
+    dispatch = torch.zeros(1, 3, 4, 4)
+    dispatch[:, 0] = 1.0
+    maps = torch.rand(1, 2, 4, 4)
+    out = propagate(maps, dispatch, steps=1)
+    torch.testing.assert_close(out, maps.mean(dim=(2, 3), keepdim=True).expand_as(maps))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: cluster_slots(torch.rand(4, 5, 5)), "B, C, H, W"),
+        (lambda: cluster_slots(torch.rand(1, 4, 5, 5), steps=0), "steps"),
+        (lambda: cluster_slots(torch.rand(1, 4, 5, 5), temperature=0), "temperature"),
+        (lambda: propagate(torch.rand(1, 1, 4, 4), torch.rand(2, 3, 4, 4)), "batch size"),
+        (lambda: propagate(torch.rand(1, 1, 4, 4), torch.rand(1, 3, 4, 4), -1), "negative"),
+    ],
+)
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
