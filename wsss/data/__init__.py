@@ -1,0 +1,1 @@
+"""Images, tags and masks: reading them from disk, drawing synthetic ones, batching them."""

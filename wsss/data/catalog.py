@@ -1,0 +1,200 @@
+"""What a data set holds: which images, with which tags and masks, in which split.
+
+Two layouts are read. `voc` is the layout of the PASCAL VOC development kit:
+
+    ROOT/JPEGImages/<id>.jpg  ROOT/Annotations/<id>.xml  ROOT/ImageSets/Segmentation/<split>.txt
+    ROOT/SegmentationClass/<id>.png  (ROOT/SegmentationClassAug/<id>.png for trainaug)
+    ROOT/classes.txt (optional: other classes than VOC's twenty, one a line)
+
+`folder` is a directory of images, in sub-folders or not, with a table:
+
+    ROOT/tags.csv (columns image, tags and, if wanted, split)   ROOT/masks/<image without suffix>.png
+    ROOT/classes.txt (optional: fixes the classes and their order)
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import defusedxml.ElementTree as ElementTree
+
+from wsss.data.images import IMAGE_SUFFIXES
+from wsss.data.tags import read_tag_table, split_of
+from wsss.errors import UserError
+from wsss.voc import VOC_CLASSES
+
+Layout = Literal["voc", "folder"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image.
+
+    Attributes:
+        id: name without suffix, relative to the image folder, with `/` between folders.
+        image: the photograph's file.
+        tags: sorted indices into `Catalog.classes`; empty means background only.
+        mask: file of the true mask, or None.
+    """
+
+    id: str
+    image: Path
+    tags: tuple[int, ...]
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The images of one split.
+
+    Attributes:
+        classes: foreground class names; class `classes[i]` has mask label i + 1.
+        records: the images, in the order of the list.
+    """
+
+    classes: tuple[str, ...]
+    records: tuple[Record, ...]
+
+
+def read_catalog(layout: Layout, root: str | Path, split: str, tagged: bool = True) -> Catalog:
+    """List the images of one split.
+
+    Args:
+        layout: "voc" or "folder" (module docstring).
+        root: the data set's folder.
+        split: name of a list in ImageSets/Segmentation ("train", "val", "trainaug", ...) for `voc`;
+            "train", "val" or "all" for `folder`.
+        tagged: False does not ask for tags (VOC's test split has none).
+
+    Raises:
+        UserError: anything the layout asks for is missing or contradicts itself.
+    """
+    if layout not in get_args(Layout):
+        raise UserError(f"data layout '{layout}' is unknown: use voc or folder")
+    root = _existing(root)
+    return _read_voc(root, split, tagged) if layout == "voc" else _read_folder(root, split)
+
+
+def read_classes(layout: Layout, root: str | Path) -> tuple[str, ...]:
+    """Foreground class names of a data set, in the order of their mask labels."""
+    root = _existing(root)
+    listed = root / "classes.txt"
+    if listed.is_file():
+        classes = tuple(name for line in read_lines(listed) if (name := line.strip()))
+        if not classes or len(set(classes)) != len(classes):
+            raise UserError(f"{listed} must hold one class name a line, each once")
+        return classes
+    if layout == "voc":
+        return VOC_CLASSES
+    return tuple(sorted({tag for row in read_tag_table(root / "tags.csv") for tag in row.tags}))
+
+
+def _existing(root: str | Path) -> Path:
+    if not Path(root).is_dir():
+        raise UserError(
+            f"data root {root} does not exist: pass the data set's folder as --data.root"
+        )
+    return Path(root)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file (a byte-order mark is dropped)."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
+
+
+def inside(root: Path, name: str, source: Path) -> Path:
+    """`root / name`, refused when it leads out of `root` (through `..`, a root or a link)."""
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{source} names '{name}', which lies outside {root}: correct the name")
+    return path
+
+
+def tag_indices(tags: Iterable[str], classes: tuple[str, ...], source: str) -> tuple[int, ...]:
+    """Sorted indices of tags among the classes; `source` is named when one is unknown."""
+    unknown = [tag for tag in tags if tag not in classes]
+    if unknown:
+        raise UserError(
+            f"{source} has the tag '{unknown[0]}', which is not among the {len(classes)} classes "
+            f"({', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}): "
+            "correct the tag or list the class in classes.txt"
+        )
+    return tuple(sorted({classes.index(tag) for tag in tags}))
+
+
+def _read_voc(root: Path, split: str, tagged: bool) -> Catalog:
+    lists = root / "ImageSets" / "Segmentation"
+    listing = inside(lists, f"{split}.txt", lists)
+    if not listing.is_file():
+        known = sorted(path.stem for path in lists.glob("*.txt"))
+        hint = f"known here: {', '.join(known)}" if known else f"{lists} holds no list"
+        raise UserError(f"no split '{split}': {listing} does not exist ({hint})")
+    classes = read_classes("voc", root)
+    ids = [words[0] for line in read_lines(listing) if (words := line.split())]
+    if not ids:
+        raise UserError(f"{listing} lists no image")
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise UserError(f"{listing} lists '{twice}' more than once: remove the duplicate lines")
+    augmented = root / "SegmentationClassAug"
+    masks = augmented if split == "trainaug" and augmented.is_dir() else root / "SegmentationClass"
+    records = []
+    for name in ids:
+        image = inside(root / "JPEGImages", f"{name}.jpg", listing)
+        if not image.is_file():
+            raise UserError(f"{listing} lists '{name}', but there is no image {image}")
+        mask = masks / f"{name}.png"
+        tags = _voc_tags(root / "Annotations" / f"{name}.xml", classes) if tagged else ()
+        records.append(Record(name, image, tags, mask if mask.is_file() else None))
+    return Catalog(classes, tuple(records))
+
+
+def _voc_tags(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
+    if not path.is_file():
+        raise UserError(f"no annotation {path}: the image's tags are read from it")
+    try:
+        tree = ElementTree.parse(path)
+    except Exception as error:
+        raise UserError(f"annotation {path} is not readable XML ({error})") from error
+    names = [(node.text or "").strip() for node in tree.findall("object/name")]
+    if not names:
+        raise UserError(f"annotation {path} names no object: its image has no tag to learn from")
+    return tag_indices(names, classes, str(path))
+
+
+def _read_folder(root: Path, split: str) -> Catalog:
+    if split not in ("train", "val", "all"):
+        raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
+    table = root / "tags.csv"
+    rows = read_tag_table(table)
+    classes = read_classes("folder", root)
+    splits = split_of(rows)
+    records, taken = [], {}
+    for row in rows:
+        if split not in ("all", splits[row.image]):
+            continue
+        image = inside(root, row.image, table)
+        if not image.is_file():
+            raise UserError(f"{table} lists '{row.image}', but there is no image {image}")
+        if image.suffix.lower() not in IMAGE_SUFFIXES:
+            raise UserError(
+                f"{table} lists '{row.image}', which is no image file: "
+                f"known suffixes are {', '.join(IMAGE_SUFFIXES)}"
+            )
+        name = Path(row.image).with_suffix("").as_posix()
+        if name in taken:
+            raise UserError(
+                f"'{taken[name]}' and '{row.image}' in {table} differ by suffix only, "
+                "so their masks would overwrite each other: rename one"
+            )
+        taken[name] = row.image
+        mask = root / "masks" / f"{name}.png"
+        tags = tag_indices(row.tags, classes, f"{table} ({row.image})")
+        records.append(Record(name, image, tags, mask if mask.is_file() else None))
+    if not records:
+        raise UserError(f"{table} has no image in split '{split}': add some or change the split")
+    return Catalog(classes, tuple(records))

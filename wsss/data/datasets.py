@@ -1,0 +1,186 @@
+"""Datasets: records on disk to samples of uint8 tensors.
+
+Images stay uint8 RGB until they reach the network, which knows its own normalisation. A sample is a
+dictionary: image (3, H, W) uint8, tags (N,) float32 multi-hot, id, path, size (original height, width)
+and, where asked for, mask (H, W) int64 with 255 for void.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from albumentations.pytorch import ToTensorV2
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wsss.data.catalog import Catalog, Record
+from wsss.data.images import image_size, read_image
+from wsss.data.masks import read_mask
+from wsss.errors import UserError
+from wsss.voc import VOID
+
+# ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
+PAD_COLOUR = (124, 116, 104)
+
+cv2.setNumThreads(0)  # the loader's worker processes are the parallelism
+
+
+def multi_hot(record: Record, num_classes: int) -> Tensor:
+    """Tags of a record as (N,) float32 of zeros and ones."""
+    tags = torch.zeros(num_classes)
+    tags[list(record.tags)] = 1
+    return tags
+
+
+def fit_long_side(height: int, width: int, long_side: int, multiple: int = 1) -> tuple[int, int]:
+    """(height, width) scaled so that the longer one is `long_side`, each rounded to a multiple."""
+    scale = long_side / max(height, width)
+    return tuple(
+        max(multiple, round(side * scale / multiple) * multiple) for side in (height, width)
+    )
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W, 3) uint8: area averaging when shrinking, bilinear when growing."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinking = height * width < image.shape[0] * image.shape[1]
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    )
+
+
+def _tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
+
+
+class TaggedImages(Dataset):
+    """Images and tags at one square size, for training and validating the classifier."""
+
+    def __init__(self, catalog: Catalog, size: int, augment: bool, min_scale: float = 0.4) -> None:
+        self.catalog = catalog
+        if augment:
+            steps = [
+                A.RandomResizedCrop((size, size), scale=(min_scale, 1.0), ratio=(3 / 4, 4 / 3)),
+                A.HorizontalFlip(),
+                A.ColorJitter(0.3, 0.3, 0.3, 0.05, p=0.8),
+            ]
+        else:
+            steps = [A.Resize(size, size, interpolation=cv2.INTER_AREA)]
+        self.transform = A.Compose([*steps, ToTensorV2()])
+
+    def __len__(self) -> int:
+        return len(self.catalog.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.catalog.records[index]
+        image = read_image(record.image)
+        return {
+            "image": self.transform(image=image)["image"],
+            "tags": multi_hot(record, len(self.catalog.classes)),
+            "id": record.id,
+            "path": str(record.image),
+            "size": torch.tensor(image.shape[:2]),
+        }
+
+
+class SameShapeBatches(Dataset):
+    """Whole images for map making; an item is a batch of images of one shape.
+
+    Every image is scaled to the long side `long_side` with both sides a multiple of 32; images that
+    come out equal in shape share a batch, so nothing is padded or cropped and the aspect ratio is
+    kept to within the rounding.
+    """
+
+    def __init__(self, catalog: Catalog, long_side: int, batch_size: int) -> None:
+        self.catalog = catalog
+        shapes: dict[tuple[int, int], list[Record]] = {}
+        for record in catalog.records:
+            shape = fit_long_side(*image_size(record.image), long_side, multiple=32)
+            shapes.setdefault(shape, []).append(record)
+        self.batches = [
+            (shape, records[start : start + batch_size])
+            for shape, records in shapes.items()
+            for start in range(0, len(records), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index >= len(self.batches):
+            raise IndexError(index)
+        (height, width), records = self.batches[index]
+        images = [read_image(record.image) for record in records]
+        return {
+            "image": torch.stack([_tensor(resize(image, height, width)) for image in images]),
+            "tags": torch.stack([multi_hot(r, len(self.catalog.classes)) for r in records]),
+            "id": [record.id for record in records],
+            "path": [str(record.image) for record in records],
+            "size": torch.tensor([image.shape[:2] for image in images]),
+        }
+
+
+class MaskedImages(Dataset):
+    """Images and masks for the segmentation network.
+
+    Args:
+        catalog: the images.
+        masks: file of each record's mask, in the order of the records; None gives samples without.
+        crop: side of the random training crops; None gives whole images.
+        max_side: images longer than this are scaled down first (the mask too).
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        masks: Sequence[Path] | None,
+        crop: int | None,
+        max_side: int,
+    ) -> None:
+        self.catalog, self.masks, self.crop, self.max_side = catalog, masks, crop, max_side
+        self.num_labels = len(catalog.classes) + 1
+        if crop is not None:
+            self.transform = A.Compose(
+                [
+                    A.RandomScale((-0.5, 1.0), p=1.0),  # factor 0.5 to 2, DeepLab's habit
+                    A.PadIfNeeded(crop, crop, border_mode=0, fill=PAD_COLOUR, fill_mask=VOID),
+                    A.RandomCrop(crop, crop),
+                    A.HorizontalFlip(),
+                    A.ColorJitter(0.3, 0.3, 0.3, 0.05, p=0.8),
+                    ToTensorV2(),
+                ]
+            )
+
+    def __len__(self) -> int:
+        return len(self.catalog.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.catalog.records[index]
+        image = read_image(record.image)
+        sample = {
+            "tags": multi_hot(record, len(self.catalog.classes)),
+            "id": record.id,
+            "path": str(record.image),
+            "size": torch.tensor(image.shape[:2]),
+        }
+        shape = image.shape[:2]
+        if max(shape) > self.max_side:
+            image = resize(image, *fit_long_side(*shape, self.max_side))
+        if self.masks is None:
+            return sample | {"image": _tensor(image)}
+        mask = read_mask(self.masks[index], self.num_labels)
+        if mask.shape != shape:
+            raise UserError(
+                f"mask {self.masks[index]} is {mask.shape[1]}x{mask.shape[0]} pixels, but its image "
+                f"{record.image} is {shape[1]}x{shape[0]}: make the mask again at the image's size"
+            )
+        if self.crop is None:  # evaluation: the mask keeps its original size, whatever the image's
+            return sample | {"image": _tensor(image), "mask": torch.from_numpy(mask).long()}
+        mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        out = self.transform(image=image, mask=mask)
+        return sample | {"image": out["image"], "mask": out["mask"].long()}

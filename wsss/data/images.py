@@ -1,0 +1,69 @@
+"""The one place that reads photographs."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from wsss.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a photograph as RGB, upright.
+
+    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits,
+    and the first frame of an animation is taken.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        UserError: the file is missing, unreadable or a decompression bomb.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no image file {path}: check the root folder and the list that names it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(
+            f"image {path} is refused, it is too large to be a photograph ({error}): "
+            "scale it down or remove it"
+        ) from error
+    except Exception as error:
+        raise UserError(f"image {path} cannot be read ({error}): repair or remove it") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion clips at 255
+        grey = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if grey.max(initial=0) > 255 else 255.0
+        image = Image.fromarray(np.clip(grey * 255.0 / top, 0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the upright photograph, from the file's header only."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except FileNotFoundError:
+        raise UserError(
+            f"no image file {path}: check the root folder and the list that names it"
+        ) from None
+    except Exception as error:
+        raise UserError(f"image {path} cannot be read ({error}): repair or remove it") from error
+    return (width, height) if turned else (height, width)

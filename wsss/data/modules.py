@@ -1,0 +1,183 @@
+"""Lightning data modules: which images go to which stage."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset
+
+from wsss.data.catalog import Catalog, read_catalog, read_classes
+from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
+from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
+from wsss.errors import UserError
+
+
+class _Data(pl.LightningDataModule):
+    def __init__(self, root: str, layout: str, num_workers: int | None) -> None:
+        super().__init__()
+        self.root, self.layout = Path(root), layout
+        self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.skip: frozenset[str] = frozenset()
+
+    @property
+    def classes(self) -> list[str]:
+        """Foreground class names; class i has mask label i + 1."""
+        if self.layout == "synthetic":
+            return list(SYNTHETIC_CLASSES)
+        return list(read_classes(self.layout, self.root))
+
+    def prepare_data(self) -> None:
+        """Draw the synthetic data set where it is not there yet."""
+        if self.layout == "synthetic":
+            draw_dataset(self.root)
+
+    def catalog(self, split: str, tagged: bool = True) -> Catalog:
+        """The images of a split, without those named in `skip`."""
+        self.prepare_data()
+        catalog = read_catalog(
+            "voc" if self.layout == "synthetic" else self.layout, self.root, split, tagged
+        )
+        return replace(catalog, records=tuple(r for r in catalog.records if r.id not in self.skip))
+
+    def _loader(self, dataset: Dataset, batch_size: int | None, train: bool = False) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            shuffle=train,
+            drop_last=train and len(dataset) >= (batch_size or 1),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=False,
+        )
+
+
+class TagData(_Data):
+    """Images with tags: for the classifier and the making of pseudo-masks.
+
+    Args:
+        root: folder of the data set.
+        layout: "voc" (VOC development kit), "folder" (images and tags.csv), or "synthetic" (drawn
+            into the root when it is not there, then read as `voc`).
+        train_split: list of the images to train on.
+        val_split: list of the images to validate on.
+        predict_split: list of the images to make pseudo-masks for.
+        size: side of the square training crops and validation images, in pixels.
+        predict_size: long side of the images that maps are made from at scale 1; None: `size`.
+        min_scale: smallest share of the image's area in a training crop.
+        batch_size: images per step.
+        num_workers: loader processes; None: one per core, at most eight.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        layout: Literal["voc", "folder", "synthetic"] = "voc",
+        train_split: str = "train",
+        val_split: str = "val",
+        predict_split: str = "train",
+        size: int = 448,
+        predict_size: int | None = None,
+        min_scale: float = 0.4,
+        batch_size: int = 16,
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__(root, layout, num_workers)
+        self.train_split, self.val_split = train_split, val_split
+        self.predict_split = predict_split
+        self.size, self.predict_size = size, predict_size or size
+        self.min_scale, self.batch_size = min_scale, batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        catalog = self.catalog(self.train_split)
+        missing = set(range(len(catalog.classes))) - {t for r in catalog.records for t in r.tags}
+        if missing:
+            names = ", ".join(catalog.classes[index] for index in sorted(missing))
+            raise UserError(
+                f"no image of split '{self.train_split}' in {self.root} has the tag {names}: "
+                "add such images, or list only the classes in use in classes.txt"
+            )
+        dataset = TaggedImages(catalog, self.size, augment=True, min_scale=self.min_scale)
+        return self._loader(dataset, self.batch_size, train=True)
+
+    def val_dataloader(self) -> DataLoader:
+        dataset = TaggedImages(self.catalog(self.val_split), self.size, augment=False)
+        return self._loader(dataset, self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader:
+        catalog = self.catalog(self.predict_split)
+        return self._loader(SameShapeBatches(catalog, self.predict_size, self.batch_size), None)
+
+
+class MaskData(_Data):
+    """Images with masks: for the segmentation network.
+
+    Args:
+        root: folder of the data set.
+        layout: as in `TagData`.
+        mask_dir: folder of the masks to train on, `<id>.png` (pseudo-masks); None: the true masks.
+        train_split: list of the images to train on.
+        val_split: list of the images to validate and test on, always with the true masks.
+        predict_split: list of the images to predict.
+        crop: side of the square training crops, in pixels.
+        max_side: images longer than this are scaled down before they enter the network.
+        batch_size: crops per training step; whole images go one at a time.
+        num_workers: loader processes; None: one per core, at most eight.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        layout: Literal["voc", "folder", "synthetic"] = "voc",
+        mask_dir: str | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        predict_split: str = "val",
+        crop: int = 512,
+        max_side: int = 1024,
+        batch_size: int = 16,
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__(root, layout, num_workers)
+        self.mask_dir = Path(mask_dir) if mask_dir else None
+        self.train_split, self.val_split = train_split, val_split
+        self.predict_split = predict_split
+        self.crop, self.max_side, self.batch_size = crop, max_side, batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        catalog = self.catalog(self.train_split, tagged=False)
+        if self.mask_dir is None:
+            masks = self._true_masks(catalog, self.train_split)
+        else:
+            masks = [self.mask_dir / f"{record.id}.png" for record in catalog.records]
+            missing = [path for path in masks if not path.is_file()]
+            if missing:
+                raise UserError(
+                    f"{len(missing)} of {len(masks)} images have no mask in {self.mask_dir} "
+                    f"(first: {missing[0].name}): make the pseudo-masks of split "
+                    f"'{self.train_split}' first"
+                )
+        dataset = MaskedImages(catalog, masks, self.crop, self.max_side)
+        return self._loader(dataset, self.batch_size, train=True)
+
+    def val_dataloader(self) -> DataLoader:
+        catalog = self.catalog(self.val_split, tagged=False)
+        masks = self._true_masks(catalog, self.val_split)
+        return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        catalog = self.catalog(self.predict_split, tagged=False)
+        return self._loader(MaskedImages(catalog, None, None, self.max_side), 1)
+
+    def _true_masks(self, catalog: Catalog, split: str) -> list[Path]:
+        missing = [record.id for record in catalog.records if record.mask is None]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(catalog.records)} images of split '{split}' in {self.root} "
+                f"have no true mask (first: {missing[0]}): add the masks, or choose another split"
+            )
+        return [record.mask for record in catalog.records]
