@@ -1,0 +1,1 @@
+"""Backbones and the classifier; importing this package alone loads neither torch nor timm."""

@@ -1,0 +1,120 @@
+"""Reads weight files into models, strictly and without running code from the file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import clean_state_dict
+from timm.models._manipulate import adapt_input_conv
+from torch import Tensor, nn
+
+from wsss.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def load_weights(model: nn.Module, path: str | Path | None) -> None:
+    """Load a weight file into a timm model, in place.
+
+    Strict: every parameter and buffer must be in the file with the right shape, and nothing else.
+    Two parts may differ, as in timm: the class head (then it keeps its fresh weights) and the
+    number of input channels (the first convolution is adapted).
+
+    Args:
+        model: A timm model, with its ``pretrained_cfg``.
+        path: ``.safetensors``, or a PyTorch file with the weights either at the top or under
+            ``state_dict``, ``model``, ``state_dict_ema`` or ``model_ema``. The averaged (EMA) set
+            is taken only if there is no other or the model's pretrained tag names it.
+
+    Raises:
+        UserError: The file is missing, unreadable, or holds weights of another model.
+    """
+    cfg: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    name = cfg.get("architecture") or type(model).__name__
+    hint = _where_to_get(cfg)
+    if path is None:
+        raise UserError(f"No weight file was given for {name}. {hint}")
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such weight file for {name}. {hint}")
+    state = _read(path, prefer_ema="ema" in (cfg.get("tag") or "").split("_"))
+    own = model.state_dict()
+
+    heads = cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    head_keys = {k for k in {*state, *own} if k.rpartition(".")[0] in heads}
+    if any(_shape(state, k) != _shape(own, k) for k in head_keys):
+        log.info("%s: the class head differs and keeps the model's own weights.", path)
+        state = {k: v for k, v in state.items() if k not in head_keys}
+        own = {k: v for k, v in own.items() if k not in head_keys}
+
+    first = f"{cfg.get('first_conv')}.weight"
+    if first in state and first in own and state[first].shape[1] == 3 != own[first].shape[1]:
+        state[first] = adapt_input_conv(own[first].shape[1], state[first])
+
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for what, keys in (
+            ("missing", [k for k in own if k not in state]),
+            ("unexpected", [k for k in state if k not in own]),
+            (
+                "of another shape",
+                [k for k in own if k in state and own[k].shape != state[k].shape],
+            ),
+        )
+        if keys
+    ]
+    if problems:
+        raise UserError(
+            f"{path} does not hold the weights of {name}: {'; '.join(problems)}. "
+            "Give the file of this model, or choose the model that the file was saved from."
+        )
+    model.load_state_dict(state, strict=False)  # only the class head can be absent by now
+
+
+def _shape(state: dict[str, Tensor], key: str) -> torch.Size | None:
+    return state[key].shape if key in state else None
+
+
+def _where_to_get(cfg: dict[str, Any]) -> str:
+    if cfg.get("origin_url") and not (cfg.get("url") or cfg.get("hf_hub_id")):
+        return (
+            f"The authors publish it at {cfg['origin_url']}, whose README links a file share; "
+            "scripts cannot fetch it there, so download it with a browser and give its path."
+        )
+    return "Give the path of a .safetensors or .pth file."
+
+
+def _read(path: Path, prefer_ema: bool) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is no readable safetensors file ({error}).") from error
+    try:
+        # Training scripts store their options beside the weights; a Namespace is plain data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is no PyTorch file of plain tensors ({reason}). Download it again, or save "
+            "its weights alone from where it was made: no code is run from a weight file."
+        ) from error
+    plain, averaged = ("state_dict", "model"), ("state_dict_ema", "model_ema")
+    keys = averaged + plain if prefer_ema else plain + averaged
+    found = next((k for k in keys if isinstance(content.get(k), dict)), None)
+    state = clean_state_dict(content if found is None else content[found])
+    if not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(
+            f"{path} holds no weights: expected tensors by name, at the top or under one of "
+            f"{', '.join(keys)}; found {', '.join(map(str, list(content)[:5])) or 'nothing'}."
+        )
+    return state
