@@ -11,8 +11,14 @@ outputs are the same, so released weights load strictly; the code is written ane
   ``reset_classifier``, ...); unknown options raise ``TypeError`` instead of being dropped.
 - Everything inside a block is pixel-major, i.e. a view of a channels_last tensor, so no permute
   copies anything; the reference permutes and copies around each norm and product.
+- The 3x3 residual convolutions are one pass in float32: the identity is added to the kernel's
+  centre. Residuals are added into the fresh result of a branch instead of a third tensor.
+- In float32 on a CPU the attention's projections run as 1x1 convolutions: oneDNN reaches twice the
+  rate of the BLAS behind ``nn.Linear`` on AMD processors (docs/glnet.md).
+- :meth:`GLNet.fuse` folds BatchNorm and layer scale into convolutions for inference.
 - The cosine is taken as a product divided by the pixel's norm: the normalised copy of the pixels
-  that the reference multiplies with is never written.
+  that the reference multiplies with is never written. Dispatch and local branch are added in one
+  pass (``baddbmm``).
 - Runs under autocast as it is (the reference casts by hand, in evaluation mode only).
 - The token-label models give the same logits in training as in evaluation. The reference's
   mix-token augmentation belongs to its training loop and is left out.
@@ -86,6 +92,29 @@ class LayerScale(nn.Module):
         return x * self.gamma.flatten()
 
 
+def _full_precision(x: Tensor) -> bool:
+    """Whether a convolution of ``x`` computes in float32 or more."""
+    kind = x.device.type
+    autocast = kind != "meta" and torch.is_autocast_enabled(kind)
+    return x.dtype in (torch.float32, torch.float64) and not autocast
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # (B,L,C) -> (B,L,D)
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not _full_precision(x):
+        return F.linear(x, weight, bias)
+    # See the file header: a 1x1 convolution, because BLAS is the slower of the two here.
+    y = F.conv2d(x.transpose(1, 2).unsqueeze(2), weight[:, :, None, None], bias)  # (B,D,1,L)
+    return y.squeeze(2).transpose(1, 2)
+
+
+def _add(fresh: Tensor, x: Tensor) -> Tensor:
+    """x + fresh, written into ``fresh``: a branch's result that nothing else reads.
+
+    Its producers (convolution, product, scale) do not keep their output for the backward pass.
+    """
+    return fresh.add_(x) if fresh.dtype == x.dtype else x + fresh
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with the parameter names of ``nn.MultiheadAttention``."""
 
@@ -98,14 +127,15 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B,L,3C)
+        qkv = _project(x, self.in_proj_weight, self.in_proj_bias)  # (B,L,3C)
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # (B,L,3,heads,d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B,heads,L,d)
         return q, k, v
 
     def forward(self, x: Tensor) -> Tensor:  # (B,L,C) -> (B,L,C)
         x = F.scaled_dot_product_attention(*self._heads(x))  # (B,heads,L,d)
-        return self.out_proj(x.transpose(1, 2).flatten(2))  # (B,L,C)
+        x = x.transpose(1, 2).flatten(2)  # (B,L,C)
+        return _project(x, self.out_proj.weight, self.out_proj.bias)
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights for ``x`` (B, L, C): (B, heads, L, L), rows sum to 1."""
@@ -120,7 +150,10 @@ class ResidualDepthwise(nn.Conv2d):
         super().__init__(dim, dim, 3, padding=dilation, dilation=dilation, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+        if not _full_precision(x):  # there 1 + weight would round the weight away
+            return _add(super().forward(x), x)
+        identity = F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1))
+        return self._conv_forward(x, self.weight + identity, self.bias)
 
 
 def _pixels(x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,H,W,C), a view if x is channels_last
@@ -183,7 +216,7 @@ class Block(nn.Module):
 
     def _feed_forward(self, x: Tensor) -> Tensor:  # (B,H,W,C) -> (B,H,W,C)
         y = _pixels(self.mlp(_image(self.norm2(x))))
-        return x + self.drop_path(self.ls2(y))
+        return _add(self.drop_path(self.ls2(y)), x)
 
 
 class GLMixBlock(Block):
@@ -242,10 +275,10 @@ class GLMixBlock(Block):
         slots_in = clustering @ pixels  # (B,K,C)
         slots_out = self.relation_mha(slots_in)  # (B,K,C)
         dispatch = logits.softmax(1)
-        global_ = (dispatch.transpose(1, 2) @ slots_out).view_as(u)  # (B,H,W,C)
-        local = _pixels(self.feature_conv(_image(u)))  # (B,H,W,C)
+        local = _pixels(self.feature_conv(_image(u))).flatten(1, 2)  # (B,HW,C)
+        mixed = torch.baddbmm(local, dispatch.transpose(1, 2), slots_out).view_as(u)  # (B,H,W,C)
 
-        x = x + self.drop_path(self.ls1(global_ + local))
+        x = _add(self.drop_path(self.ls1(mixed)), x)
         x = self._feed_forward(x)
         return _image(x), dispatch, clustering, slots_in, slots_out
 
@@ -298,12 +331,12 @@ class AttentionBlock(Block):
     def _feed_forward(self, x: Tensor) -> Tensor:
         if not self.linear_mlp:
             return super()._feed_forward(x)
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        return _add(self.drop_path(self.ls2(self.mlp(self.norm2(x)))), x)
 
     def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C,H,W)
         x = _pixels(self.pos_conv(x))  # (B,H,W,C)
         y = self.mha_op(self.norm1(x).flatten(1, 2)).view_as(x)  # (B,H,W,C)
-        x = x + self.drop_path(self.ls1(y))
+        x = _add(self.drop_path(self.ls1(y)), x)
         return _image(self._feed_forward(x))
 
 
@@ -362,6 +395,31 @@ def _downsample_layers(
                 conv = SameConv2d(dims[i], dims[i + 1], 2)
             layers.append(nn.Sequential(nn.BatchNorm2d(dims[i]), conv))
     return nn.ModuleList(layers)
+
+
+def _scale_output(layer: nn.Module, gamma: Tensor) -> None:
+    gamma = gamma.flatten()
+    layer.weight.mul_(gamma.view(-1, *[1] * (layer.weight.ndim - 1)))
+    layer.bias.mul_(gamma)
+
+
+def _fold_batch_norms(layers: nn.Sequential) -> None:
+    for i, norm in enumerate(layers):
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * factor
+        before = layers[i - 1] if i else None
+        if isinstance(before, nn.Conv2d):
+            _scale_output(before, factor)
+            before.bias.add_(shift)
+        elif type(layers[i + 1]) is nn.Conv2d:  # a padded one sees zeros, not the shift, outside
+            conv = layers[i + 1]
+            conv.bias.add_(conv.weight.sum((2, 3)) @ shift)
+            conv.weight.mul_(factor[None, :, None, None])
+        else:
+            continue
+        layers[i] = nn.Identity()
 
 
 class GLNet(nn.Module):
@@ -445,29 +503,29 @@ class GLNet(nn.Module):
                     f"mixers={tuple(mixers)}: {mixer!r} is none of glmix, attention, alternate."
                 )
             stride = min(4 * 2**i, output_stride)
-            common = dict(
-                mlp_ratio=mlp_ratio,
-                pos_conv=pos_conv,
-                mlp_depthwise=mlp_depthwise,
-                layer_scale=layer_scale,
-                dilation=4 * 2**i // stride,
-            )
+            common = {
+                "mlp_ratio": mlp_ratio,
+                "pos_conv": pos_conv,
+                "mlp_depthwise": mlp_depthwise,
+                "layer_scale": layer_scale,
+                "dilation": 4 * 2**i // stride,
+            }
             blocks: list[nn.Module] = []
             for j in range(depth):
                 common["drop_path"] = rates[sum(depths[:i]) + j]
                 if mixer == "glmix" or (mixer == "alternate" and j % 2 == 0):
-                    slots = dict(
-                        num_slots=num_slots,
-                        learned_slots=learned_slots,
-                        slot_scale_init=slot_scale_init,
-                    )
+                    slots = {
+                        "num_slots": num_slots,
+                        "learned_slots": learned_slots,
+                        "slot_scale_init": slot_scale_init,
+                    }
                     blocks.append(GLMixBlock(dim, dim // head_dim, **common, **slots))
                 else:
                     blocks.append(
                         AttentionBlock(dim, dim // head_dim, **common, linear_mlp=linear_mlp)
                     )
             stages.append(Stage(blocks))
-            self.feature_info.append(dict(num_chs=dim, reduction=stride, module=f"stages.{i}"))
+            self.feature_info.append({"num_chs": dim, "reduction": stride, "module": f"stages.{i}"})
         self.stages = nn.ModuleList(stages)
         self.norm = nn.BatchNorm2d(dims[-1])
         self.token_label_head = token_label_head
@@ -485,16 +543,16 @@ class GLNet(nn.Module):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Parameter groups for layer-wise learning rates (timm)."""
-        return dict(
-            stem=r"^downsample_layers\.0",
-            blocks=r"^(?:stages|downsample_layers)\.(\d+)"
+        return {
+            "stem": r"^downsample_layers\.0",
+            "blocks": r"^(?:stages|downsample_layers)\.(\d+)"
             if coarse
             else [
                 (r"^downsample_layers\.(\d+)", (0,)),
                 (r"^stages\.(\d+)\.blocks\.(\d+)", None),
                 (r"^norm", (99999,)),
             ],
-        )
+        }
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -506,6 +564,25 @@ class GLNet(nn.Module):
     def get_classifier(self) -> nn.Module:
         """The class head."""
         return self.head
+
+    @torch.no_grad()
+    def fuse(self) -> GLNet:
+        """Fold BatchNorm and layer scale into convolutions, in place, for inference only.
+
+        Outputs stay the same; the state dict changes, so load weights before and save elsewhere.
+        """
+        self.eval()
+        for layers in self.downsample_layers:
+            _fold_batch_norms(layers)
+        for block in (b for stage in self.stages for b in stage.blocks):
+            if isinstance(block.ls2, nn.Identity):
+                continue
+            _scale_output(block.mlp[-1], block.ls2.gamma)
+            block.ls2 = nn.Identity()
+            if isinstance(block, AttentionBlock):  # in GLMix it would change the slot maps
+                _scale_output(block.mha_op.out_proj, block.ls1.gamma)
+                block.ls1 = nn.Identity()
+        return self
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the class head by a fresh one for ``num_classes`` (0: none)."""
@@ -646,7 +723,7 @@ def _cfg(overlap: bool, **kwargs: Any) -> dict[str, Any]:
     )
 
 
-_TKLB = dict(classifier=("head", "tklb_aux_head"))
+_TKLB = {"classifier": ("head", "tklb_aux_head")}
 default_cfgs = generate_default_cfgs(
     {
         "glnet_nano.untrained": {**_cfg(True), "origin_url": None, "license": None},
@@ -681,27 +758,27 @@ def _create(variant: str, pretrained: bool, model_args: dict[str, Any], **kwargs
         build,
         variant,
         pretrained and by_timm,
-        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
         **{**model_args, **kwargs},
     )
 
 
-_STL = dict(
-    depths=(2, 2, 6, 2),
-    dims=(96, 192, 384, 768),
-    mlp_ratio=4.0,
-    mixers=("glmix", "glmix", "glmix", "attention"),
-    overlap=False,
-    pos_conv=False,
-    mlp_depthwise=False,
-    linear_mlp=True,
-)
+_STL = {
+    "depths": (2, 2, 6, 2),
+    "dims": (96, 192, 384, 768),
+    "mlp_ratio": 4.0,
+    "mixers": ("glmix", "glmix", "glmix", "attention"),
+    "overlap": False,
+    "pos_conv": False,
+    "mlp_depthwise": False,
+    "linear_mlp": True,
+}
 
 
 @register_model
 def glnet_nano(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """1.78 M parameters: ours, to train from scratch in minutes on a CPU at 96 to 128 pixels."""
-    args = dict(depths=(2, 2, 4, 1), dims=(32, 64, 128, 192), slot_scale_init=8.0)
+    args = {"depths": (2, 2, 4, 1), "dims": (32, 64, 128, 192), "slot_scale_init": 8.0}
     return _create("glnet_nano", pretrained, args, **kwargs)
 
 
@@ -714,13 +791,13 @@ def glnet_4g(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 @register_model
 def glnet_9g(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """60.01 M parameters, 9.59 G MACs at 224; ImageNet-1k 84.5 % (published)."""
-    return _create("glnet_9g", pretrained, dict(dims=(96, 192, 384, 768)), **kwargs)
+    return _create("glnet_9g", pretrained, {"dims": (96, 192, 384, 768)}, **kwargs)
 
 
 @register_model
 def glnet_16g(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """106.06 M parameters, 16.60 G MACs at 224; ImageNet-1k 85.0 % (published, EMA weights)."""
-    args = dict(dims=(128, 256, 512, 1024), layer_scale=1e-4)
+    args = {"dims": (128, 256, 512, 1024), "layer_scale": 1e-4}
     return _create("glnet_16g", pretrained, args, **kwargs)
 
 
@@ -739,11 +816,11 @@ def glnet_stl_paramslot(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 @register_model
 def glnet_4g_tklb(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """``glnet_4g`` trained with token labels; ImageNet-1k 84.4 % (published)."""
-    return _create("glnet_4g_tklb", pretrained, dict(token_label_head=True), **kwargs)
+    return _create("glnet_4g_tklb", pretrained, {"token_label_head": True}, **kwargs)
 
 
 @register_model
 def glnet_9g_tklb(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """``glnet_9g`` trained with token labels; ImageNet-1k 85.3 % (published)."""
-    args = dict(dims=(96, 192, 384, 768), token_label_head=True)
+    args = {"dims": (96, 192, 384, 768), "token_label_head": True}
     return _create("glnet_9g_tklb", pretrained, args, **kwargs)
