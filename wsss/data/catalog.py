@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import defusedxml.ElementTree as ElementTree
+from defusedxml import ElementTree
 
 from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.tags import read_tag_table, split_of
@@ -92,9 +92,7 @@ def read_classes(layout: Layout, root: str | Path) -> tuple[str, ...]:
 
 def _existing(root: str | Path) -> Path:
     if not Path(root).is_dir():
-        raise UserError(
-            f"data root {root} does not exist: pass the data set's folder as --data.root"
-        )
+        raise UserError(f"data root {root} does not exist: pass the data set's folder as --data.root")
     return Path(root)
 
 

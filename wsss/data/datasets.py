@@ -39,9 +39,7 @@ def multi_hot(record: Record, num_classes: int) -> Tensor:
 def fit_long_side(height: int, width: int, long_side: int, multiple: int = 1) -> tuple[int, int]:
     """(height, width) scaled so that the longer one is `long_side`, each rounded to a multiple."""
     scale = long_side / max(height, width)
-    return tuple(
-        max(multiple, round(side * scale / multiple) * multiple) for side in (height, width)
-    )
+    return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

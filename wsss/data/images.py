@@ -30,7 +30,7 @@ def read_image(path: str | Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(
             f"image {path} is refused, it is too large to be a photograph ({error}): "

@@ -161,13 +161,16 @@ class MaskData(_Data):
         dataset = MaskedImages(catalog, masks, self.crop, self.max_side)
         return self._loader(dataset, self.batch_size, train=True)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | list:
+        catalog = self.catalog(self.val_split, tagged=False)
+        if not any(record.mask for record in catalog.records):
+            return []  # who has tags only trains without validation
+        return self.test_dataloader()
+
+    def test_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.val_split, tagged=False)
         masks = self._true_masks(catalog, self.val_split)
         return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1)
-
-    def test_dataloader(self) -> DataLoader:
-        return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.predict_split, tagged=False)

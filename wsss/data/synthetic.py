@@ -29,9 +29,7 @@ def draw_scene(rng: np.random.Generator, size: int = 96) -> tuple[np.ndarray, np
     while True:
         image = _background(rng, size)
         mask = np.zeros((size, size), np.uint8)
-        kinds = rng.choice(
-            len(SYNTHETIC_CLASSES), p=None, size=rng.choice(3, p=(0.5, 0.3, 0.2)) + 1
-        )
+        kinds = rng.choice(len(SYNTHETIC_CLASSES), p=None, size=rng.choice(3, p=(0.5, 0.3, 0.2)) + 1)
         for kind in kinds:
             _draw_object(rng, image, mask, int(kind))
         shown = np.bincount(mask.ravel(), minlength=len(SYNTHETIC_CLASSES) + 1)[1:]
@@ -60,9 +58,7 @@ def draw_dataset(
     if listing.is_file():
         return
     if root.exists() and any(root.iterdir()):
-        raise UserError(
-            f"{root} holds other files, no data set is drawn into it: choose another root"
-        )
+        raise UserError(f"{root} holds other files, no data set is drawn into it: choose another root")
     root.parent.mkdir(parents=True, exist_ok=True)
     aside = root.with_name(f".{root.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)

@@ -44,9 +44,7 @@ def read_tag_table(path: str | Path) -> list[TagRow]:
                 "its first line must be image,tags"
             )
     if not lines:
-        raise UserError(
-            f"{path} lists no image: its first line is image,tags, then a line an image"
-        )
+        raise UserError(f"{path} lists no image: its first line is image,tags, then a line an image")
     separator = r"[|;,]" if any(re.search(r"[|;,]", row["tags"] or "") for row in lines) else r"\s"
     rows, seen = [], {}
     for number, line in enumerate(lines, start=2):

@@ -108,9 +108,7 @@ def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
     height, width = maps.shape[-2:]
     maps, dispatch = maps.float(), dispatch.float()
     if dispatch.shape[-2:] != (height, width):
-        dispatch = F.interpolate(
-            dispatch, size=(height, width), mode="bilinear", align_corners=False
-        )
+        dispatch = F.interpolate(dispatch, size=(height, width), mode="bilinear", align_corners=False)
     to_pixels = dispatch.flatten(2)  # B K HW
     # A slot that no pixel belongs to would divide by zero; it gives nothing back either way.
     mass = to_pixels.sum(dim=2, keepdim=True).clamp_min(1e-12)

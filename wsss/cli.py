@@ -1,0 +1,143 @@
+"""The command `wsss`. Heavy imports happen only inside the command that needs them."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from wsss.errors import UserError
+
+USAGE = """usage: wsss COMMAND ...
+
+From photographs with image-level tags to pixel masks and a trained segmenter.
+
+  demo                               the whole chain on drawn images, in minutes
+  run -c PIPELINE.yaml               the whole chain on your data; run again to go on
+  classify fit|validate|predict      train the tag classifier; predict makes pseudo-masks
+  segment fit|test|predict           train and use the segmentation network
+  evaluate PRED TARGET               compare two folders of masks (IoU per class, mIoU)
+
+`wsss COMMAND --help` tells the options.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code (2: the user has something to mend)."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    command, rest = words[0], words[1:]
+    try:
+        if command in ("classify", "segment"):
+            from wsss.tasks.cli import run_task
+
+            run_task(command, rest)
+        elif command in _COMMANDS:
+            parser = argparse.ArgumentParser(prog=f"wsss {command}")
+            add_arguments, run = _COMMANDS[command]
+            add_arguments(parser)
+            run(parser.parse_args(rest))
+        else:
+            raise UserError(f"'{command}' is no command of wsss: see wsss --help")
+    except UserError as error:
+        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def one_sentence(error: UserError) -> str:
+    """The message alone, also where a loader's process has wrapped it in its traceback."""
+    return str(error).rpartition("wsss.errors.UserError: ")[2].strip()
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Run all stages; finished ones are skipped, a broken-off one goes on."
+    parser.add_argument("-c", "--config", required=True, help="a pipeline.yaml")
+    parser.add_argument("--root", help="the data set's folder (data.root of every stage)")
+    parser.add_argument("--weights", help="weight file for the backbone and the encoder")
+    parser.add_argument("--out", help="folder for the results (default: as the config says)")
+    _upper_bound(parser)
+
+
+def _upper_bound(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--upper-bound",
+        action="store_true",
+        help="also train the same segmenter on the true masks, to compare with",
+    )
+
+
+def _run(args: argparse.Namespace) -> None:
+    from wsss.pipeline import run_pipeline
+
+    run_pipeline(args.config, args.out, args.root, args.weights, args.upper_bound)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Draw a tagged data set and run the whole chain on it."
+    parser.add_argument("--out", default="runs/demo", help="folder for data and results")
+    _upper_bound(parser)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from wsss.pipeline import shipped_config
+
+    args.config, args.root, args.weights = shipped_config("demo/pipeline.yaml"), None, None
+    args.root = str(Path(args.out) / "data")
+    _run(args)
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "IoU of predicted masks against true ones, from one confusion matrix."
+    parser.add_argument("prediction", type=Path, help="folder of predicted masks")
+    parser.add_argument("target", type=Path, help="folder of true masks")
+    parser.add_argument("--list", type=Path, help="text file with the ids to compare (else: all)")
+    parser.add_argument("--classes", type=Path, help="text file of class names (else: VOC's 20)")
+    parser.add_argument("--json", type=Path, help="write the numbers there, too")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from wsss.data.catalog import read_lines
+    from wsss.data.masks import write_atomic
+    from wsss.evaluation import evaluate_files
+    from wsss.voc import VOC_CLASSES
+
+    for folder in (args.prediction, args.target):
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}")
+    for file in (args.list, args.classes):
+        if file is not None and not file.is_file():
+            raise UserError(f"there is no file {file}")
+    classes = VOC_CLASSES
+    if args.classes:
+        classes = [name for line in read_lines(args.classes) if (name := line.strip())]
+    if args.list:
+        names = [words[0] for line in read_lines(args.list) if (words := line.split())]
+    else:
+        found = sorted(args.prediction.rglob("*.png"))
+        names = [path.relative_to(args.prediction).with_suffix("").as_posix() for path in found]
+    if not names:
+        raise UserError(f"there is no mask to evaluate in {args.prediction}")
+    scores = evaluate_files(
+        ((args.prediction / f"{n}.png", args.target / f"{n}.png") for n in names), classes
+    )
+    for name, value in scores.iou.items():
+        print(f"{name:16s} {'   -' if value is None else f'{value:5.1f}'}")
+    print(
+        f"mIoU {scores.miou:.2f}   pixel accuracy {scores.pixel_accuracy:.2f}   "
+        f"void {scores.void:.2f} %   images {scores.images}"
+    )
+    if args.json:
+        text = json.dumps(scores.to_dict(), indent=2) + "\n"
+        write_atomic(args.json, lambda aside: aside.write_text(text))
+
+
+_COMMANDS = {
+    "run": (_run_arguments, _run),
+    "demo": (_demo_arguments, _demo),
+    "evaluate": (_evaluate_arguments, _evaluate),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Evaluation by the VOC protocol: one confusion matrix over the whole set of images."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from wsss.data.masks import read_mask
+from wsss.errors import UserError
+from wsss.voc import VOID
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Numbers of one evaluation, in percent (0..100).
+
+    Attributes:
+        miou: mean of the IoU over the classes that occur in truth or prediction; void pixels of truth
+            and prediction are left out.
+        iou: IoU per class, background first; None for a class that occurs in neither.
+        pixel_accuracy: share of the compared pixels with the right label.
+        void: share of the pixels with a true label that the prediction leaves void. Read `miou` with
+            it: leaving out the hard pixels raises it.
+        images: number of images.
+    """
+
+    miou: float
+    iou: dict[str, float | None]
+    pixel_accuracy: float
+    void: float
+    images: int
+
+    def to_dict(self) -> dict:
+        """As plain types, for JSON."""
+        return asdict(self)
+
+
+class Evaluator:
+    """Collects masks, then gives the scores.
+
+    Args:
+        classes: foreground class names.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.names = ["background", *classes]
+        self.confusion = MulticlassConfusionMatrix(len(self.names), ignore_index=VOID)
+        self.void = self.labelled = self.images = 0
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add one image: (H, W) integer labels each, 255 is void in both."""
+        if prediction.shape != target.shape:
+            raise ValueError(f"shapes differ: {tuple(prediction.shape)}, {tuple(target.shape)}")
+        prediction, target = prediction.long().cpu(), target.long().cpu()
+        labelled = target != VOID
+        unsure = labelled & (prediction == VOID)
+        self.labelled += int(labelled.sum())
+        self.void += int(unsure.sum())
+        self.images += 1
+        known = labelled & ~unsure
+        if known.any():
+            self.confusion.update(prediction[known], target[known])
+
+    def compute(self) -> Scores:
+        """The scores of all images so far."""
+        matrix = self.confusion.compute().double() if self.labelled > self.void else None
+        if matrix is None:
+            raise UserError("no pixel has both a true and a predicted label: nothing to evaluate")
+        hits = matrix.diag()
+        union = matrix.sum(0) + matrix.sum(1) - hits
+        values = [None if union[i] == 0 else 100 * float(hits[i] / union[i]) for i in range(len(union))]
+        present = [value for value in values if value is not None]
+        return Scores(
+            miou=sum(present) / len(present),
+            iou=dict(zip(self.names, values, strict=True)),
+            pixel_accuracy=100 * float(hits.sum() / matrix.sum()),
+            void=100 * self.void / self.labelled,
+            images=self.images,
+        )
+
+
+def evaluate_files(pairs: Iterable[tuple[Path, Path]], classes: Sequence[str]) -> Scores:
+    """Compare mask files, (prediction, target) each.
+
+    Raises:
+        UserError: a file is missing, has an unknown label, or the sizes of a pair differ.
+    """
+    evaluator = Evaluator(classes)
+    count = len(classes) + 1
+    for prediction_path, target_path in pairs:
+        prediction, target = read_mask(prediction_path, count), read_mask(target_path, count)
+        if prediction.shape != target.shape:
+            sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (prediction, target)]
+            raise UserError(
+                f"{prediction_path} is {sizes[0]} pixels, {target_path} is {sizes[1]}: "
+                "predictions must have the target's size"
+            )
+        evaluator.update(torch.from_numpy(prediction), torch.from_numpy(target))
+    if evaluator.images == 0:
+        raise UserError("there is no mask to evaluate")
+    return evaluator.compute()
+
+
+def threshold_curve(
+    maps: Iterable[tuple[np.ndarray, Sequence[int], np.ndarray]],
+    num_labels: int,
+    steps: int = 50,
+) -> list[tuple[float, float]]:
+    """Seed mIoU for background scores 0, 1/steps, ..., 1.
+
+    Args:
+        maps: per image the scores (n, H, W) in 0..1 at the mask's size, their labels, and the true
+            mask (H, W).
+        num_labels: number of labels with background.
+        steps: number of steps.
+
+    Returns:
+        (threshold, mIoU in percent) per step; choosing the best one uses the true masks.
+    """
+    # bin = number of thresholds that the pixel's best score beats, so one pass serves all of them
+    counts = np.zeros((steps + 2, num_labels, num_labels))
+    thresholds = np.linspace(0, 1, steps + 1)
+    for scores, labels, truth in maps:
+        known = truth != VOID
+        if len(labels):
+            best = scores.max(0)[known]
+            winner = np.asarray(labels)[scores.argmax(0)][known]
+            level = np.searchsorted(thresholds, best, side="left")
+        else:
+            level = winner = np.zeros(int(known.sum()), int)
+        index = (level * num_labels + winner) * num_labels + truth[known]
+        counts += np.bincount(index, minlength=counts.size).reshape(counts.shape)
+    curve = []
+    for number, threshold in enumerate(thresholds):
+        matrix = counts[number + 1 :].sum(0)
+        matrix[0] += counts[: number + 1].sum((0, 1))
+        union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+        present = union > 0
+        iou = matrix.diagonal()[present] / union[present]
+        curve.append((float(threshold), 100 * float(iou.mean())))
+    return curve

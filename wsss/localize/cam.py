@@ -1,0 +1,85 @@
+"""Class maps of whole images: several scales and the mirror image, present classes, slots."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss.localize.slots import propagate
+
+
+class ClassMaps(NamedTuple):
+    """Maps of a batch of images of one shape.
+
+    Attributes:
+        probabilities: (B, N) float32 in 0..1, at scale 1.
+        cam: (B, N, h, w) float32, at least 0, averaged over scales and mirror images.
+        dispatch: (B, K, h', w') float32 slot shares at scale 1, or None.
+    """
+
+    probabilities: Tensor
+    cam: Tensor
+    dispatch: Tensor | None
+
+
+def class_maps(
+    classifier: Callable,
+    images: Tensor,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = True,
+    slots: Literal["none", "features", "blocks"] = "features",
+) -> ClassMaps:
+    """Run the classifier at several scales and average its class maps after ReLU.
+
+    Args:
+        classifier: a `TagClassifier`.
+        images: (B, 3, H, W), RGB in 0..255.
+        scales: factors of the image size; the sides are rounded to multiples of 32.
+        flip: also take the mirror image.
+        slots: as in `TagClassifier.forward`, at scale 1.
+
+    Returns:
+        Maps at the class map's resolution of scale 1.
+    """
+    height, width = images.shape[-2:]
+    views = [1.0] + [scale for scale in scales if scale != 1.0]
+    total, size, probabilities, dispatch = 0.0, None, None, None
+    for scale in views:
+        shape = [max(32, round(side * scale / 32) * 32) for side in (height, width)]
+        view = images.float()
+        if shape != [height, width]:
+            view = F.interpolate(view, shape, mode="bilinear", antialias=scale < 1)
+        count = len(view)
+        if flip:
+            view = torch.cat([view, view.flip(3)])  # one batch of 2B
+        out = classifier(view, slots=slots if scale == 1.0 else "none")
+        cam = out.class_map.relu()
+        if size is None:  # scale 1 comes first
+            size = cam.shape[-2:]
+            probabilities = out.logits[:count].sigmoid()
+            dispatch = None if out.dispatch is None else out.dispatch[:count]
+        if flip:
+            cam = (cam[:count] + cam[count:].flip(3)) / 2
+        if scale in scales:
+            total = total + F.interpolate(cam, size, mode="bilinear", align_corners=False)
+    return ClassMaps(probabilities, total / len(scales), dispatch)
+
+
+def normalise_maps(maps: Tensor) -> Tensor:
+    """Stretch every map (B, N, H, W) to 0..1 by its own minimum and maximum."""
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-6)
+
+
+def seed_maps(maps: ClassMaps, steps: int = 2) -> Tensor:
+    """Foreground scores (B, N, h, w) in 0..1 for the pseudo-masks.
+
+    With slots: the geometric mean of the class map and of its average over the slots, each
+    normalised, so that a pixel needs evidence of its own and of its group. Without: the class map.
+    """
+    own = normalise_maps(maps.cam)
+    if maps.dispatch is None:
+        return own
+    return (own * normalise_maps(propagate(maps.cam, maps.dispatch, steps))).sqrt()

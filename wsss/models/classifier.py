@@ -1,0 +1,173 @@
+"""The tag classifier: a backbone, a 1x1 class head before pooling, and the pooling.
+
+Because the head comes before the pooling, its output is the class activation map (Zhou et al., CVPR
+2016, in the form of Zhang et al., CVPR 2018, section 3.1). The class bias is added after the pooling:
+inside the map it would shift what ReLU cuts off.
+"""
+
+import inspect
+from typing import Literal, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
+from wsss.errors import UserError
+from wsss.localize.slots import cluster_slots
+from wsss.models.weights import load_weights
+
+Pooling = Literal["average", "gwrp", "top20", "lse"]
+
+
+def pool_class_map(class_map: Tensor, pooling: Pooling) -> Tensor:
+    """Pool class maps (B, N, H, W) over their positions to (B, N) float32.
+
+    - `average`: the mean (CAM).
+    - `gwrp`: global weighted rank pooling, weight 0.996^rank (Kolesnikov & Lampert, ECCV 2016).
+    - `top20`: mean of the largest 20 % of the positions.
+    - `lse`: log of the mean exponential (Pinheiro & Collobert, CVPR 2015, r = 1).
+    """
+    values = class_map.float().flatten(2)  # B N HW
+    if pooling == "average":
+        return values.mean(2)
+    if pooling == "gwrp":
+        weights = 0.996 ** torch.arange(values.shape[2], device=values.device)
+        return (values.sort(2, descending=True).values * weights).sum(2) / weights.sum()
+    if pooling == "top20":
+        return values.topk(max(1, round(0.2 * values.shape[2])), 2).values.mean(2)
+    if pooling == "lse":
+        return values.logsumexp(2) - torch.tensor(float(values.shape[2])).log()
+    raise UserError(f"pooling '{pooling}' is unknown: use average, gwrp, top20 or lse")
+
+
+class ClassifierOutput(NamedTuple):
+    """What the classifier sees.
+
+    Attributes:
+        logits: (B, N) float32, one per class.
+        class_map: (B, N, H/s, W/s) float32 at the output stride s, signed, without the class bias.
+        dispatch: (B, K, h, w) float32 share of every pixel in each of the K slots, or None where it
+            was not asked for.
+    """
+
+    logits: Tensor
+    class_map: Tensor
+    dispatch: Tensor | None
+
+
+class TagClassifier(nn.Module):
+    """Any timm backbone with a class map head.
+
+    Args:
+        backbone: name of a timm model, GLNet's among them.
+        num_classes: number of tags N.
+        pooling: how a class map becomes a logit (`pool_class_map`).
+        output_stride: 32 or 16 pixels per position of the class map.
+        pretrained: take timm's own published weights.
+        weights: file with weights for the backbone (.safetensors or .pth).
+
+    Raises:
+        UserError: the backbone is unknown or cannot have this stride, the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        num_classes: int,
+        pooling: Pooling = "top20",
+        output_stride: Literal[16, 32] = 16,
+        pretrained: bool = False,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(backbone):
+            near = ", ".join(timm.list_models(f"*{backbone[:6]}*")[:5]) or "see timm.list_models()"
+            raise UserError(f"backbone '{backbone}' is no timm model: did you mean one of {near}?")
+        stride = {} if output_stride == 32 else {"output_stride": output_stride}
+        try:
+            self.backbone = timm.create_model(backbone, pretrained, num_classes=0, **stride)
+        except (TypeError, NotImplementedError) as error:
+            raise UserError(
+                f"backbone {backbone} cannot be built with output stride {output_stride} ({error}): "
+                "try --model.output_stride 32"
+            ) from error
+        if not hasattr(self.backbone, "forward_intermediates"):
+            raise UserError(f"backbone {backbone} gives no feature maps: choose another timm model")
+        if weights:
+            load_weights(self.backbone, weights)
+        self.pooling = pooling
+        cfg = self.backbone.pretrained_cfg
+        for name, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+            value = torch.tensor(cfg.get(name) or default).view(1, 3, 1, 1) * 255
+            self.register_buffer(name, value, persistent=False)
+        self._norm = (
+            {"norm": True}
+            if "norm" in inspect.signature(self.backbone.forward_intermediates).parameters
+            else {}
+        )
+        self.slot_level = self._middle_level()
+        self.backbone.eval()
+        with torch.no_grad():
+            channels = self._features(torch.zeros(1, 3, 64, 64))[0].shape[1]
+        self.backbone.train()
+        self.head = nn.Conv2d(channels, num_classes, 1, bias=False)
+        nn.init.normal_(self.head.weight, std=0.01)
+        # most tags are absent: start from a low probability (Lin et al., ICCV 2017, section 3.3)
+        self.bias = nn.Parameter(torch.full((num_classes,), -2.5))
+
+    def _middle_level(self) -> int:
+        """The features that slots are clustered from: the last ones before the deepest stage."""
+        info = self.backbone.feature_info
+        reductions = [level["reduction"] for level in getattr(info, "info", info)]
+        return len(reductions) - 2 if len(set(reductions)) > 1 else len(reductions) // 2
+
+    def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Deepest features (B, C, h, w) and those for the slots."""
+        final, middle = self.backbone.forward_intermediates(
+            x, indices=[self.slot_level], output_fmt="NCHW", **self._norm
+        )
+        if final.ndim != 4:
+            raise UserError(
+                f"backbone {self.backbone.pretrained_cfg['architecture']} gives tokens, not feature "
+                "maps: choose a convolutional or hierarchical timm model, or a GLNet"
+            )
+        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
+            final = final.permute(0, 3, 1, 2)
+        return final, middle[0]
+
+    def forward(
+        self, images: Tensor, slots: Literal["none", "features", "blocks"] = "none"
+    ) -> ClassifierOutput:
+        """Classify, and map where.
+
+        Args:
+            images: (B, 3, H, W), RGB in 0..255 (uint8 or float).
+            slots: `features` clusters the backbone's middle features without training; `blocks` takes
+                the dispatch maps of the GLMix blocks (GLNet only); `none` gives no slots.
+        """
+        x = (images.float() - self.mean) / self.std
+        dispatch = None
+        if slots == "blocks":
+            features, dispatch = self._block_slots(x)
+        else:
+            features, middle = self._features(x)
+            if slots == "features":
+                dispatch = cluster_slots(middle).dispatch
+        class_map = self.head(features).float()
+        logits = pool_class_map(class_map, self.pooling) + self.bias
+        return ClassifierOutput(logits, class_map, dispatch)
+
+    def _block_slots(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not hasattr(self.backbone, "forward_slots"):
+            raise UserError(
+                f"backbone {self.backbone.pretrained_cfg['architecture']} has no GLMix blocks: "
+                "use --model.slots features, which works with any backbone"
+            )
+        out = self.backbone.forward_slots(x)
+        deep = max(block.stage for block in out.maps)
+        # the first block of the deepest GLMix stage is where the groups follow objects best; its
+        # softmax is sharpened, as a network trained for tags alone leaves it soft
+        logits = next(b.dispatch for b in out.maps if b.stage == deep).float().clamp_min(1e-8).log()
+        return out.features, F.softmax(4.0 * logits, dim=1)

@@ -1,0 +1,295 @@
+"""All stages from tags to a tested segmenter, each in its own folder, resumable."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from wsss.data.catalog import Catalog
+from wsss.data.masks import read_mask, write_atomic
+from wsss.data.modules import MaskData, TagData
+from wsss.errors import UserError
+from wsss.evaluation import evaluate_files, threshold_curve
+from wsss.localize.crf import resize_scores
+from wsss.pictures import write_strip
+from wsss.tasks.cli import run_task
+
+KEYS = {"out", "classify", "pseudo_masks", "segment"}
+
+
+def shipped_config(name: str) -> Path:
+    """A config file that comes with the project, for example `voc/pipeline.yaml`."""
+    here = Path(__file__).parent
+    for folder in (here / "configs", here.parent / "configs"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"the shipped config {name} is missing: install wsss again")
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A YAML file as a dictionary."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no config file {path}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no settings: it must be lines of `name: value`")
+    return config
+
+
+def run_pipeline(
+    config: str | Path,
+    out: str | Path | None = None,
+    root: str | None = None,
+    weights: str | None = None,
+    upper_bound: bool = False,
+) -> dict[str, float | None]:
+    """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
+
+    Args:
+        config: a pipeline.yaml: `out` and the config files of the three stages, relative to it.
+        out: folder for the results instead of the config's.
+        root: data.root for all stages.
+        weights: model.weights for classifier and segmenter.
+        upper_bound: also train the segmenter on the true masks.
+
+    Returns:
+        The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
+    """
+    settings = read_config(config)
+    if unknown := sorted(set(settings) - KEYS):
+        raise UserError(f"{config} has the unknown key '{unknown[0]}': known are {sorted(KEYS)}")
+    if missing := sorted(KEYS - set(settings)):
+        raise UserError(f"{config} lacks the key '{missing[0]}'")
+    run = _Run(Path(out or settings["out"]), root, weights)
+    files = {key: Path(config).parent / settings[key] for key in KEYS - {"out"}}
+    started = time.monotonic()
+    classify = run.train("classify", "classify", files["classify"])
+    masks = run.make_masks(files["pseudo_masks"], classify)
+    segment = run.train("segment", "segment", files["segment"], masks)
+    true = run.train("segment_true", "segment", files["segment"]) if upper_bound else None
+    numbers = run.measure(classify, masks, segment, true)
+    print(f"results in {run.out} ({(time.monotonic() - started) / 60:.1f} minutes this time)")
+    return numbers
+
+
+class _Run:
+    def __init__(self, out: Path, root: str | None, weights: str | None) -> None:
+        self.out, self.root, self.weights = out, root, weights
+
+    def config(self, path: Path, model: bool = True) -> dict[str, Any]:
+        config = read_config(path)
+        data = config.setdefault("data", {})
+        if self.root:
+            data["root"] = self.root
+        if "root" not in data:
+            raise UserError(f"where is the data? Pass --root, or set data.root in {path}")
+        if self.weights and model:
+            if not Path(self.weights).is_file():
+                raise UserError(f"there is no weight file {self.weights}: correct --weights")
+            config.setdefault("model", {})["weights"] = self.weights
+        return config
+
+    def train(self, name: str, kind: str, path: Path, masks: Path | None = None) -> Path:
+        """Train and (the segmenter) test in the folder `name`; returns the folder."""
+        folder, config = self.out / name, self.config(path)
+        inputs = [_weights_stamp(config)]
+        data = (TagData if kind == "classify" else MaskData)(**config["data"])
+        inputs += [_stamp_catalog(data.catalog(s)) for s in (data.train_split, data.val_split)]
+        if masks is not None:
+            config["data"]["mask_dir"] = str(masks / "masks")
+            inputs.append(json.loads((masks / "done.json").read_text())["fingerprint"])
+        trainer = config.setdefault("trainer", {})
+        trainer["default_root_dir"] = str(folder)
+        trainer["logger"] = {
+            "class_path": "pytorch_lightning.loggers.CSVLogger",
+            "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
+        }
+
+        def work() -> dict[str, Any]:
+            last = folder / "log" / "checkpoints" / "last.ckpt"
+            words = ["fit", "-c", str(folder / "config.yaml")]
+            trained = run_task(kind, words + (["--ckpt_path", str(last)] if last.is_file() else []))
+            best = last.with_name("best.ckpt")
+            if not best.is_file():
+                raise UserError(f"training in {folder} wrote no checkpoint")
+            metrics = _plain(trained.callback_metrics)
+            write_atomic(folder / "best.ckpt", lambda aside: aside.write_bytes(best.read_bytes()))
+            words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(folder / "best.ckpt")]
+            if kind == "classify":
+                metrics |= _plain(run_task(kind, ["validate", *words]).callback_metrics)
+            elif _has_masks(data.catalog(data.val_split)):
+                metrics |= _plain(run_task(kind, ["test", *words]).callback_metrics)
+            return metrics
+
+        self._stage(folder, config, inputs, work)
+        return folder
+
+    def make_masks(self, path: Path, classify: Path) -> Path:
+        """Make the pseudo-masks; returns their stage's folder."""
+        folder, config = self.out / "pseudo_masks", self.config(path, model=False)
+        writer = config["trainer"]["callbacks"][0]
+        writer.setdefault("init_args", {})["out"] = str(folder / "masks")
+        config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
+        data = TagData(**config["data"])
+        inputs = [
+            json.loads((classify / "done.json").read_text())["fingerprint"],
+            _stamp_catalog(data.catalog(data.predict_split)),
+        ]
+
+        def work() -> dict[str, Any]:
+            checkpoint = ["--ckpt_path", str(classify / "best.ckpt")]
+            run_task(
+                "classify",
+                [
+                    "predict",
+                    "-c",
+                    str(folder / "config.yaml"),
+                    *checkpoint,
+                    "--return_predictions",
+                    "false",
+                ],
+            )
+            return self._judge_masks(folder, data, writer["init_args"].get("background", 0.4))
+
+        self._stage(folder, config, inputs, work)
+        return folder
+
+    def _judge_masks(self, folder: Path, data: TagData, background: float) -> dict[str, Any]:
+        catalog = data.catalog(data.predict_split)
+        records = [record for record in catalog.records if record.mask is not None]
+        if not records:
+            return {}
+        made = folder / "masks"
+        scores = evaluate_files(((made / f"{r.id}.png", r.mask) for r in records), catalog.classes)
+
+        def maps() -> Any:
+            for record in records:
+                truth = read_mask(record.mask, len(catalog.classes) + 1)
+                with np.load(folder / "maps" / f"{record.id}.npz") as file:
+                    few, labels = file["scores"].astype(np.float32), file["labels"]
+                yield (resize_scores(few, *truth.shape) if len(labels) else few), labels, truth
+
+        curve = threshold_curve(maps(), len(catalog.classes) + 1)
+        fixed = min(curve, key=lambda point: abs(point[0] - background))[1]
+        best = max(curve, key=lambda point: point[1])
+        return {
+            "mask": scores.to_dict(),
+            "seed_curve": curve,
+            "seed_miou_fixed": fixed,
+            "seed_miou_best": best[1],
+            "seed_threshold_best": best[0],
+        }
+
+    def _stage(
+        self, folder: Path, config: dict[str, Any], inputs: list[str], work: Callable[[], dict]
+    ) -> None:
+        """Do the work of a stage unless it is done; what other settings made is moved aside."""
+        text = json.dumps([config, inputs], sort_keys=True, default=str)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        done, begun = folder / "done.json", folder / "begun.json"
+        if done.is_file() and json.loads(done.read_text())["fingerprint"] == fingerprint:
+            print(f"{folder.name}: done before, unchanged")
+            return
+        if folder.exists() and (
+            done.is_file()
+            or not begun.is_file()
+            or json.loads(begun.read_text())["fingerprint"] != fingerprint
+        ):
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
+                number += 1
+            folder.rename(aside)
+            print(f"{folder.name}: settings or inputs changed, earlier results are in {aside}")
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"{folder.name}: {'goes on' if begun.is_file() else 'starts'}", flush=True)
+        _write_json(begun, {"fingerprint": fingerprint})
+        dumped = yaml.safe_dump(config, sort_keys=False)
+        write_atomic(folder / "config.yaml", lambda aside: aside.write_text(dumped))
+        start = time.monotonic()
+        metrics = work()
+        _write_json(folder / "metrics.json", metrics)
+        minutes = (time.monotonic() - start) / 60
+        _write_json(done, {"fingerprint": fingerprint, "minutes": minutes})
+
+    def measure(
+        self, classify: Path, masks: Path, segment: Path, true: Path | None
+    ) -> dict[str, float | None]:
+        """Write metrics.json and overview.png, print the table."""
+        read = {
+            path: json.loads((path / "metrics.json").read_text())
+            for path in (classify, masks, segment, true)
+            if path
+        }
+        minutes = {path.name: json.loads((path / "done.json").read_text())["minutes"] for path in read}
+        quality = read[masks]
+        numbers = {
+            "cls_map_val": read[classify].get("val_mAP"),
+            "seed_miou_best": quality.get("seed_miou_best"),
+            "seed_miou_fixed": quality.get("seed_miou_fixed"),
+            "mask_miou": quality.get("mask", {}).get("miou"),
+            "mask_void": quality.get("mask", {}).get("void"),
+            "seg_miou_val": read[segment].get("test_mIoU"),
+            "seg_miou_val_true_masks": read[true].get("test_mIoU") if true else None,
+            "minutes": sum(minutes.values()),
+        }
+        _write_json(self.out / "metrics.json", numbers | {"minutes_per_stage": minutes})
+        rows = [
+            ("classifier, mAP on val", numbers["cls_map_val"]),
+            ("seed, mIoU on train, fixed rule", numbers["seed_miou_fixed"]),
+            ("seed, mIoU on train, best threshold (uses the truth)", numbers["seed_miou_best"]),
+            ("pseudo-masks, mIoU on train", numbers["mask_miou"]),
+            ("pseudo-masks, void pixels", numbers["mask_void"]),
+            ("segmenter, mIoU on val", numbers["seg_miou_val"]),
+            ("segmenter trained on true masks, mIoU on val", numbers["seg_miou_val_true_masks"]),
+        ]
+        for name, value in rows:
+            if value is not None:
+                print(f"{name:54s} {value:6.1f} %")
+        for name, value in minutes.items():
+            print(f"{name:54s} {value:6.1f} min")
+        config = read_config(masks / "config.yaml")
+        data = TagData(**config["data"])
+        write_strip(self.out / "overview.png", data.catalog(data.predict_split), masks, segment)
+        return numbers
+
+
+def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:
+    values = {name: float(value) for name, value in metrics.items()}
+    return {name: value if value == value else None for name, value in values.items()}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomic(path, lambda aside: aside.write_text(text))
+
+
+def _has_masks(catalog: Catalog) -> bool:
+    return any(record.mask is not None for record in catalog.records)
+
+
+def _stamp(path: Path | None) -> str:
+    if path is None:
+        return "-"
+    info = path.stat()
+    return f"{info.st_size}:{info.st_mtime_ns}"
+
+
+def _stamp_catalog(catalog: Catalog) -> str:
+    digest = hashlib.sha256(repr(catalog.classes).encode())
+    for r in catalog.records:
+        digest.update(repr((r.id, r.tags, _stamp(r.image), _stamp(r.mask))).encode())
+    return digest.hexdigest()
+
+
+def _weights_stamp(config: dict[str, Any]) -> str:
+    file = config.get("model", {}).get("weights")
+    return _stamp(Path(file)) if file and Path(file).is_file() else "-"

@@ -1,0 +1,33 @@
+"""Reading our own Lightning checkpoints without running code from them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsss.errors import UserError
+
+
+def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
+    """Load a checkpoint of `wsss classify` or `wsss segment` with `weights_only=True`.
+
+    Raises:
+        UserError: the file is missing, unreadable, or of the other kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}: give the best.ckpt of a `wsss {kind} fit` run")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is not a checkpoint of plain tensors ({reason}): no code is run from a file"
+        ) from error
+    found = checkpoint.get("kind") if isinstance(checkpoint, dict) else None
+    if found != kind:
+        raise UserError(
+            f"{path} is a checkpoint of "
+            f"{'`wsss ' + found + '`' if found else 'another program'}, not of `wsss {kind}`"
+        )
+    return checkpoint

@@ -1,0 +1,176 @@
+"""Training the tag classifier and making class maps with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
+
+from wsss.errors import UserError
+from wsss.localize.cam import ClassMaps, class_maps
+from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
+from wsss.tasks.checkpoints import read_checkpoint
+from wsss.tasks.optim import Schedule, adamw
+
+
+def make_mosaics(images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
+    """Lay four shrunken images of a batch side by side, as many mosaics as images.
+
+    Args:
+        images: (B, 3, H, W) float, H and W even.
+        tags: (B, N).
+
+    Returns:
+        Mosaics (B, 3, H, W), and the tags of their quadrants (B, 4, N) in reading order.
+    """
+    small = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+    parts = [torch.roll(torch.randperm(len(images)), shift) for shift in range(4)]
+    first, second, third, fourth = (small[part.to(small.device)] for part in parts)
+    mosaics = torch.cat([torch.cat([first, second], 3), torch.cat([third, fourth], 3)], 2)
+    return mosaics, torch.stack([tags[part.to(tags.device)] for part in parts], 1)
+
+
+def quadrants(maps: Tensor) -> Tensor:
+    """Cut maps (B, N, h, w) into (B, 4, N, h/2, w/2) in reading order; an odd middle is dropped."""
+    height, width = maps.shape[2] // 2, maps.shape[3] // 2
+    top, bottom = maps[:, :, :height], maps[:, :, -height:]
+    return torch.stack(
+        [top[..., :width], top[..., -width:], bottom[..., :width], bottom[..., -width:]], 1
+    )
+
+
+class ClassificationTask(pl.LightningModule):
+    """Multi-label classification whose class maps become pseudo-masks.
+
+    Args:
+        classes: foreground class names (set from the data).
+        backbone: any timm model that gives feature maps; GLNet's names start with `glnet_`.
+        pretrained: take timm's published ImageNet weights (needs a network the first time).
+        weights: file with weights for the backbone instead (.safetensors or .pth).
+        pooling: how the class map becomes a score: average, gwrp, top20 or lse.
+        output_stride: pixels per position of the class map, 16 or 32.
+        mosaic: probability that a training batch is turned into 2x2 mosaics with a loss per quadrant.
+        freeze_norm: keep BatchNorm's running statistics as they are (for small pretrained runs).
+        lr: learning rate of the backbone.
+        head_factor: the class head learns this many times faster.
+        weight_decay: of AdamW.
+        warmup: share of the steps with a rising rate.
+        schedule: decay of the rate, poly (power 0.9) or cosine.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        backbone: str = "glnet_4g",
+        pretrained: bool = False,
+        weights: str | None = None,
+        pooling: Pooling = "top20",
+        output_stride: Literal[16, 32] = 16,
+        mosaic: float = 0.0,
+        freeze_norm: bool = False,
+        lr: float = 1e-4,
+        head_factor: float = 10.0,
+        weight_decay: float = 0.05,
+        warmup: float = 0.05,
+        schedule: Schedule = "cosine",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["classes", "pretrained", "weights"])
+        self.classes = list(classes)
+        if not 0 <= mosaic <= 1:
+            raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
+        self.model = TagClassifier(backbone, len(classes), pooling, output_stride, pretrained, weights)
+        count = len(classes)
+        self.metrics = MetricCollection(
+            {
+                "mAP": MultilabelAveragePrecision(count, average="none"),
+                "F1": MultilabelF1Score(count, average="none"),
+            }
+        )
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> "ClassificationTask":
+        """The trained task of a checkpoint file, in eval mode on the CPU."""
+        checkpoint = read_checkpoint(path, "classify")
+        task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
+        task.load_state_dict(checkpoint["state_dict"])
+        return task.eval()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"kind": "classify", "classes": self.classes}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint.get("classes") != self.classes:
+            raise UserError(
+                f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
+                f"{self.classes}: use the data set it was trained on, or train again"
+            )
+
+    def on_train_epoch_start(self) -> None:
+        if self.hparams.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        images, tags = batch["image"].float(), batch["tags"]
+        if torch.rand(()) < self.hparams.mosaic and len(images) >= 4:
+            mosaics, tags = make_mosaics(images, tags)
+            parts = quadrants(self.model(mosaics).class_map)
+            logits = pool_class_map(parts.flatten(0, 1), self.model.pooling) + self.model.bias
+            loss = F.binary_cross_entropy_with_logits(logits, tags.flatten(0, 1))
+        else:
+            loss = F.binary_cross_entropy_with_logits(self.model(images).logits, tags)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        logits = self.model(batch["image"]).logits
+        self.metrics.update(logits.sigmoid(), batch["tags"].long())
+        self.log(
+            "val_loss",
+            F.binary_cross_entropy_with_logits(logits, batch["tags"]),
+            batch_size=len(logits),
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.metrics.compute()
+        # a class without a positive image has no precision: torchmetrics gives nan, left out here
+        self.log("val_mAP", 100 * values["mAP"].nanmean(), prog_bar=True)
+        self.log("val_F1", 100 * values["F1"].nanmean())
+        for index, name in enumerate(self.classes):
+            self.log(f"val_AP/{name}", 100 * values["mAP"][index])
+            self.log(f"val_F1/{name}", 100 * values["F1"][index])
+        self.metrics.reset()
+
+    def maps(self, images: Tensor, scales: Sequence[float], flip: bool, slots: str) -> ClassMaps:
+        """Class maps of images (B, 3, H, W) in 0..255; see `wsss.localize.cam.class_maps`."""
+        return class_maps(self.model, images, scales, flip, slots)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        h = self.hparams
+        head = [*self.model.head.parameters(), self.model.bias]
+        return adamw(
+            self.trainer,
+            self.model.backbone,
+            head,
+            h.lr,
+            h.head_factor,
+            h.weight_decay,
+            h.warmup,
+            h.schedule,
+        )
+
+    def predict_step(self, batch: dict[str, Any], batch_index: int) -> Any:
+        writer = next((c for c in self.trainer.callbacks if hasattr(c, "map_settings")), None)
+        if writer is None:
+            raise UserError(
+                "predict makes pseudo-masks and needs their writer: add PseudoMaskWriter to "
+                "trainer.callbacks, as configs/voc/pseudo_masks.yaml does"
+            )
+        return self.maps(batch["image"], **writer.map_settings)

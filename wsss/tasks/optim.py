@@ -1,0 +1,55 @@
+"""The optimiser and its schedule, shared by both tasks."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+Schedule = Literal["poly", "cosine"]
+
+
+def adamw(
+    trainer: Any,
+    backbone: nn.Module,
+    head: Iterable[nn.Parameter],
+    lr: float,
+    head_factor: float,
+    weight_decay: float,
+    warmup: float,
+    schedule: Schedule,
+) -> dict[str, Any]:
+    """AdamW with a larger rate for the head; linear warm-up, then decay to 0, step by step.
+
+    Norms and biases are not decayed. `warmup` is a share of all steps; `poly` has the power 0.9.
+    """
+    skip = getattr(backbone, "no_weight_decay", set)()
+    decayed, plain = [], []
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad:
+            (plain if parameter.ndim < 2 or name in skip else decayed).append(parameter)
+    head = list(head)
+    groups = [
+        {"params": decayed, "lr": lr, "weight_decay": weight_decay},
+        {"params": plain, "lr": lr, "weight_decay": 0.0},
+        {
+            "params": [p for p in head if p.ndim >= 2],
+            "lr": lr * head_factor,
+            "weight_decay": weight_decay,
+        },
+        {"params": [p for p in head if p.ndim < 2], "lr": lr * head_factor, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
+    total = max(1, int(trainer.estimated_stepping_batches))
+    rising = max(1, round(warmup * total))
+    falling = (
+        torch.optim.lr_scheduler.PolynomialLR(optimizer, max(1, total - rising), power=0.9)
+        if schedule == "poly"
+        else torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - rising))
+    )
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (rising + 1), total_iters=rising)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The epoch parameter")
+        both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, falling], [rising])
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": both, "interval": "step"}}

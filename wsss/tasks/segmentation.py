@@ -1,0 +1,272 @@
+"""Training, testing and using the segmentation network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
+from wsss.errors import UserError
+from wsss.evaluation import Evaluator
+from wsss.localize.crf import CRFSettings
+from wsss.tasks.checkpoints import read_checkpoint
+from wsss.tasks.optim import Schedule, adamw
+from wsss.voc import VOID
+
+
+class SegmentationNetwork(nn.Module):
+    """An SMP network with its normalisation and padding: RGB in 0..255 of any size to logits.
+
+    Args:
+        decoder: a segmentation_models_pytorch architecture (Unet, FPN, UPerNet, Segformer, ...).
+        encoder: a timm model (`tu-` is put before it if needed) or one of SMP's own encoders.
+        num_labels: number of labels, background included.
+        pretrained: take the encoder's published ImageNet weights.
+        weights: weight file of the encoder instead.
+    """
+
+    def __init__(
+        self,
+        decoder: str,
+        encoder: str,
+        num_labels: int,
+        pretrained: bool = False,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        name = encoder.removeprefix("tu-")
+        is_timm = timm.is_model(name) and (
+            encoder != name or encoder not in smp.encoders.get_encoder_names()
+        )
+        options = {}
+        if weights:
+            if not is_timm:
+                raise UserError(f"weights need a timm encoder, '{encoder}' is SMP's own: use tu-NAME")
+            if not Path(weights).is_file():
+                raise UserError(f"no weight file {weights} for the encoder {encoder}: check the path")
+            options["pretrained_cfg_overlay"] = {"file": str(weights)}
+        try:
+            self.net = smp.create_model(
+                decoder,
+                f"tu-{name}" if is_timm else encoder,
+                encoder_weights="imagenet" if pretrained or weights else None,
+                classes=num_labels,
+                **options,
+            )
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"no segmentation network from decoder '{decoder}' and encoder '{encoder}': {error}"
+            ) from error
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{weights} does not fit the encoder {encoder}: {reason}") from error
+        cfg = timm.get_pretrained_cfg(name) if is_timm else None
+        for key, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+            value = getattr(cfg, key, None) or default
+            self.register_buffer(key, torch.tensor(value).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in 0..255 -> logits (B, L, H, W); sides are padded to multiples of 32."""
+        x = (images.float() - self.mean) / self.std
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % 32, 0, -height % 32))  # zeros are the mean colour here
+        return self.net(x)[..., :height, :width]
+
+
+def predict_probabilities(
+    network: nn.Module,
+    images: Tensor,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    tile: int | None = None,
+) -> Tensor:
+    """Average the network's probabilities over scales and the mirror image.
+
+    Args:
+        network: (B, 3, H, W) in 0..255 to logits (B, L, H, W).
+        images: (B, 3, H, W), RGB in 0..255.
+        scales: factors of the image size.
+        flip: also take the mirror image.
+        tile: slide a window of this side, half overlapping, over images larger than it.
+
+    Returns:
+        (B, L, H, W) float32, summing to 1 over L.
+    """
+    height, width = images.shape[-2:]
+    total = 0.0
+    for scale in scales:
+        view = images.float()
+        if scale != 1.0:
+            shape = [max(32, round(height * scale)), max(32, round(width * scale))]
+            view = F.interpolate(view, shape, mode="bilinear", antialias=scale < 1)
+        for mirrored in (False, True)[: 1 + flip]:
+            logits = _tiled(network, view.flip(3) if mirrored else view, tile)
+            logits = F.interpolate(logits.float(), (height, width), mode="bilinear")
+            total = total + (logits.flip(3) if mirrored else logits).softmax(1)
+    return total / (len(scales) * (1 + flip))
+
+
+def _tiled(network: nn.Module, images: Tensor, tile: int | None) -> Tensor:
+    height, width = images.shape[-2:]
+    if tile is None or max(height, width) <= tile:
+        return network(images)
+    total, weight = None, images.new_zeros(1, 1, height, width)
+    for top in _starts(height, tile):
+        for left in _starts(width, tile):
+            window = (..., slice(top, top + tile), slice(left, left + tile))
+            logits = network(images[window]).float()
+            if total is None:
+                total = logits.new_zeros(len(images), logits.shape[1], height, width)
+            total[window] += logits
+            weight[window] += 1
+    return total / weight
+
+
+def _starts(side: int, tile: int) -> list[int]:
+    last = max(0, side - tile)
+    return sorted({*range(0, last, max(1, tile // 2)), last})
+
+
+class SegmentationTask(pl.LightningModule):
+    """Semantic segmentation on (pseudo-)masks; void (255) is ignored.
+
+    Args:
+        classes: foreground class names (set from the data).
+        decoder: a segmentation_models_pytorch architecture.
+        encoder: a timm model or one of SMP's encoders.
+        pretrained: take the encoder's published ImageNet weights (needs a network the first time).
+        weights: file with weights for the encoder instead (.safetensors or .pth).
+        lr: learning rate of the encoder.
+        head_factor: the decoder learns this many times faster.
+        weight_decay: of AdamW.
+        warmup: share of the steps with a rising rate.
+        schedule: decay of the rate, poly (power 0.9) or cosine.
+        scales: image scales at test and prediction (validation uses scale 1 alone).
+        flip: test and predict with the mirror image too.
+        tile: at test and prediction, window side for images larger than it; null: whole images.
+        crf: dense CRF at test and prediction; null: none.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        decoder: str = "DeepLabV3Plus",
+        encoder: str = "glnet_4g",
+        pretrained: bool = False,
+        weights: str | None = None,
+        lr: float = 1e-4,
+        head_factor: float = 10.0,
+        weight_decay: float = 0.01,
+        warmup: float = 0.05,
+        schedule: Schedule = "poly",
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        tile: int | None = None,
+        crf: CRFSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            ignore=["classes", "pretrained", "weights", "scales", "flip", "tile", "crf"]
+        )
+        self.classes = list(classes)
+        self.scales, self.flip, self.tile, self.crf = tuple(scales), flip, tile, crf
+        self.model = SegmentationNetwork(decoder, encoder, len(classes) + 1, pretrained, weights)
+        self.evaluator = Evaluator(classes)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> "SegmentationTask":
+        """The trained task of a checkpoint file, in eval mode on the CPU."""
+        checkpoint = read_checkpoint(path, "segment")
+        task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
+        task.load_state_dict(checkpoint["state_dict"])
+        return task.eval()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"kind": "segment", "classes": self.classes}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint.get("classes") != self.classes:
+            raise UserError(
+                f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
+                f"{self.classes}: use the data set it was trained on, or train again"
+            )
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        logits, mask = self.model(batch["image"]), batch["mask"]
+        losses = F.cross_entropy(logits.float(), mask, ignore_index=VOID, reduction="sum")
+        loss = losses / (mask != VOID).sum().clamp_min(1)  # a batch of void alone counts nothing
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def _evaluate(self, batch: dict[str, Any], **how: Any) -> None:
+        self.evaluator.update(self.predict_mask(batch, **how), batch["mask"][0])
+
+    def predict_mask(
+        self,
+        batch: dict[str, Any],
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        tile: int | None = None,
+        crf: CRFSettings | None = None,
+    ) -> Tensor:
+        """(H, W) labels of a batch of one image, at its original size."""
+        probabilities = predict_probabilities(self.model, batch["image"], scales, flip, tile)
+        if crf is not None:
+            from wsss.localize.crf import dense_crf
+
+            image = batch["image"][0].permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+            sharp = dense_crf(image, probabilities[0].cpu().numpy(), crf)
+            probabilities = torch.from_numpy(sharp)[None]
+        height, width = batch["size"][0].tolist()
+        return F.interpolate(probabilities, (height, width), mode="bilinear")[0].argmax(0)
+
+    def _log_scores(self, stage: str) -> None:
+        scores = self.evaluator.compute()
+        self.log(f"{stage}_mIoU", scores.miou, prog_bar=True)
+        self.log(f"{stage}_pixel_accuracy", scores.pixel_accuracy)
+        for name, value in scores.iou.items():
+            if value is not None:
+                self.log(f"{stage}_IoU/{name}", value)
+        self.evaluator = Evaluator(self.classes)
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        self._evaluate(batch, **self.test_settings)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    @property
+    def test_settings(self) -> dict[str, Any]:
+        """Keyword arguments of `predict_mask` at test and prediction."""
+        return {"scales": self.scales, "flip": self.flip, "tile": self.tile, "crf": self.crf}
+
+    def predict_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        return self.predict_mask(batch, **self.test_settings)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        h = self.hparams
+        encoder = self.model.net.encoder
+        inside = {id(p) for p in encoder.parameters()}
+        head = [p for p in self.model.parameters() if id(p) not in inside]
+        return adamw(
+            self.trainer,
+            encoder,
+            head,
+            h.lr,
+            h.head_factor,
+            h.weight_decay,
+            h.warmup,
+            h.schedule,
+        )

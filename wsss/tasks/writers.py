@@ -1,0 +1,167 @@
+"""Callbacks that write what `predict` makes: class maps, pseudo-masks, predicted masks."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import BasePredictionWriter
+from tqdm import tqdm
+
+from wsss.data.masks import write_atomic, write_mask
+from wsss.errors import UserError
+from wsss.localize.cam import ClassMaps, seed_maps
+from wsss.localize.crf import CRFSettings
+from wsss.tasks.jobs import make_pseudo_mask
+
+
+class _Writer(BasePredictionWriter):
+    """Writes `<out>/<id>.png`; images whose file is there already are not predicted again."""
+
+    def __init__(self, out: str, settings: dict[str, Any]) -> None:
+        super().__init__(write_interval="batch")
+        self.out, self.settings = Path(out), settings
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "predict":
+            return
+        note = self.out / "settings.json"
+        # what decides the masks: the settings and the network
+        settings = json.loads(json.dumps(self.settings | {"ckpt_path": _stamp(trainer.ckpt_path)}))
+        if note.is_file():
+            if json.loads(note.read_text()) != settings:
+                raise UserError(
+                    f"{self.out} holds masks made with other settings or another network (see "
+                    f"{note.name} in it): give another folder as out, or remove this one"
+                )
+        else:
+            write_atomic(note, lambda aside: aside.write_text(json.dumps(settings, indent=2) + "\n"))
+        made = (path.relative_to(self.out) for path in self.out.rglob("*.png"))
+        trainer.datamodule.skip = frozenset(
+            path.with_suffix("").as_posix() for path in made if not path.name.startswith(".")
+        )
+
+
+def _stamp(path: Any) -> str | None:
+    if path is None:
+        return None
+    info = Path(path).stat()
+    return f"{Path(path).name} {info.st_size} {info.st_mtime_ns}"
+
+
+class PseudoMaskWriter(_Writer):
+    """Turns class maps into pseudo-masks while the network goes on with the next images.
+
+    Beside each mask `<out>/<id>.png` stands `<out>/../maps/<id>.npz` with the scores it was made
+    from (arrays `labels` (n,) and `scores` (n, h, w) in 0..1), some kilobytes an image.
+
+    Args:
+        out: folder of the masks.
+        scales: image scales of the class maps.
+        flip: average with the mirror image.
+        slots: where the slots come from: `features` (training-free clustering, any backbone),
+            `blocks` (GLNet's own), or `none`.
+        background: score of the background, 0..1; more makes objects smaller.
+        crf: dense CRF, null for the plain threshold.
+        void_below: pixels whose largest share lies below are void, 0..1; 0 leaves none void.
+        workers: processes for the CRF; null: one per core.
+    """
+
+    def __init__(
+        self,
+        out: str,
+        scales: Sequence[float] = (0.5, 1.0, 1.5),
+        flip: bool = True,
+        slots: Literal["none", "features", "blocks"] = "features",
+        background: float = 0.4,
+        crf: CRFSettings | None = CRFSettings(),  # noqa: B008  (frozen)
+        void_below: float = 0.0,
+        workers: int | None = None,
+    ) -> None:
+        for name, value in (("background", background), ("void_below", void_below)):
+            if not 0 <= value <= 1:
+                raise UserError(f"{name} must lie in 0..1, got {value}")
+        if not scales or min(scales) <= 0:
+            raise UserError(f"scales must be positive numbers, got {list(scales)}")
+        self.map_settings = {"scales": tuple(scales), "flip": flip, "slots": slots}
+        self.mask_settings = {"background": background, "crf": crf, "void_below": void_below}
+        super().__init__(
+            out,
+            self.map_settings | self.mask_settings | {"crf": None if crf is None else asdict(crf)},
+        )
+        self.workers = workers
+        self.pool: ProcessPoolExecutor | None = None
+        self.jobs: set[Future] = set()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # spawned, not forked: a fork of a process whose threads hold locks can hang
+        self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: ClassMaps,
+        batch_indices: Sequence[int] | None,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        scores = seed_maps(prediction).cpu()
+        for index, name in enumerate(batch["id"]):
+            tags = batch["tags"][index].nonzero().flatten().cpu()
+            job = self.pool.submit(
+                make_pseudo_mask,
+                Path(batch["path"][index]),
+                scores[index, tags].numpy().astype(np.float16),
+                (tags + 1).tolist(),
+                self.out / f"{name}.png",
+                self.out.parent / "maps" / f"{name}.npz",
+                **self.mask_settings,
+            )
+            self.jobs.add(job)
+        self._collect(most=64)
+
+    def _collect(self, most: int) -> None:
+        """Wait until at most `most` masks are outstanding, so that memory stays bounded."""
+        while len(self.jobs) > most:
+            done, self.jobs = wait(self.jobs, return_when=FIRST_COMPLETED)
+            for job in done:
+                job.result()
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for left in tqdm(range(len(self.jobs) - 1, -1, -1), "last masks", disable=not self.jobs):
+            self._collect(left)
+        self.pool.shutdown()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+class MaskWriter(_Writer):
+    """Writes the segmentation network's masks.
+
+    Args:
+        out: folder of the masks.
+    """
+
+    def __init__(self, out: str) -> None:
+        super().__init__(out, {})
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        write_mask(self.out / f"{batch['id'][0]}.png", prediction.cpu().numpy())
