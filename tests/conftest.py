@@ -1,0 +1,38 @@
+"""Data that the tests draw, and the places of real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wsss.data.synthetic import draw_dataset
+
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """A drawn data set in VOC layout: 24 train and 8 val images of 64 pixels."""
+    root = tmp_path_factory.mktemp("data") / "drawn"
+    draw_dataset(root, train=24, val=8, size=64)
+    return root
+
+
+@pytest.fixture(scope="session")
+def voc_root() -> Path:
+    """Real VOC photographs, from the environment variable WSSS_VOC_ROOT."""
+    if "WSSS_VOC_ROOT" not in os.environ:
+        pytest.skip("WSSS_VOC_ROOT is not set")
+    root = Path(os.environ["WSSS_VOC_ROOT"])
+    assert (root / "JPEGImages").is_dir(), f"WSSS_VOC_ROOT={root} holds no JPEGImages"
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Weights and reference outputs, from the environment variable WSSS_SHARED."""
+    if "WSSS_SHARED" not in os.environ:
+        pytest.skip("WSSS_SHARED is not set")
+    root = Path(os.environ["WSSS_SHARED"])
+    assert root.is_dir(), f"WSSS_SHARED={root} is no folder"
+    return root

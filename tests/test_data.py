@@ -1,0 +1,186 @@
+"""Reading data sets, images and masks; bad input is named."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss.data.catalog import read_catalog, read_classes
+from wsss.data.datasets import MaskedImages, SameShapeBatches
+from wsss.data.images import image_size, read_image
+from wsss.data.masks import read_mask, write_mask
+from wsss.data.modules import MaskData, TagData
+from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset, draw_scene
+from wsss.data.tags import read_tag_table, split_of
+from wsss.errors import UserError
+from wsss.voc import palette
+
+
+def test_palette_is_the_devkits():
+    colours = np.array(palette()).reshape(256, 3)
+    assert colours[0].tolist() == [0, 0, 0] and colours[15].tolist() == [192, 128, 128]  # person
+    assert colours[20].tolist() == [0, 64, 128] and colours[255].tolist() == [224, 224, 192]
+
+
+def test_mask_round_trip_keeps_labels_not_colours(tmp_path):
+    mask = np.random.default_rng(0).integers(0, 256, (7, 5)).astype(np.uint8)
+    write_mask(tmp_path / "deep" / "m.png", mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "deep" / "m.png"), mask)
+    assert Image.open(tmp_path / "deep" / "m.png").mode == "P"
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m.png"]
+
+
+def test_colour_mask_is_refused(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match="colour image"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_odd_images_are_read_upright_in_rgb(tmp_path):
+    grey16 = Image.fromarray(np.full((4, 6), 32768, np.uint16))
+    grey16.save(tmp_path / "grey16.png")
+    assert abs(int(read_image(tmp_path / "grey16.png")[0, 0, 0]) - 127) <= 1
+    Image.new("RGBA", (6, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png") == 255).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("CMYK", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (6, 4, 3)
+    assert image_size(tmp_path / "turned.jpg") == (6, 4)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 not a photograph"])
+def test_unreadable_image_is_named(tmp_path, content):
+    (tmp_path / "broken.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        read_image(tmp_path / "broken.jpg")
+
+
+def test_truncated_and_huge_images_are_named(tmp_path, monkeypatch):
+    Image.fromarray(draw_scene(np.random.default_rng(0))[0]).save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"cut\.jpg"):
+        read_image(tmp_path / "cut.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match=r"whole\.jpg is refused"):
+        read_image(tmp_path / "whole.jpg")
+
+
+def test_drawn_data_is_exact_and_repeatable(drawn, tmp_path):
+    draw_dataset(tmp_path / "again", train=24, val=8, size=64)
+    one, other = (read_catalog("voc", root, "train") for root in (drawn, tmp_path / "again"))
+    assert one.classes == SYNTHETIC_CLASSES and len(one.records) == 24
+    for a, b in zip(one.records, other.records, strict=True):
+        assert a.image.read_bytes() == b.image.read_bytes() and a.tags == b.tags
+        labels = set(np.unique(read_mask(a.mask))) - {0}
+        assert labels == {tag + 1 for tag in a.tags}
+
+
+def test_bad_voc_roots_are_named(drawn, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(drawn, root)
+    with pytest.raises(UserError, match="nowhere"):
+        read_catalog("voc", tmp_path / "nowhere", "train")
+    with pytest.raises(UserError, match=r"no split 'trainaug'.*known here: train, val"):
+        read_catalog("voc", root, "trainaug")
+    with pytest.raises(UserError, match="outside"):
+        read_catalog("voc", root, "../../../etc/passwd")
+    lists = root / "ImageSets" / "Segmentation"
+    for line, message in (
+        ("missing\n", "no image"),
+        ("../../x\n", "outside"),
+        ("train_00000\ntrain_00000\n", "more than once"),
+        ("\n", "lists no image"),
+    ):
+        (lists / "bad.txt").write_text(line)
+        with pytest.raises(UserError, match=message):
+            read_catalog("voc", root, "bad")
+    annotation = root / "Annotations" / "train_00000.xml"
+    for text, message in (
+        ("<annotation><object><name>unicorn</name></object></annotation>", "unicorn"),
+        ("<annotation/>", "names no object"),
+        ("<annotation>", "not readable XML"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "not readable XML"),
+    ):
+        annotation.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_catalog("voc", root, "train")
+
+
+def test_folder_of_photographs(tmp_path):
+    (tmp_path / "sub dir").mkdir()
+    for index in range(10):
+        Image.new("RGB", (40, 30)).save(tmp_path / "sub dir" / f"é {index}.jpg")
+    lines = [f"sub dir/é {index}.jpg,{'dog|big sofa' if index % 2 else ''}" for index in range(10)]
+    (tmp_path / "tags.csv").write_text("image,tags\n" + "\n".join(lines), encoding="utf-8")
+    assert read_classes("folder", tmp_path) == ("big sofa", "dog")
+    train, val = (read_catalog("folder", tmp_path, split) for split in ("train", "val"))
+    assert len(train.records) == 8 and len(val.records) == 2
+    assert {r.id for r in train.records} | {r.id for r in val.records} == {
+        f"sub dir/é {index}" for index in range(10)
+    }
+    assert {r.tags for r in train.records} == {(), (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "lists no image"),
+        ("file,tags\na.jpg,dog\n", "no column 'image'"),
+        ("image,tags\na.jpg,dog\na.jpg,cat\n", "twice"),
+        ("image,tags\na.jpg,\n", "no tag at all"),
+        ("image,tags,split\na.jpg,dog,test\n", "must be train or val"),
+        ("image,tags\nnone.jpg,dog\n", "no image"),
+        ("image,tags\n../a.jpg,dog\n", "outside"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path, text, message):
+    (tmp_path / "tags.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_catalog("folder", tmp_path, "all")
+
+
+def test_split_keeps_every_class_in_both_parts(tmp_path):
+    lines = [f"{index}.jpg,{'rare' if index < 10 else 'common'}" for index in range(100)]
+    (tmp_path / "tags.csv").write_text("image,tags\n" + "\n".join(lines))
+    splits = split_of(read_tag_table(tmp_path / "tags.csv"))
+    assert sum(splits[f"{index}.jpg"] == "val" for index in range(10)) == 2
+    assert sum(split == "val" for split in splits.values()) == 20
+
+
+def test_class_without_image_is_named(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "copy")
+    (tmp_path / "copy" / "classes.txt").write_text("\n".join([*SYNTHETIC_CLASSES, "unicorn"]))
+    with pytest.raises(UserError, match="unicorn"):
+        TagData(str(tmp_path / "copy")).train_dataloader()
+
+
+def test_predict_batches_cover_every_image_once(drawn):
+    catalog = read_catalog("voc", drawn, "train")
+    batches = SameShapeBatches(catalog, 64, batch_size=5)
+    items = [batches[index] for index in range(len(batches))]
+    assert sorted(name for item in items for name in item["id"]) == [r.id for r in catalog.records]
+    assert items[0]["image"].shape == (5, 3, 64, 64)
+
+
+def test_mask_of_other_size_is_named(drawn, tmp_path):
+    catalog = read_catalog("voc", drawn, "val")
+    write_mask(tmp_path / "m.png", np.zeros((10, 10)))
+    with pytest.raises(UserError, match=r"m\.png is 10x10 pixels.*64x64"):
+        MaskedImages(catalog, [tmp_path / "m.png"] * 8, None, 1024)[0]
+
+
+def test_training_on_missing_masks_is_refused(drawn, tmp_path):
+    with pytest.raises(UserError, match="24 of 24 images have no mask"):
+        MaskData(str(drawn), mask_dir=str(tmp_path)).train_dataloader()
+
+
+def test_real_voc(voc_root):
+    catalog = read_catalog("voc", voc_root, "train")
+    assert len(catalog.classes) == 20
+    for record in catalog.records[:20]:
+        labels = set(np.unique(read_mask(record.mask, 21)).tolist()) - {0, 255}
+        assert labels == {tag + 1 for tag in record.tags}
+        assert read_image(record.image).shape[:2] == read_mask(record.mask).shape

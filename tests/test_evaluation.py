@@ -1,0 +1,81 @@
+"""Evaluation against a confusion matrix by hand and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score
+
+from wsss.data.masks import write_mask
+from wsss.errors import UserError
+from wsss.evaluation import Evaluator, evaluate_files, threshold_curve
+
+
+def _masks(count=4, labels=4, seed=0):
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        shape = (20 + index, 31)
+        prediction, target = rng.integers(0, labels, (2, *shape))
+        target[0], prediction[:, :2] = 255, 255
+        yield prediction.astype(np.uint8), target.astype(np.uint8)
+
+
+def _by_hand(pairs, labels):
+    matrix = np.zeros((labels, labels))
+    for prediction, target in pairs:
+        for p, t in zip(prediction.ravel(), target.ravel(), strict=True):
+            if p != 255 and t != 255:
+                matrix[t, p] += 1
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    return np.diag(matrix) / union, np.diag(matrix).sum() / matrix.sum()
+
+
+def test_scores_equal_hand_count_and_scikit_learn():
+    pairs = list(_masks())
+    evaluator = Evaluator(["a", "b", "c"])
+    for prediction, target in pairs:
+        evaluator.update(torch.from_numpy(prediction), torch.from_numpy(target))
+    scores = evaluator.compute()
+    iou, accuracy = _by_hand(pairs, 4)
+    np.testing.assert_allclose(list(scores.iou.values()), 100 * iou, rtol=1e-6)
+    assert scores.miou == pytest.approx(100 * iou.mean())
+    assert scores.pixel_accuracy == pytest.approx(100 * accuracy)
+    flat = [np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1)]
+    known = (flat[0] != 255) & (flat[1] != 255)
+    sklearn = jaccard_score(flat[1][known], flat[0][known], average="macro")
+    assert scores.miou == pytest.approx(100 * sklearn)
+    labelled = flat[1] != 255
+    assert scores.void == pytest.approx(100 * (flat[0][labelled] == 255).mean())
+
+
+def test_absent_class_does_not_count():
+    evaluator = Evaluator(["a", "b"])
+    evaluator.update(torch.tensor([[0, 1]]), torch.tensor([[0, 0]]))
+    scores = evaluator.compute()
+    assert scores.iou["b"] is None and scores.miou == pytest.approx(25.0)
+
+
+def test_threshold_curve_equals_thresholding_one_by_one():
+    rng = np.random.default_rng(3)
+    maps = [(rng.random((2, 9, 11)), [1, 3], rng.choice([0, 1, 3, 255], (9, 11))) for _ in range(3)]
+    curve = threshold_curve(maps, 4, steps=10)
+    for threshold, value in curve:
+        pairs = [
+            (np.where(s.max(0) > threshold, np.array(labels)[s.argmax(0)], 0), truth)
+            for s, labels, truth in maps
+        ]
+        evaluator = Evaluator(["a", "b", "c"])
+        for prediction, truth in pairs:
+            evaluator.update(torch.from_numpy(prediction), torch.from_numpy(truth))
+        assert value == pytest.approx(evaluator.compute().miou)
+
+
+def test_refuses_other_size_and_unknown_label(tmp_path):
+    write_mask(tmp_path / "a.png", np.zeros((4, 5)))
+    write_mask(tmp_path / "b.png", np.zeros((5, 4)))
+    write_mask(tmp_path / "c.png", np.full((4, 5), 9))
+    with pytest.raises(UserError, match=r"a\.png is 5x4 pixels.*b\.png is 4x5"):
+        evaluate_files([(tmp_path / "a.png", tmp_path / "b.png")], ["x"])
+    with pytest.raises(UserError, match=r"c\.png has label 9"):
+        evaluate_files([(tmp_path / "c.png", tmp_path / "a.png")], ["x"])
+    with pytest.raises(UserError, match=r"d\.png"):
+        evaluate_files([(tmp_path / "d.png", tmp_path / "a.png")], ["x"])

@@ -1,0 +1,57 @@
+"""Modules import only from the layers before them, and light ones stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "wsss"
+LAYERS = [
+    {"errors", "voc"},
+    {"data"},
+    {"localize"},
+    {"models"},
+    {"evaluation"},
+    {"tasks"},
+    {"pictures"},
+    {"pipeline"},
+    {"cli"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+
+def _imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        yield from (name for name in names if name.split(".")[0] in ("wsss", "lightning"))
+
+
+def test_imports_go_one_way():
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        for name in _imports(path):
+            if name.startswith("lightning"):
+                wrong.append(f"{path.name}: {name} (use pytorch_lightning)")
+            elif len(name.split(".")) > 1 and RANK[name.split(".")[1]] > RANK[here]:
+                wrong.append(f"{path.name}: {name}")
+    assert not wrong
+
+
+def test_only_one_module_imports_pydensecrf():
+    users = [p.name for p in PACKAGE.rglob("*.py") if "import pydensecrf" in p.read_text()]
+    assert users == ["crf.py"]
+
+
+def test_help_and_crf_jobs_need_no_torch():
+    code = (
+        "import sys, wsss.cli, wsss.tasks.jobs; wsss.cli.main(['--help']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

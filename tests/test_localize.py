@@ -1,0 +1,146 @@
+"""Class maps, CRF, pseudo-masks."""
+
+import numpy as np
+import pydensecrf.densecrf
+import pytest
+import torch
+
+from wsss.errors import UserError
+from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
+from wsss.localize.crf import CRFSettings, dense_crf
+from wsss.localize.pseudo_masks import pseudo_mask
+from wsss.models.classifier import ClassifierOutput, TagClassifier, pool_class_map
+
+
+def _scene(height=60, width=90):
+    image = np.full((height, width, 3), 40, np.uint8)
+    image[15:45, 30:70] = (220, 60, 30)
+    image = (image + np.random.default_rng(0).integers(0, 8, image.shape)).astype(np.uint8)
+    truth = np.zeros((height, width), bool)
+    truth[15:45, 30:70] = True
+    return image, truth
+
+
+def test_crf_equals_pydensecrf_called_directly():
+    image, _ = _scene()
+    scores = np.random.default_rng(1).uniform(0.1, 1, (3, 60, 90)).astype(np.float32)
+    settings = CRFSettings(side=90, iterations=5)
+    probabilities = scores / scores.sum(0)
+    crf = pydensecrf.densecrf.DenseCRF2D(90, 60, 3)
+    crf.setUnaryEnergy(np.ascontiguousarray(-np.log(probabilities).reshape(3, -1)))
+    crf.addPairwiseGaussian(sxy=3 * 90 / 500, compat=3)
+    crf.addPairwiseBilateral(sxy=50 * 90 / 500, srgb=5, rgbim=image.copy(), compat=10)
+    expected = np.array(crf.inference(5)).reshape(3, 60, 90)
+    np.testing.assert_allclose(dense_crf(image, scores, settings), expected, atol=1e-5)
+
+
+def test_crf_pulls_a_blurred_score_to_the_edge():
+    image, truth = _scene()
+    yy, xx = np.mgrid[:60, :90]
+    blob = np.exp(-(((yy - 30) / 18) ** 2) - ((xx - 50) / 24) ** 2).astype(np.float32)[None]
+
+    def iou(mask):
+        return (truth & (mask == 7)).sum() / (truth | (mask == 7)).sum()
+
+    plain = pseudo_mask(image, blob, [7], 0.4)
+    sharp = pseudo_mask(image, blob, [7], 0.4, CRFSettings(side=90))
+    assert iou(sharp) > iou(plain) + 0.1
+    assert sharp.shape == (60, 90) and sharp.dtype == np.uint8
+
+
+def test_pseudo_mask_rules():
+    image = np.zeros((4, 6, 3), np.uint8)
+    scores = np.zeros((2, 4, 6), np.float32)
+    scores[0, :2], scores[1, 2:] = 0.9, 0.5
+    mask = pseudo_mask(image, scores, [3, 5], background=0.45, void_below=0.6)
+    assert (mask[0] == 3).all()  # 0.9 of 1.35
+    assert (mask[3] == 255).all()  # 0.5 of 0.95
+    assert (pseudo_mask(image, scores, [3, 5], background=0.6)[3] == 0).all()
+    assert (pseudo_mask(image, scores[:0], [], background=0.6) == 0).all()
+
+
+class _BrightPixels:
+    """A classifier whose one class map is the image's red channel at a quarter of its size."""
+
+    def __call__(self, images, slots):
+        red = torch.nn.functional.avg_pool2d(images[:, :1], 4)
+        return ClassifierOutput(red.mean((2, 3)), red - 10, None)
+
+
+def test_class_maps_average_scales_and_mirror_images():
+    images = torch.zeros(2, 3, 64, 96)
+    images[:, 0, :32, :32] = 200.0
+    plain = class_maps(_BrightPixels(), images, scales=(1.0,), flip=False)
+    mirrored = class_maps(_BrightPixels(), images, scales=(1.0,), flip=True)
+    torch.testing.assert_close(mirrored.cam, plain.cam)  # undone before averaging
+    several = class_maps(_BrightPixels(), images, scales=(0.5, 1.0, 2.0), flip=True)
+    assert several.cam.shape == (2, 1, 16, 24)
+    assert several.cam[0, 0, 2, 2] == pytest.approx(190, abs=1) and several.cam[0, 0, -1, -1] == 0
+    only_half = class_maps(_BrightPixels(), images, scales=(0.5,), flip=False)
+    assert not torch.allclose(only_half.cam, plain.cam)
+
+
+def test_seed_maps_is_geometric_mean_of_map_and_slot_average():
+    cam = torch.rand(1, 2, 4, 6)
+    dispatch = torch.zeros(1, 2, 4, 6)
+    dispatch[:, 0, :, :3], dispatch[:, 1, :, 3:] = 1, 1
+    means = torch.cat([cam[..., :3].mean((2, 3)), cam[..., 3:].mean((2, 3))]).T  # class, half
+    stretched = (means - means.amin(1, keepdim=True)) / (
+        means.amax(1, keepdim=True) - means.amin(1, keepdim=True)
+    )
+    expected = (normalise_maps(cam)[0, :, :, 0] * stretched[:, :1]).sqrt()
+    out = seed_maps(ClassMaps(None, cam, dispatch))
+    torch.testing.assert_close(out[0, :, :, 0], expected)
+    torch.testing.assert_close(seed_maps(ClassMaps(None, cam, None)), normalise_maps(cam))
+
+
+def test_pooling_against_plain_formulas():
+    values = torch.randn(2, 3, 5, 7)
+    flat = np.sort(values.flatten(2).numpy())[:, :, ::-1]
+    weights = 0.996 ** np.arange(35)
+    expected = {
+        "average": flat.mean(2),
+        "gwrp": (flat * weights).sum(2) / weights.sum(),
+        "top20": flat[:, :, :7].mean(2),
+        "lse": np.log(np.exp(flat).mean(2)),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(pool_class_map(values, name).numpy(), value, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match="median"):
+        pool_class_map(values, "median")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride"),
+    [
+        ("mobilenetv2_100", 16),
+        ("glnet_nano", 16),
+        ("resnet18", 32),
+        ("swin_tiny_patch4_window7_224", 32),
+        ("vit_tiny_patch16_224", None),
+    ],
+)
+def test_any_backbone_gives_maps_and_slots(backbone, stride):
+    model = TagClassifier(backbone, 5, output_stride=stride or 32).eval()
+    stride = stride or 16  # ViT has one stride only
+    with torch.no_grad():
+        out = model(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8), slots="features")
+    assert out.class_map.shape == (2, 5, 64 // stride, 96 // stride)
+    torch.testing.assert_close(out.logits, pool_class_map(out.class_map, "top20") + model.bias)
+    torch.testing.assert_close(out.dispatch.sum(1), torch.ones_like(out.dispatch[:, 0]))
+
+
+def test_own_slots_of_glnet_only():
+    model = TagClassifier("glnet_nano", 5).eval()
+    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        out, plain = model(images, slots="blocks"), model(images)
+    torch.testing.assert_close(out.logits, plain.logits)
+    torch.testing.assert_close(out.dispatch.sum(1), torch.ones_like(out.dispatch[:, 0]))
+    with pytest.raises(UserError, match="no GLMix blocks"):
+        TagClassifier("resnet18", 5)(images, slots="blocks")
+
+
+def test_unknown_backbone_is_named():
+    with pytest.raises(UserError, match="mobilenetv9"):
+        TagClassifier("mobilenetv9", 5)
