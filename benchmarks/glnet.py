@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
+import math
 import multiprocessing
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import timm
 import torch
@@ -158,24 +160,24 @@ def matmul_rate(dtype: torch.dtype, device: str, size: int) -> float:
     return size**3 / min(times.values()) / 1e9  # both are size^3 multiply-adds
 
 
-def inference_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) -> list[str]:
+def inference_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) -> Iterator[str]:
     """One table row per input size and batch."""
     base, other = base.eval(), other.eval()
     fast = copy.deepcopy(base).fuse().to(memory_format=torch.channels_last)
     half, other_half = copy.deepcopy(fast).bfloat16(), copy.deepcopy(other).bfloat16()
     size = 256 if args.quick else 2048
     rates = {d: matmul_rate(d, args.device, size) for d in (torch.float32, torch.bfloat16)}
-    print(
+    yield (
         f"Matrix rate: {rates[torch.float32]:.0f} (float32) and {rates[torch.bfloat16]:.0f} "
         "(bfloat16) G multiply-adds per second.\n"
     )
     names = ["plain", "plain bf16", "ours", "ours folded", "ours bf16"]
     names += ["compiled", "compiled bf16"] if args.compile else []
-    rows = [
+    yield (
         "| batch | size | " + " | ".join(f"{n}, ms" for n in names) + " | fp32 | bf16 | "
-        "bf16 to bf16 | share of matrix rate: plain, ours, bf16 |",
-        "|" + "---|" * (len(names) + 6),
-    ]
+        "bf16 to bf16 | share of matrix rate: plain, ours, bf16 |"
+    )
+    yield "|" + "---|" * (len(names) + 6)
     for batch, side in args.inputs:
         x = torch.randn(batch, 3, side, side, device=args.device)
         x_last = x.contiguous(memory_format=torch.channels_last)
@@ -205,7 +207,7 @@ def inference_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) 
                 (t["ours bf16"], torch.bfloat16),
             )
         ]
-        rows.append(
+        yield (
             f"| {batch} | {side} | "
             + " | ".join(f"{t[n] * 1e3:.0f}" for n in names)
             + f" | {t['plain'] / best:.2f} | {t['plain'] / t['ours bf16']:.2f} | "
@@ -213,7 +215,6 @@ def inference_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) 
             + ", ".join(f"{s:.0%}" for s in shares)
             + " |"
         )
-    return rows
 
 
 def train_step(model: nn.Module, x: Tensor, half: bool) -> None:
@@ -247,18 +248,26 @@ def training_variants(
     }
 
 
-def _peak_in_child(args: argparse.Namespace, name: str, queue: multiprocessing.Queue) -> None:
-    import resource  # not on Windows, where only this measurement is missing
+def _peak_rss() -> float:
+    """Peak resident MiB of this process, on Linux; getrusage would count the parent's too."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return math.nan
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
+
+def _peak_in_child(args: argparse.Namespace, name: str, queue: multiprocessing.Queue) -> None:
     torch.set_num_threads(args.threads)
     base, other = build(args)
     model, half, layout = training_variants(base, other)[name]
     small = torch.randn(2, 3, 64, 64).contiguous(memory_format=layout)
     train_step(model, small, half)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_rss()
     batch, side = args.train_input
     train_step(model, torch.randn(batch, 3, side, side).contiguous(memory_format=layout), half)
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    queue.put(_peak_rss() - before)
 
 
 def peak_memory(args: argparse.Namespace, name: str, variant: tuple) -> float:
@@ -280,7 +289,7 @@ def peak_memory(args: argparse.Namespace, name: str, variant: tuple) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def training_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) -> list[str]:
+def training_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) -> Iterator[str]:
     """One table row per variant: time of a step, ratio to the plain one, peak memory."""
     variants = training_variants(base, other)
     if args.quick:
@@ -294,14 +303,11 @@ def training_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) -
         },
         max(1, args.repeats // 2),
     )
-    rows = [
-        f"| training step, batch {batch}, {side} px | ms | ratio | peak memory added, MiB |",
-        "|---|---|---|---|",
-    ]
+    yield f"| training step, batch {batch}, {side} px | ms | ratio | peak memory added, MiB |"
+    yield "|---|---|---|---|"
     for name, variant in variants.items():
         peak = peak_memory(args, name, variant)
-        rows.append(f"| {name} | {t[name] * 1e3:.0f} | {t['plain'] / t[name]:.2f} | {peak:.0f} |")
-    return rows
+        yield f"| {name} | {t[name] * 1e3:.0f} | {t['plain'] / t[name]:.2f} | {peak:.0f} |"
 
 
 def build(args: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
@@ -344,8 +350,11 @@ def main(argv: list[str] | None = None) -> None:
         f"{args.model} on {args.device} ({platform.machine()}, {args.threads} threads), "
         f"torch {torch.__version__}, medians of {args.repeats}\n"
     )
-    print("\n".join(inference_rows(args, base, other)) + "\n")
-    print("\n".join(training_rows(args, base, other)))
+    for row in inference_rows(args, base, other):
+        print(row, flush=True)
+    print()
+    for row in training_rows(args, base, other):
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

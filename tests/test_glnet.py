@@ -352,8 +352,8 @@ def test_training_options() -> None:
     assert names <= set(dict(model.named_parameters()))
     assert model.stages[3].blocks[0].drop_path.drop_prob == pytest.approx(0.2)
     assert isinstance(model.stages[0].blocks[0].drop_path, nn.Identity)
-    assert float(model.stages[0].blocks[0].slot_scale) == pytest.approx(96**-0.5)
-    assert float(timm.create_model("glnet_nano").stages[0].blocks[0].slot_scale) == 8
+    assert model.stages[0].blocks[0].slot_scale.item() == pytest.approx(96**-0.5)
+    assert timm.create_model("glnet_nano").stages[0].blocks[0].slot_scale.item() == 8
 
 
 @pytest.mark.parametrize("arch", ["Unet", "FPN", "UPerNet", "Segformer", "DeepLabV3Plus"])
