@@ -480,9 +480,7 @@ class GLNet(nn.Module):
     ) -> None:
         super().__init__()
         if output_stride not in (16, 32):
-            raise UserError(
-                f"output_stride={output_stride}: GLNet has 16 and 32; give one of them."
-            )
+            raise UserError(f"output_stride={output_stride}: GLNet has 16 and 32; give one of them.")
         if not learned_slots and math.isqrt(num_slots) ** 2 != num_slots:
             near = max(1, round(num_slots**0.5)) ** 2
             raise UserError(f"num_slots={num_slots} is no square number; the nearest is {near}.")
@@ -521,9 +519,7 @@ class GLNet(nn.Module):
                     }
                     blocks.append(GLMixBlock(dim, dim // head_dim, **common, **slots))
                 else:
-                    blocks.append(
-                        AttentionBlock(dim, dim // head_dim, **common, linear_mlp=linear_mlp)
-                    )
+                    blocks.append(AttentionBlock(dim, dim // head_dim, **common, linear_mlp=linear_mlp))
             stages.append(Stage(blocks))
             self.feature_info.append({"num_chs": dim, "reduction": stride, "module": f"stages.{i}"})
         self.stages = nn.ModuleList(stages)
@@ -674,9 +670,7 @@ class GLNet(nn.Module):
             Features, stage outputs and one :class:`SlotMaps` per GLMix block.
         """
         intermediates, maps = [], []
-        for i, (downsample, stage) in enumerate(
-            zip(self.downsample_layers, self.stages, strict=True)
-        ):
+        for i, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
             x = downsample(x)
             for j, block in enumerate(stage.blocks):
                 if isinstance(block, GLMixBlock):
@@ -693,9 +687,7 @@ class GLNet(nn.Module):
         if pre_logits or self.num_classes == 0:
             return F.dropout(pooled, self.drop_rate, self.training)
         if not self.global_pool:
-            raise UserError(
-                "global_pool='' has no logits: give num_classes=0 or global_pool='avg'."
-            )
+            raise UserError("global_pool='' has no logits: give num_classes=0 or global_pool='avg'.")
         logits = self.head(F.dropout(pooled, self.drop_rate, self.training))
         if self.token_label_head:
             logits = logits + 0.5 * self.tklb_aux_head(_pixels(x)).amax((1, 2))
