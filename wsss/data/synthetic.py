@@ -1,8 +1,8 @@
 """A drawn data set with exact masks: the demo's and the tests' photographs.
 
 An object's class is its shape together with its texture; its colours, size, turn and place are chance.
-Backgrounds are smooth noise with clutter (lines, grains, plain blobs) in the same random colours, so
-that colour alone tells nothing. Objects may cover one another; an image holds one to three of them.
+Backgrounds are smooth noise with clutter (lines and plain blobs) in random colours, so that colour
+alone does not tell a class; an object's texture has more contrast than they have. Objects may cover one another; an image holds one to three of them.
 """
 
 import os
@@ -83,15 +83,6 @@ def draw_dataset(
     os.replace(aside, root)
 
 
-def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 3) colours that differ clearly from one another."""
-    while True:
-        colours = rng.uniform(20, 235, (count, 3))
-        gaps = np.linalg.norm(colours[:, None] - colours[None], axis=-1)[~np.eye(count, dtype=bool)]
-        if count == 1 or gaps.min() > 90:
-            return colours
-
-
 def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """(size, size) smooth noise in 0..1 with about `cells` bumps along a side."""
     coarse = rng.uniform(0, 1, (cells + 2, cells + 2))
@@ -99,11 +90,11 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    low, high = _colours(rng, 2)
+    low, high = rng.uniform(70, 185, (2, 3))
     blend = 0.6 * _noise(rng, size, 3) + 0.4 * _noise(rng, size, 12)
     image = low + blend[..., None] * (high - low)
     for _ in range(rng.integers(4, 10)):
-        colour = rng.uniform(20, 235, 3).tolist()
+        colour = rng.uniform(50, 205, 3).tolist()
         start, end = rng.integers(0, size, (2, 2)).tolist()
         if rng.random() < 0.5:
             cv2.line(image, start, end, colour, int(rng.integers(1, 3)), cv2.LINE_AA)
@@ -115,7 +106,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _draw_object(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, kind: int) -> None:
     size = mask.shape[0]
-    radius = rng.uniform(0.14, 0.28) * size
+    radius = rng.uniform(0.17, 0.3) * size
     centre = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
     turn = rng.uniform(0, 2 * np.pi)
     yy, xx = np.mgrid[:size, :size]
@@ -124,19 +115,19 @@ def _draw_object(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, 
     distance, angle = np.hypot(across, along), np.arctan2(along, across)
     if kind == 0:  # ball: disc with dots
         inside = distance < radius
-        period = 7.0
+        period = 9.0
         dots = np.hypot(across % period - period / 2, along % period - period / 2)
         texture = dots < 0.3 * period
     elif kind == 1:  # brick: rectangle with a chequer
         inside = (abs(across) < radius) & (abs(along) < 0.6 * radius)
-        texture = (np.floor(across / 4) + np.floor(along / 4)) % 2 == 0
+        texture = (np.floor(across / 5) + np.floor(along / 5)) % 2 == 0
     elif kind == 2:  # kite: diamond with stripes
         inside = abs(across) / radius + abs(along) / (0.7 * radius) < 1.15
-        texture = across % 6 < 3
+        texture = across % 8 < 4
     else:  # star: five points with rings
         wave = np.abs((angle / (2 * np.pi / 5)) % 1 - 0.5) * 2  # 1 at a point, 0 in a notch
         inside = distance < radius * (0.5 + 0.65 * wave)
-        texture = distance % 6 < 3
-    first, second = _colours(rng, 2)
+        texture = distance % 8 < 4
+    first, second = rng.uniform(150, 250, 3), rng.uniform(5, 105, 3)
     image[inside] = np.where(texture[..., None], first, second)[inside]
     mask[inside] = kind + 1

@@ -30,4 +30,5 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
             f"{path} is a checkpoint of "
             f"{'`wsss ' + found + '`' if found else 'another program'}, not of `wsss {kind}`"
         )
+    checkpoint["hyper_parameters"].pop("_instantiator", None)  # the CLI's note to itself
     return checkpoint

@@ -29,7 +29,8 @@ def make_mosaics(images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
         Mosaics (B, 3, H, W), and the tags of their quadrants (B, 4, N) in reading order.
     """
     small = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
-    parts = [torch.roll(torch.randperm(len(images)), shift) for shift in range(4)]
+    order = torch.randperm(len(images))
+    parts = [order.roll(shift) for shift in range(4)]  # no image twice in a mosaic
     first, second, third, fourth = (small[part.to(small.device)] for part in parts)
     mosaics = torch.cat([torch.cat([first, second], 3), torch.cat([third, fourth], 3)], 2)
     return mosaics, torch.stack([tags[part.to(tags.device)] for part in parts], 1)

@@ -1,0 +1,249 @@
+"""The chain through the real command line: every shipped config, a whole run, bad input."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import wsss
+from wsss.cli import main, one_sentence
+from wsss.data.masks import read_mask, write_mask
+from wsss.errors import UserError
+from wsss.pipeline import run_pipeline
+from wsss.tasks.checkpoints import read_checkpoint
+from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
+from wsss.tasks.segmentation import SegmentationTask, predict_probabilities
+
+PROJECT = Path(__file__).parent.parent
+CONFIGS = sorted(PROJECT.glob("configs/*/*.yaml"))
+QUICK = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--trainer.precision", "32"]
+QUICK += ["--data.num_workers", "0", "--data.batch_size", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Default folders of the trainer are relative to where one is."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def photographs(drawn, tmp_path_factory) -> Path:
+    """The drawn images as a folder with tags.csv and masks."""
+    root = tmp_path_factory.mktemp("data") / "folder"
+    shutil.copytree(drawn / "JPEGImages", root)
+    shutil.copytree(drawn / "SegmentationClass", root / "masks")
+    lines = ["image,tags,split"]
+    for path in sorted(root.glob("*.jpg")):
+        labels = sorted(set(np.unique(read_mask(root / "masks" / f"{path.stem}.png"))) - {0})
+        names = "|".join(("ball", "brick", "kite", "star")[label - 1] for label in labels)
+        lines.append(f"{path.name},{names},{path.stem.split('_')[0]}")
+    (root / "tags.csv").write_text("\n".join(lines))
+    return root
+
+
+def _trainaug(root: Path) -> None:
+    lists = root / "ImageSets" / "Segmentation"
+    shutil.copy(lists / "train.txt", lists / "trainaug.txt")
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_shipped_configs(config, drawn, photographs, tmp_path):
+    """Each runs a step through the real CLI; only size and pretrained weights are overridden."""
+    lines = config.read_text().splitlines()
+    assert lines[0].startswith("# ") and len(lines) <= 14
+    settings = yaml.safe_load(config.read_text())
+    if config.stem == "pipeline":
+        assert all((config.parent / settings[k]).is_file() for k in settings if k != "out")
+        return
+    root = photographs if config.parent.name == "folder" else tmp_path / "voc"
+    if config.parent.name != "folder":
+        shutil.copytree(drawn, root)
+        _trainaug(root)
+    words = ["-c", str(config), "--data.root", str(root), *QUICK]
+    if config.stem == "classify":
+        main_ok(["classify", "fit", *words, "--data.size", "64", "--model.pretrained", "false"])
+    elif config.stem == "segment":
+        main_ok(["segment", "fit", *words, "--data.crop", "64", "--model.pretrained", "false"])
+    else:
+        settings["trainer"]["callbacks"][0]["init_args"]["out"] = str(tmp_path / "masks")
+        changed = tmp_path / "pseudo_masks.yaml"
+        changed.write_text(yaml.safe_dump(settings))
+        words = ["-c", str(changed), "--data.root", str(root), *QUICK, "--data.size", "64"]
+        main_ok(["classify", "predict", *words, "--model.backbone", "glnet_nano"])
+        assert len(list((tmp_path / "masks").glob("*.png"))) == 2
+
+
+def main_ok(words):
+    assert main(words) == 0
+
+
+def _small_pipeline(folder: Path) -> Path:
+    """The demo's pipeline, one epoch at 64 pixels."""
+    shutil.copytree(PROJECT / "configs" / "demo", folder)
+    for name, size in (("classify", "size"), ("pseudo_masks", "size"), ("segment", "crop")):
+        path = folder / f"{name}.yaml"
+        config = yaml.safe_load(path.read_text())
+        config["data"] |= {size: 64, "num_workers": 0, "batch_size": 8}
+        config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
+        if name != "pseudo_masks":
+            config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
+        path.write_text(yaml.safe_dump(config))
+    return folder / "pipeline.yaml"
+
+
+@pytest.mark.slow
+def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
+    config, out = _small_pipeline(tmp_path / "configs"), tmp_path / "run"
+    numbers = run_pipeline(config, out, str(drawn), upper_bound=True)
+    written = json.loads((out / "metrics.json").read_text())
+    assert all(written[name] == value for name, value in numbers.items())
+    assert all(0 <= numbers[name] <= 100 for name in numbers if name != "minutes")
+    for name in ("classify", "pseudo_masks", "segment", "segment_true"):
+        assert (out / name / "config.yaml").is_file() and (out / name / "metrics.json").is_file()
+    assert (out / "classify" / "best.ckpt").is_file() and (out / "segment" / "best.ckpt").is_file()
+    masks = out / "pseudo_masks" / "masks"
+    assert len(list(masks.glob("*.png"))) == 24
+    for path in masks.glob("*.png"):  # tagged classes only
+        truth = read_mask(drawn / "SegmentationClass" / path.name)
+        assert set(np.unique(read_mask(path))) <= {0, *np.unique(truth)}
+    assert Image.open(out / "overview.png").size[0] == 800
+
+    # again: nothing is done twice
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("best.ckpt")}
+    capsys.readouterr()
+    assert run_pipeline(config, out, str(drawn), upper_bound=True) == numbers
+    assert capsys.readouterr().out.count("done before, unchanged") == 4
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("best.ckpt")}
+
+    # broken off while making masks: only the missing one is made again
+    kept = {p: p.stat().st_mtime_ns for p in masks.glob("*.png")}
+    lost = sorted(kept)[3]
+    content = lost.read_bytes()
+    lost.unlink()
+    (out / "pseudo_masks" / "done.json").unlink()
+    run_pipeline(config, out, str(drawn), upper_bound=True)
+    assert lost.read_bytes() == content
+    changed = [p for p, t in kept.items() if p.stat().st_mtime_ns != t]
+    assert changed == [lost]
+
+    # other settings of one stage: it and what follows are made anew, the old results kept
+    path = config.parent / "pseudo_masks.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["trainer"]["callbacks"][0]["init_args"]["background"] = 0.6
+    path.write_text(yaml.safe_dump(settings))
+    capsys.readouterr()
+    run_pipeline(config, out, str(drawn))
+    printed = capsys.readouterr().out
+    assert "classify: done before" in printed and "segment: settings or inputs changed" in printed
+    assert len(list((out / "pseudo_masks.old1" / "masks").glob("*.png"))) == 24
+
+    # trained networks load without code from the file, and say what they are
+    assert read_checkpoint(out / "classify" / "best.ckpt", "classify")["classes"][0] == "ball"
+    with pytest.raises(UserError, match="not of `wsss segment`"):
+        SegmentationTask.from_checkpoint(out / "classify" / "best.ckpt")
+    task = ClassificationTask.from_checkpoint(out / "classify" / "best.ckpt")
+    assert task.classes == ["ball", "brick", "kite", "star"] and not task.training
+
+
+def test_evaluate_command_and_scripts(tmp_path, capsys):
+    for folder in ("a", "b"):
+        write_mask(tmp_path / folder / "x.png", np.array([[0, 1], [1, 255]]))
+    words = ["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--json", str(tmp_path / "s.json")]
+    assert main(words) == 0
+    assert "mIoU 100.00" in capsys.readouterr().out
+    assert json.loads((tmp_path / "s.json").read_text())["miou"] == 100.0
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "scripts" / "evaluate.py"), *words[1:3]],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "mIoU 100.00" in done.stdout
+    for name in ("train_cls", "make_pseudo_masks", "train_seg", "evaluate"):
+        text = (PROJECT / "scripts" / f"{name}.py").read_text()
+        assert len(ast.parse(text).body) == 4  # docstring, two imports, one call
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["paint"], "'paint' is no command"),
+        (["evaluate", "nowhere", "nowhere"], "no folder nowhere"),
+        (["run", "-c", "nowhere.yaml"], "no config file nowhere.yaml"),
+        (["classify", "fit", "--data.root", "nowhere"], "nowhere does not exist"),
+        (["classify", "fit", "--data.root", "ROOT", "--model.mosaic", "2"], "got 2"),
+        (["classify", "fit", "--data.root", "ROOT", "--model.weights", "no.pth"], "no.pth"),
+        (["segment", "fit", "--data.root", "ROOT", "--model.weights", "no.pth"], "no.pth"),
+        (["segment", "fit", "--data.root", "ROOT", "--model.encoder", "nix"], "'nix'"),
+        (["classify", "fit", "--data.root", "ROOT", "--data.train_split", "x", *QUICK], "split 'x'"),
+    ],
+)
+def test_bad_input_is_one_sentence(words, message, drawn, capsys):
+    small = ["--model.backbone", "glnet_nano"] if words[:2] == ["classify", "fit"] else []
+    assert main([str(drawn) if word == "ROOT" else word for word in words] + small) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+
+
+def test_error_from_a_loader_process_is_one_sentence():
+    wrapped = "Caught UserError\nTraceback ...\nwsss.errors.UserError: image x.jpg cannot be read"
+    assert one_sentence(UserError(wrapped)) == "image x.jpg cannot be read"
+
+
+def test_masks_of_other_settings_are_not_mixed(drawn, tmp_path, capsys):
+    def config(background):
+        callback = {
+            "class_path": "wsss.tasks.writers.PseudoMaskWriter",
+            "init_args": {"out": str(tmp_path / "m"), "background": background, "crf": None},
+        }
+        path = tmp_path / f"{background}.yaml"
+        path.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+        return path
+
+    words = ["--data.root", str(drawn), "--model.backbone", "glnet_nano", "--data.size", "64", *QUICK]
+    assert main(["classify", "predict", "-c", str(config(0.3)), *words]) == 0
+    assert main(["classify", "predict", "-c", str(config(0.5)), *words]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_mosaics_and_quadrants_agree():
+    images = torch.rand(4, 3, 8, 12)
+    tags = torch.eye(4)
+    mosaics, quadrant_tags = make_mosaics(images, tags)
+    parts = quadrants(mosaics)
+    small = torch.nn.functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+    for mosaic in range(4):
+        assert sorted(quadrant_tags[mosaic].argmax(1).tolist()) == [0, 1, 2, 3]
+        for part in range(4):
+            source = quadrant_tags[mosaic, part].argmax()
+            torch.testing.assert_close(parts[mosaic, part], small[source])
+
+
+def test_sliding_windows_and_flip_agree_with_whole_images():
+    def network(x):  # every pixel on its own: windows and mirrors must change nothing
+        return torch.cat([x[:, :1] / 50, x[:, 1:2] / 50], 1)
+
+    images = torch.randint(0, 256, (1, 3, 50, 70)).float()
+    whole = predict_probabilities(network, images)
+    torch.testing.assert_close(predict_probabilities(network, images, (1.0,), True, 32), whole)
+    torch.testing.assert_close(whole, network(images).softmax(1))
+    scaled = predict_probabilities(network, images, (0.5, 1.0), True)
+    assert scaled.shape == whole.shape and not torch.allclose(scaled, whole)
+    torch.testing.assert_close(scaled.sum(1), torch.ones(1, 50, 70))
+
+
+def test_environment_names_this_package_and_its_pythons():
+    environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
+    pyproject = (PROJECT / "pyproject.toml").read_text()
+    python = next(d for d in environment["dependencies"] if str(d).startswith("python "))
+    assert f'requires-python = "{python.removeprefix("python ")}"' in pyproject
+    assert environment["name"] == "wsss" and {"pip": ["-e ."]} in environment["dependencies"]
+    assert wsss.__version__
