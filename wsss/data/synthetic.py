@@ -2,7 +2,8 @@
 
 An object's class is its shape together with its texture; its colours, size, turn and place are chance.
 Backgrounds are smooth noise with clutter (lines and plain blobs) in random colours, so that colour
-alone does not tell a class; an object's texture has more contrast than they have. Objects may cover one another; an image holds one to three of them.
+alone does not tell a class; an object's texture has more contrast than they have. Objects may cover
+one another; an image holds one to three of them.
 """
 
 import os
