@@ -15,6 +15,7 @@ LAYERS = [
     {"tasks"},
     {"pictures"},
     {"pipeline"},
+    {"commands"},
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

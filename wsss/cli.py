@@ -1,6 +1,7 @@
 """The command `wsss`. Heavy imports happen only inside the command that needs them."""
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ From photographs with image-level tags to pixel masks and a trained segmenter.
   classify fit|validate|predict      train the tag classifier; predict makes pseudo-masks
   segment fit|test|predict           train and use the segmentation network
   evaluate PRED TARGET               compare two folders of masks (IoU per class, mIoU)
+  check ROOT                         what is in a data set, and what is odd about it
+  predict --ckpt FILE --out DIR ...  masks, overlays and areas for new photographs
 
 `wsss COMMAND --help` tells the options.
 """
@@ -37,13 +40,23 @@ def main(argv: list[str] | None = None) -> int:
             parser = argparse.ArgumentParser(prog=f"wsss {command}")
             add_arguments, run = _COMMANDS[command]
             add_arguments(parser)
-            run(parser.parse_args(rest))
+            return run(parser.parse_args(rest)) or 0
         else:
             raise UserError(f"'{command}' is no command of wsss: see wsss --help")
     except UserError as error:
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _module(name: str) -> tuple:
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        importlib.import_module(f"wsss.commands.{name}").add_arguments(parser)
+
+    def run(args: argparse.Namespace) -> int:
+        return importlib.import_module(f"wsss.commands.{name}").main(args)
+
+    return add_arguments, run
 
 
 def one_sentence(error: UserError) -> str:
@@ -137,6 +150,8 @@ _COMMANDS = {
     "run": (_run_arguments, _run),
     "demo": (_demo_arguments, _demo),
     "evaluate": (_evaluate_arguments, _evaluate),
+    "check": _module("check"),
+    "predict": _module("predict"),
 }
 
 if __name__ == "__main__":

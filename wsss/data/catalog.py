@@ -8,19 +8,25 @@ Two layouts are read. `voc` is the layout of the PASCAL VOC development kit:
 
 `folder` is a directory of images, in sub-folders or not, with a table:
 
-    ROOT/tags.csv (columns image, tags and, if wanted, split)   ROOT/masks/<image without suffix>.png
+    ROOT/tags.csv (columns image, tags and, if wanted, split; or the other forms of wsss.data.tags)
+    ROOT/masks/<image without suffix>.png
     ROOT/classes.txt (optional: fixes the classes and their order)
+
+Images of a `folder` that cannot be read are left out with a warning that names each.
 """
 
+import warnings
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
 from defusedxml import ElementTree
 
-from wsss.data.images import IMAGE_SUFFIXES
-from wsss.data.tags import read_tag_table, split_of
+from wsss.data.images import IMAGE_SUFFIXES, read_image
+from wsss.data.tags import TagRow, read_tag_table, split_of, tag_source
 from wsss.errors import UserError
 from wsss.voc import VOC_CLASSES
 
@@ -87,7 +93,7 @@ def read_classes(layout: Layout, root: str | Path) -> tuple[str, ...]:
         return classes
     if layout == "voc":
         return VOC_CLASSES
-    return tuple(sorted({tag for row in read_tag_table(root / "tags.csv") for tag in row.tags}))
+    return tuple(sorted({tag for row in _readable_rows(root)[1] for tag in row.tags}))
 
 
 def _existing(root: str | Path) -> Path:
@@ -164,17 +170,12 @@ def _voc_tags(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     return tag_indices(names, classes, str(path))
 
 
-def _read_folder(root: Path, split: str) -> Catalog:
-    if split not in ("train", "val", "all"):
-        raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
-    table = root / "tags.csv"
+def _readable_rows(root: Path) -> tuple[Path, list[TagRow]]:
+    """The rows whose image can be read; each of the others is named in a warning."""
+    table = tag_source(root)
     rows = read_tag_table(table)
-    classes = read_classes("folder", root)
-    splits = split_of(rows)
-    records, taken = [], {}
+    images = []
     for row in rows:
-        if split not in ("all", splits[row.image]):
-            continue
         image = inside(root, row.image, table)
         if not image.is_file():
             raise UserError(f"{table} lists '{row.image}', but there is no image {image}")
@@ -183,6 +184,36 @@ def _read_folder(root: Path, split: str) -> Catalog:
                 f"{table} lists '{row.image}', which is no image file: "
                 f"known suffixes are {', '.join(IMAGE_SUFFIXES)}"
             )
+        status = image.stat()
+        images.append((image, status.st_size, status.st_mtime_ns))
+    with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
+        faults = list(pool.map(lambda image: _fault(*image), images))
+    for fault in filter(None, faults):
+        warnings.warn(f"left out: {fault}", stacklevel=2)
+    return table, [row for row, fault in zip(rows, faults, strict=True) if fault is None]
+
+
+@lru_cache(maxsize=200_000)
+def _fault(path: Path, size: int, modified: int) -> str | None:
+    """Why an image cannot be read, or None; remembered until the file's size or time changes."""
+    try:
+        read_image(path)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _read_folder(root: Path, split: str) -> Catalog:
+    if split not in ("train", "val", "all"):
+        raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
+    table, rows = _readable_rows(root)
+    classes = read_classes("folder", root)
+    splits = split_of(rows)
+    records, taken = [], {}
+    for row in rows:
+        if split not in ("all", splits[row.image]):
+            continue
+        image = root / row.image
         name = Path(row.image).with_suffix("").as_posix()
         if name in taken:
             raise UserError(

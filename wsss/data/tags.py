@@ -3,11 +3,13 @@
 import csv
 import hashlib
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss.data.images import IMAGE_SUFFIXES
 from wsss.errors import UserError
 
 
@@ -20,50 +22,135 @@ class TagRow:
     split: str | None
 
 
-def read_tag_table(path: str | Path) -> list[TagRow]:
-    """Read `tags.csv`: columns image and tags, optionally split ("train" or "val").
+def tag_source(root: str | Path) -> Path:
+    """Where a folder of images has its tags: tags.csv, else tags.json, else its sub-folders."""
+    root = Path(root)
+    for name in ("tags.csv", "tags.json"):
+        if (root / name).is_file():
+            return root / name
+    return root if _class_folders(root) else root / "tags.csv"
 
-    Tags are separated by `|`, `;` or `,` where any row of the table has one of these (so that class
-    names may contain spaces), by white space otherwise. No tag at all means background only.
+
+def read_tag_table(path: str | Path, duplicates: list[str] | None = None) -> list[TagRow]:
+    """Read the tags of a folder of images.
+
+    Forms: a CSV file with the columns image and tags, optionally split ("train" or "val"); a CSV file
+    with the column image and one column of 0 and 1 for each class; a JSON object of image names with
+    lists of tags; a directory with one sub-folder of images for each class.
+
+    Tags in one column are separated by `|`, `;` or `,` where any row of the table has one of these (so
+    that class names may contain spaces), by white space otherwise. No tag means background only.
+
+    Args:
+        path: the CSV or JSON file, or the directory.
+        duplicates: names of images with a second row are added here, and the first row counts;
+            None: a second row is an error.
 
     Raises:
         UserError: the file is missing or empty, a column is missing, a row is there twice.
     """
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir():
+        rows = _rows_of_folders(path)
+    elif not path.is_file():
         raise UserError(f"no table of tags {path}: write a CSV file with the columns image,tags")
+    elif path.suffix.lower() == ".json":
+        rows = _rows_of_json(path)
+    else:
+        rows = _rows_of_csv(path)
+    kept: dict[str, tuple[str, TagRow]] = {}
+    for place, row in rows:
+        if not row.image:
+            raise UserError(f"{path} {place} names no image")
+        if row.split not in (None, "train", "val"):
+            raise UserError(f"{path} {place}: split '{row.split}' must be train or val")
+        if row.image not in kept:
+            kept[row.image] = (place, row)
+        elif duplicates is not None:
+            duplicates.append(row.image)
+        else:
+            first = kept[row.image][0].removeprefix("line ")
+            raise UserError(
+                f"{path} lists '{row.image}' twice (lines {first} and {place.removeprefix('line ')}): "
+                "keep one row"
+            )
+    if not any(row.tags for _, row in kept.values()):
+        raise UserError(f"{path} has no tag at all: fill the column 'tags'")
+    return [row for _, row in kept.values()]
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
-    lines = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
-    for column in ("image", "tags"):
-        if lines and column not in lines[0]:
-            raise UserError(
-                f"{path} has no column '{column}' (it has {', '.join(map(str, lines[0]))}): "
-                "its first line must be image,tags"
-            )
+
+
+def _row(image: str, tags: Iterable[str], split: str | None = None) -> TagRow:
+    names = (name.strip() for name in tags)
+    unique = tuple(dict.fromkeys(name for name in names if name))
+    return TagRow(image.strip().replace("\\", "/"), unique, split)
+
+
+def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
+    lines = list(csv.DictReader(io.StringIO(_text(path)), skipinitialspace=True))
     if not lines:
         raise UserError(f"{path} lists no image: its first line is image,tags, then a line an image")
-    separator = r"[|;,]" if any(re.search(r"[|;,]", row["tags"] or "") for row in lines) else r"\s"
-    rows, seen = [], {}
+    classes = [name for name in lines[0] if name not in (None, "image", "tags", "split")]
+    one_column_each = "tags" not in lines[0] and bool(classes)
+    values = {(line[name] or "").strip() for line in lines for name in classes}
+    if "image" not in lines[0] or not ("tags" in lines[0] or (classes and values <= {"", "0", "1"})):
+        missing = "image" if "image" not in lines[0] else "tags"
+        raise UserError(
+            f"{path} has no column '{missing}' (it has {', '.join(map(str, lines[0]))}): "
+            "its first line must be image,tags, or image and one column of 0 and 1 for each class"
+        )
+    joined = "" if one_column_each else "".join(line["tags"] or "" for line in lines)
+    separator = r"[|;,]" if re.search(r"[|;,]", joined) else r"\s"
+    rows = []
     for number, line in enumerate(lines, start=2):
-        image = (line["image"] or "").strip().replace("\\", "/")
+        if one_column_each:
+            tags = [name for name in classes if (line[name] or "").strip() == "1"]
+        else:
+            # a comma between unquoted tags makes further cells, which csv keeps under None
+            tags = re.split(separator, line["tags"] or "") + list(line.get(None) or ())
         split = (line.get("split") or "").strip() or None
-        if not image:
-            raise UserError(f"{path} line {number} names no image")
-        if image in seen:
-            raise UserError(
-                f"{path} lists '{image}' twice (lines {seen[image]} and {number}): keep one row"
-            )
-        if split not in (None, "train", "val"):
-            raise UserError(f"{path} line {number}: split '{split}' must be train or val")
-        seen[image] = number
-        names = (name.strip() for name in re.split(separator, line["tags"] or ""))
-        rows.append(TagRow(image, tuple(dict.fromkeys(name for name in names if name)), split))
-    if not any(row.tags for row in rows):
-        raise UserError(f"{path} has no tag at all: fill the column 'tags'")
+        rows.append((f"line {number}", _row(line["image"] or "", tags, split)))
     return rows
+
+
+def _rows_of_json(path: Path) -> list[tuple[str, TagRow]]:
+    try:
+        pairs = json.loads(_text(path), object_pairs_hook=list)
+    except ValueError as error:
+        raise UserError(f"{path} is not readable JSON ({error})") from error
+    rows = []
+    for number, pair in enumerate(pairs if isinstance(pairs, list) else [None], start=1):
+        if not (
+            isinstance(pair, tuple)
+            and isinstance(pair[1], list)
+            and all(isinstance(tag, str) for tag in pair[1])
+        ):
+            raise UserError(f'{path} must be like {{"a.jpg": ["cat", "dog"], "b.jpg": []}}')
+        rows.append((f"entry {number}", _row(*pair)))
+    return rows
+
+
+def _class_folders(root: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir() and path.name != "masks" and not path.name.startswith(".")
+    )
+
+
+def _rows_of_folders(root: Path) -> list[tuple[str, TagRow]]:
+    return [
+        (f"folder {folder.name}", _row(path.relative_to(root).as_posix(), [folder.name]))
+        for folder in _class_folders(root)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    ]
 
 
 def split_of(rows: Sequence[TagRow], val_share: float = 0.2) -> dict[str, str]:

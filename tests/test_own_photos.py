@@ -1,0 +1,340 @@
+"""One's own photographs: odd files, forms of tags, `wsss check` and `wsss predict`."""
+
+import csv
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss.cli import main
+from wsss.data.catalog import read_catalog, read_classes
+from wsss.data.masks import read_mask, write_mask
+from wsss.data.tags import read_tag_table
+from wsss.errors import UserError
+
+
+def _photo(seed: int, height: int = 40, width: int = 56) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+    return Image.fromarray(noise)
+
+
+def _bomb() -> bytes:
+    """A PNG whose header claims 60,000 x 60,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def _truncated(path: Path) -> None:
+    _photo(1, 200, 200).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def _rotated(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    _photo(2).save(path, exif=exif)
+
+
+def _alpha(path: Path) -> None:
+    image = _photo(3)
+    image.putalpha(100)
+    image.save(path)
+
+
+def _animated(path: Path) -> None:
+    _photo(4).save(path, save_all=True, append_images=[_photo(5)])
+
+
+def _deep(path: Path) -> None:
+    Image.fromarray(np.arange(40 * 56, dtype=np.uint16).reshape(40, 56) * 20).save(path)
+
+
+UNREADABLE = {
+    "zero.jpg": (lambda path: path.write_bytes(b""), "zero bytes"),
+    "cut off.jpg": (_truncated, "truncated"),
+    "text.jpg": (lambda path: path.write_text("no image"), "broken or no image"),
+    "bomb.png": (lambda path: path.write_bytes(_bomb()), "decompression bomb"),
+}
+ODD = {
+    "cmyk.jpg": (lambda path: _photo(6).convert("CMYK").save(path), "CMYK"),
+    "deep.png": (_deep, "16-bit"),
+    "grey.png": (lambda path: _photo(7).convert("L").save(path), "greyscale"),
+    "alpha.png": (_alpha, "alpha"),
+    "palette.png": (lambda path: _photo(8).convert("P").save(path), "palette"),
+    "turned.jpg": (_rotated, "EXIF-rotated"),
+    "moving.webp": (_animated, "animated"),
+    "huge.png": (lambda path: Image.new("L", (8000, 6500)).save(path), "enormous"),
+    "really a png.jpg": (lambda path: _photo(9).save(path, format="PNG"), "wrong extension"),
+}
+
+
+@pytest.fixture
+def good(tmp_path) -> Path:
+    """Twenty clean photographs of two classes, in a sub-folder with a space and an umlaut."""
+    root = tmp_path / "good"
+    (root / "größe 1").mkdir(parents=True)
+    lines = ["image,tags"]
+    for number in range(20):
+        _photo(100 + number).save(root / "größe 1" / f"bild {number:02d}.jpg")
+        lines.append(f"größe 1/bild {number:02d}.jpg,{'cat' if number % 2 else 'big dog'}|")
+    (root / "tags.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def _add(root: Path, name: str, tags: str = "cat") -> None:
+    with (root / "tags.csv").open("a", encoding="utf-8") as file:
+        file.write(f"{name},{tags}\n")
+
+
+def _check(root: Path, tmp_path: Path) -> tuple[int, dict]:
+    code = main(["check", str(root), "--json", str(tmp_path / "report.json")])
+    return code, json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+
+def test_clean_folder_is_clean(good, tmp_path, capsys):
+    code, report = _check(good, tmp_path)
+    assert code == 0 and report["code"] == 0 and not report["warnings"] and not report["errors"]
+    assert report["classes"] == {"big dog": 10, "cat": 10} and report["tags_per_image"] == {"1": 20}
+    assert "Clean" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [*UNREADABLE, *ODD])
+def test_check_names_every_odd_file(name, good, tmp_path, capsys):
+    make, kind = (UNREADABLE | ODD)[name]
+    make(good / name)
+    _add(good, name)
+    code, report = _check(good, tmp_path)
+    assert code == 1 and not report["errors"]
+    assert [names for found, names in report["warnings"].items() if kind in found] == [[name]]
+    assert name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_unreadable_files_are_left_out_of_training(name, good):
+    before = [read_catalog("folder", good, split) for split in ("train", "val")]
+    UNREADABLE[name][0](good / name)
+    _add(good, name, "only here")
+    with pytest.warns(UserWarning, match=name):
+        after = [read_catalog("folder", good, split) for split in ("train", "val")]
+    assert after == before  # the split and the classes of the good files, too
+
+
+def test_a_mended_file_is_seen(good):
+    path = good / "later.jpg"
+    path.write_bytes(b"")
+    _add(good, path.name)
+    with pytest.warns(UserWarning, match=r"later\.jpg"):
+        assert len(read_catalog("folder", good, "all").records) == 20
+    _photo(1).save(path)
+    assert len(read_catalog("folder", good, "all").records) == 21
+
+
+def test_check_finds_faults_of_the_table(good, tmp_path):
+    first = good / "größe 1" / "bild 00.jpg"
+    (good / "copy.jpg").write_bytes(first.read_bytes())
+    _photo(11).save(good / "untagged.jpg")
+    _add(good, "copy.jpg", "Cat")
+    _add(good, "copy.jpg", "cat")
+    code, report = _check(good, tmp_path)
+    found = report["warnings"]
+    assert code == 2 and report["errors"] == {"duplicate rows": ["copy.jpg"]}
+    assert found["images without tags (left out)"] == ["untagged.jpg"]
+    assert found["duplicate images (same content)"] == ["copy.jpg = größe 1/bild 00.jpg"]
+    assert found["class names that differ by case or spaces"] == ["Cat / cat"]
+    assert found["class with fewer than 10 images"] == ["Cat (1)"]
+
+
+@pytest.mark.parametrize("name", ["gone.jpg", "../secret.jpg", "/etc/secret.jpg", "link.jpg"])
+def test_check_is_2_for_missing_and_outside_names(name, good, tmp_path):
+    _photo(1).save(tmp_path / "secret.jpg")
+    (good / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    _add(good, name)
+    code, report = _check(good, tmp_path)
+    assert code == 2 and [name] in report["errors"].values()
+    with pytest.raises(UserError, match=Path(name).name):
+        read_catalog("folder", good, "all")
+
+
+def test_check_measures_masks(good, tmp_path):
+    names = [good / "masks" / "größe 1" / f"bild {number:02d}.png" for number in range(3)]
+    write_mask(names[0], np.zeros((40, 56), np.uint8))
+    write_mask(names[1], np.zeros((56, 40), np.uint8))
+    write_mask(names[2], np.full((40, 56), 3, np.uint8))
+    code, report = _check(good, tmp_path)
+    assert code == 2
+    assert "bild 01" in report["errors"]["mask of another size than its image"][0]
+    assert "label 3" in report["errors"]["mask or its image unusable"][0]
+
+
+def test_check_of_voc_layout(drawn, tmp_path):
+    import shutil
+
+    root = tmp_path / "voc"
+    shutil.copytree(drawn, root)
+    code, report = _check(root, tmp_path)
+    assert (report["layout"], report["images"], report["tagged"]) == ("voc", 32, 32)
+    assert code in (0, 1) and not report["errors"]
+    lists = root / "ImageSets" / "Segmentation"
+    shared = (lists / "val.txt").read_text().split()[0]
+    with (lists / "train.txt").open("a") as file:
+        file.write(f"{shared}\n")
+    code, report = _check(root, tmp_path)
+    assert code == 2 and report["errors"]["train and val overlap"] == [shared]
+    (root / "JPEGImages" / f"{shared}.jpg").write_bytes(b"")
+    assert _check(root, tmp_path)[1]["errors"]["unreadable: zero bytes"] == [f"JPEGImages/{shared}.jpg"]
+
+
+def test_check_of_nothing(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == 2
+    assert main(["check", str(tmp_path / "nowhere")]) == 2
+    assert "no folder" in capsys.readouterr().err
+
+
+FORMS = {
+    "space": ("tags.csv", "image,tags\na.jpg,cat dog\nb.jpg,\n"),
+    "comma": ("tags.csv", 'image,tags\na.jpg,"cat,dog"\nb.jpg,\n'),
+    "bare comma": ("tags.csv", "image,tags\na.jpg,cat,dog\nb.jpg,\n"),
+    "semicolon": ("tags.csv", "image,tags\na.jpg,cat;dog\nb.jpg,\n"),
+    "pipe": ("tags.csv", "image,tags\na.jpg,cat|dog\nb.jpg,\n"),
+    "columns": ("tags.csv", "image,cat,dog,cow\na.jpg,1,1,0\nb.jpg,0,0,0\n"),
+    "json": ("tags.json", '{"a.jpg": ["cat", "dog"], "b.jpg": []}'),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_tags(form, tmp_path):
+    name, text = FORMS[form]
+    (tmp_path / name).write_text(text)
+    for number, image in enumerate("ab"):
+        _photo(number).save(tmp_path / f"{image}.jpg")
+    rows = read_tag_table(tmp_path / name)
+    assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "dog")), ("b.jpg", ())]
+    assert read_classes("folder", tmp_path) == ("cat", "dog")
+    assert [r.tags for r in read_catalog("folder", tmp_path, "all").records] == [(0, 1), ()]
+
+
+def test_one_folder_per_class(tmp_path):
+    for number, name in enumerate(("big dog/ä.jpg", "cat/deep/b.png", "masks/no.png")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        _photo(number).save(tmp_path / name)
+    assert read_classes("folder", tmp_path) == ("big dog", "cat")
+    records = read_catalog("folder", tmp_path, "all").records
+    assert [(r.id, r.tags) for r in records] == [("big dog/ä", (0,)), ("cat/deep/b", (1,))]
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("tags.json", '["a.jpg"]', "must be like"),
+        ("tags.json", '{"a.jpg": "cat"}', "must be like"),
+        ("tags.json", '{"a.jpg": ["cat"], "a.jpg": ["dog"]}', "twice"),
+        ("tags.json", "{", "not readable JSON"),
+        ("tags.csv", "image,cat\na.jpg,yes\n", "no column 'tags'"),
+    ],
+)
+def test_bad_tables_are_named(name, text, said, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_tag_table(tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    from wsss.tasks.segmentation import SegmentationTask
+
+    torch.manual_seed(0)
+    settings = {"decoder": "Unet", "encoder": "mobilenetv2_050"}
+    task = SegmentationTask(["big dog", "cat"], **settings)
+    path = tmp_path_factory.mktemp("ckpt") / "best.ckpt"
+    content = {"kind": "segment", "classes": task.classes, "hyper_parameters": settings}
+    torch.save(content | {"state_dict": task.state_dict()}, path)
+    return path
+
+
+def test_predict_is_untouched_by_odd_files(good, checkpoint, tmp_path, capsys):
+    words = ["predict", "--ckpt", str(checkpoint), "--device", "cpu", str(good), "--out"]
+    assert main([*words, str(tmp_path / "before")]) == 0
+    for name, (make, _) in (UNREADABLE | ODD).items():
+        if name != "huge.png":
+            make(good / name)
+    out = tmp_path / "after"
+    capsys.readouterr()
+    assert main([*words, str(out)]) == 1
+    said = capsys.readouterr().err
+    assert all(f"{name} " in said for name in UNREADABLE)
+    masks = sorted((tmp_path / "before" / "masks").rglob("*.png"))
+    assert len(masks) == 20
+    for path in masks:
+        other = out / path.relative_to(tmp_path / "before")
+        assert other.read_bytes() == path.read_bytes()
+    assert read_mask(out / "masks" / "turned.png").shape == (56, 40)  # upright
+    rows = list(csv.DictReader((out / "areas.csv").open(encoding="utf-8")))
+    assert len(rows) == 20 + len(ODD) - 1
+    for row in rows:
+        mask = read_mask(out / "masks" / f"{row['image']}.png")
+        assert float(row["cat"]) == pytest.approx(100 * (mask == 2).mean(), abs=1e-3)
+
+    # again: kept files stay, a lost one is made again
+    kept = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
+    lost = out / "masks" / "grey.png"
+    lost.unlink()
+    assert main([*words, str(out)]) == 1
+    after = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
+    assert [path for path in after if after[path] != kept[path]] == [lost]
+
+
+def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):
+    from wsss.commands import predict
+    from wsss.tasks.segmentation import SegmentationNetwork
+
+    sides = []
+    forward = SegmentationNetwork.forward
+
+    def spy(self, images):
+        sides.append(tuple(images.shape[-2:]))
+        return forward(self, images)
+
+    monkeypatch.setattr(SegmentationNetwork, "forward", spy)
+    monkeypatch.setattr(predict, "TILE", 64)
+    _photo(0, 150, 90).save(tmp_path / "large.jpg")
+    words = ["predict", "--ckpt", str(checkpoint), str(tmp_path / "large.jpg")]
+    assert main([*words, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert read_mask(tmp_path / "out" / "masks" / "large.png").shape == (150, 90)
+    assert set(sides) == {(64, 64)}
+
+
+def test_predict_runs_no_code_from_a_checkpoint(good, tmp_path, capsys):
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"kind": "segment", "x": Attack()}, tmp_path / "evil.ckpt")
+    words = ["predict", "--ckpt", str(tmp_path / "evil.ckpt"), str(good), "--out", str(tmp_path)]
+    assert main(words) == 2 and "no code is run" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_odd_files(good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, (make, _) in (UNREADABLE | ODD).items():
+        if name != "huge.png":
+            make(good / name)
+            _add(good, name)
+    words = ["classify", "fit", "--data.layout", "folder", "--data.root", str(good)]
+    words += ["--data.size", "64", "--data.num_workers", "0", "--data.batch_size", "4"]
+    words += ["--model.backbone", "glnet_nano", "--trainer.accelerator", "cpu"]
+    words += ["--trainer.max_epochs", "1", "--trainer.logger", "false"]
+    with pytest.warns(UserWarning, match=r"zero\.jpg"):
+        assert main(words) == 0

@@ -1,0 +1,281 @@
+"""`wsss check ROOT`: what is in a data set, what is odd about it, and what to do."""
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from wsss.data.catalog import Record, read_catalog, read_classes, read_lines
+from wsss.data.images import IMAGE_SUFFIXES, image_size, read_image
+from wsss.data.masks import read_mask, write_atomic
+from wsss.data.tags import read_tag_table, tag_source
+from wsss.errors import UserError
+
+FEW = 10
+"""A class with fewer images than this is reported."""
+
+ENORMOUS = 50_000_000
+"""Pixels from which on a photograph is reported; PIL itself refuses from about 90 million."""
+
+_FORMATS = {
+    ".jpg": ("JPEG", "MPO"),
+    ".jpeg": ("JPEG", "MPO"),
+    ".png": ("PNG",),
+    ".webp": ("WEBP",),
+    ".bmp": ("BMP",),
+    ".tif": ("TIFF",),
+    ".tiff": ("TIFF",),
+}
+
+
+Tagged = dict[str, tuple[tuple[str, ...], Record]]
+"""Name of an image -> its tags and its record."""
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        layout: "voc" or "folder".
+        images: image files in the data set.
+        tagged: images with an entry in the table or an annotation, split by split together.
+        classes: number of images of each class.
+        tags_per_image: number of images with so many tags.
+        warnings: kind of oddity -> files or names; the run goes on with them.
+        errors: the same, for what stops a run.
+    """
+
+    layout: str
+    images: int = 0
+    tagged: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    tags_per_image: dict[int, int] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    errors: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def code(self) -> int:
+        """0 clean, 1 warnings, 2 unusable."""
+        return 2 if self.errors else 1 if self.warnings else 0
+
+    def warn(self, kind: str, name: str) -> None:
+        self.warnings.setdefault(kind, []).append(name)
+
+    def fail(self, kind: str, name: str) -> None:
+        self.errors.setdefault(kind, []).append(name)
+
+
+def image_oddities(path: Path) -> list[str]:
+    """What is unusual about an image file; the first word is "unreadable" if it cannot be used."""
+    try:
+        if path.stat().st_size == 0:
+            return ["unreadable: zero bytes"]
+        read_image(path)
+    except UserError as error:
+        reason = str(error)
+        if "refused" in reason:
+            return ["unreadable: enormous (refused as a decompression bomb)"]
+        return ["unreadable: " + ("truncated" if "truncated" in reason else "broken or no image")]
+    with Image.open(path) as image:
+        odd = []
+        if image.format not in _FORMATS.get(path.suffix.lower(), ()):
+            odd.append(f"wrong extension (content is {image.format})")
+        if image.mode == "CMYK":
+            odd.append("CMYK")
+        elif image.mode.startswith("I"):
+            odd.append("16-bit")
+        elif image.mode in ("L", "1"):
+            odd.append("greyscale")
+        elif image.mode == "P":
+            odd.append("palette")
+        if "A" in image.getbands() or "transparency" in image.info:
+            odd.append("alpha")
+        if image.getexif().get(0x0112, 1) != 1:
+            odd.append("EXIF-rotated")
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            odd.append("animated or several pages (the first is used)")
+        if image.width * image.height > ENORMOUS:
+            odd.append("enormous")
+        return odd
+
+
+def check(root: str | Path) -> Report:
+    """Examine a data set of any layout.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root} to check")
+    layout = "voc" if (root / "JPEGImages").is_dir() else "folder"
+    report = Report(layout)
+    files = _image_files(root / "JPEGImages" if layout == "voc" else root)
+    report.images = len(files)
+    if not files:
+        report.fail("no images", str(root))
+    _check_files(root, files, report)
+    records = (_voc_records if layout == "voc" else _folder_records)(root, files, report)
+    counts = Counter(tag for tags, _ in records.values() for tag in tags)
+    report.tagged = len(records)
+    report.classes = dict(sorted(counts.items()))
+    report.tags_per_image = dict(sorted(Counter(len(t) for t, _ in records.values()).items()))
+    for name, count in report.classes.items():
+        if count < FEW:
+            report.warn(f"class with fewer than {FEW} images", f"{name} ({count})")
+    alike: dict[str, list[str]] = {}
+    for name in report.classes:
+        alike.setdefault("".join(name.lower().split()), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            report.warn("class names that differ by case or spaces", " / ".join(names))
+    num_labels = len(report.classes) + 1
+    try:
+        if layout == "voc" or (root / "classes.txt").is_file():
+            num_labels = len(read_classes(layout, root)) + 1
+    except UserError as error:
+        report.fail("classes unusable", str(error))
+        return report
+    for _, record in records.values():
+        if record.mask is not None:
+            _check_mask(record, num_labels, report)
+    return report
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, ".gif")
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.relative_to(folder).parts[0] != "masks"
+    )
+
+
+def _check_files(root: Path, files: list[Path], report: Report) -> None:
+    same: dict[str, list[str]] = {}
+    readable = 0
+    with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
+        for path, odd in zip(files, pool.map(image_oddities, files), strict=True):
+            name = path.relative_to(root).as_posix()
+            for kind in odd:
+                # a devkit's lists are fixed: there a file that cannot be read stops the run
+                broken = report.layout == "voc" and kind.startswith("unreadable")
+                (report.fail if broken else report.warn)(kind, name)
+            readable += not any(kind.startswith("unreadable") for kind in odd)
+            if path.stat().st_size:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                same.setdefault(digest, []).append(name)
+    for names in same.values():
+        if len(names) > 1:
+            report.warn("duplicate images (same content)", " = ".join(names))
+    if files and not readable:
+        report.fail("no readable image", str(root))
+
+
+def _folder_records(root: Path, files: list[Path], report: Report) -> Tagged:
+    try:
+        rows = read_tag_table(tag_source(root), duplicates=(twice := []))
+    except UserError as error:
+        report.fail("tags unusable", str(error))
+        return {}
+    for name in twice:
+        report.fail("duplicate rows", name)
+    present = {path.relative_to(root).as_posix() for path in files}
+    for row in rows:
+        path = root / row.image
+        if not path.resolve().is_relative_to(root.resolve()):
+            report.fail("name leads out of the folder", row.image)
+        elif not path.is_file():
+            report.fail("tags without image", row.image)
+    for name in sorted(present - {row.image for row in rows}):
+        report.warn("images without tags (left out)", name)
+    known = {}
+    for row in rows:
+        if row.image in present:
+            mask = root / "masks" / Path(row.image).with_suffix(".png")
+            record = Record(row.image, root / row.image, (), mask if mask.is_file() else None)
+            known[row.image] = (row.tags, record)
+    return known
+
+
+def _voc_records(root: Path, files: list[Path], report: Report) -> Tagged:
+    known, splits = {}, {}
+    lists = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    if not lists:
+        report.fail("no list in ImageSets/Segmentation", str(root))
+    for path in lists:
+        words = [line.split()[0] for line in read_lines(path) if line.split()]
+        splits[path.stem] = set(words)
+        for name, count in Counter(words).items():
+            if count > 1:
+                report.fail("listed twice", f"{path.name}: {name}")
+        try:
+            catalog = read_catalog("voc", root, path.stem, tagged=path.stem != "test")
+        except UserError as error:
+            report.fail(f"list {path.name} unusable", str(error))
+            continue
+        for record in catalog.records:
+            known[record.id] = (tuple(catalog.classes[tag] for tag in record.tags), record)
+    for name in ("train", "trainaug"):
+        for both in sorted(splits.get(name, set()) & splits.get("val", set())):
+            report.fail(f"{name} and val overlap", both)
+    listed = set().union(*splits.values())
+    for path in files:
+        if path.stem not in listed:
+            report.warn("images in no list (left out)", path.name)
+    return known
+
+
+def _check_mask(record: Record, num_labels: int, report: Report) -> None:
+    try:
+        mask = read_mask(record.mask, num_labels)
+        height, width = image_size(record.image)
+    except UserError as error:
+        report.fail("mask or its image unusable", str(error))
+        return
+    if mask.shape != (height, width):
+        report.fail(
+            "mask of another size than its image",
+            f"{record.mask.name} ({mask.shape[1]}x{mask.shape[0]}, image {width}x{height})",
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Examine a data set. Exit code: 0 clean, 1 warnings, 2 unusable."
+    parser.add_argument("root", type=Path, help="folder of the data set")
+    parser.add_argument("--json", type=Path, help="write the findings there, too")
+
+
+def main(args: argparse.Namespace) -> int:
+    report = check(args.root)
+    print(f"{args.root}: {report.layout} layout, {report.images} images, {report.tagged} tagged")
+    for name, count in report.classes.items():
+        print(f"  {name:24s} {count:6d} images")
+    for count, images in report.tags_per_image.items():
+        print(f"  {count:2d} tags per image {images:12d} images")
+    for level, findings in (("error", report.errors), ("warning", report.warnings)):
+        for kind, names in findings.items():
+            print(f"{level}: {kind}: {len(names)}")
+            for name in names[:10]:
+                print(f"    {name}")
+            if len(names) > 10:
+                print(f"    ... and {len(names) - 10} more (--json lists all)")
+    print(
+        (
+            "Clean: ready to run.",
+            "Usable: unreadable files and images without tags are left out; mend what you need.",
+            "Unusable: mend the errors above, then check again.",
+        )[report.code]
+    )
+    if args.json:
+        text = json.dumps(asdict(report) | {"code": report.code}, indent=2, ensure_ascii=False)
+        write_atomic(args.json, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))
+    return report.code
