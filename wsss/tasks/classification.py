@@ -86,6 +86,8 @@ class ClassificationTask(pl.LightningModule):
         if not 0 <= mosaic <= 1:
             raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
         self.model = TagClassifier(backbone, len(classes), pooling, output_stride, pretrained, weights)
+        # several times as fast on CPUs and tensor cores, the same numbers
+        self.model.to(memory_format=torch.channels_last)
         count = len(classes)
         self.metrics = MetricCollection(
             {
