@@ -4,9 +4,12 @@ import argparse
 import importlib
 import json
 import sys
+import warnings
 from pathlib import Path
 
-from wsss.errors import UserError
+from wsss.errors import UserError, UserNotice, forget_notices
+
+_PLAIN_FORMAT = warnings.formatwarning
 
 USAGE = """usage: wsss COMMAND ...
 
@@ -31,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE, end="")
         return 0 if words else 2
     command, rest = words[0], words[1:]
+    forget_notices()
+    warnings.formatwarning = _one_line
+    warnings.simplefilter("always", UserNotice)  # `notice` itself says each thing once
     try:
         if command in ("classify", "segment"):
             from wsss.tasks.cli import run_task
@@ -47,6 +53,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _one_line(message, category, *place, **more) -> str:
+    """A notice for the user without the place in our code that gave it."""
+    if issubclass(category, UserNotice):
+        return f"note: {message}\n"
+    return _PLAIN_FORMAT(message, category, *place, **more)
 
 
 def _module(name: str) -> tuple:

@@ -1,4 +1,6 @@
-"""The one exception type for mistakes a user can mend."""
+"""What a user is told: mistakes that can be mended, and notices of what is left out."""
+
+import warnings
 
 
 class UserError(Exception):
@@ -6,3 +8,22 @@ class UserError(Exception):
 
     The command line prints it as one sentence without a traceback.
     """
+
+
+class UserNotice(UserWarning):
+    """Something was left out or passed over, and the work goes on."""
+
+
+_told: set[str] = set()
+
+
+def notice(message: str) -> None:
+    """Warn with a `UserNotice`, once a command however many of its stages come across it."""
+    if message not in _told:
+        _told.add(message)
+        warnings.warn(message, UserNotice, stacklevel=2)
+
+
+def forget_notices() -> None:
+    """A new command begins: every notice is given again."""
+    _told.clear()

@@ -12,11 +12,11 @@ Two layouts are read. `voc` is the layout of the PASCAL VOC development kit:
     ROOT/masks/<image without suffix>.png
     ROOT/classes.txt (optional: fixes the classes and their order)
 
-Images of a `folder` that cannot be read are left out with a warning that names each.
+The table may lie elsewhere, with its classes.txt beside it; ROOT is only read. Images of a `folder`
+that cannot be read, and masks that do not fit, are left out with a notice that names each.
 """
 
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,9 +25,10 @@ from typing import Literal, get_args
 
 from defusedxml import ElementTree
 
-from wsss.data.images import IMAGE_SUFFIXES, read_image
+from wsss.data.images import IMAGE_SUFFIXES, image_size, read_image
+from wsss.data.masks import read_mask
 from wsss.data.tags import TagRow, read_tag_table, split_of, tag_source
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 from wsss.voc import VOC_CLASSES
 
 Layout = Literal["voc", "folder"]
@@ -63,7 +64,13 @@ class Catalog:
     records: tuple[Record, ...]
 
 
-def read_catalog(layout: Layout, root: str | Path, split: str, tagged: bool = True) -> Catalog:
+def read_catalog(
+    layout: Layout,
+    root: str | Path,
+    split: str,
+    tagged: bool = True,
+    tags: str | Path | None = None,
+) -> Catalog:
     """List the images of one split.
 
     Args:
@@ -72,6 +79,7 @@ def read_catalog(layout: Layout, root: str | Path, split: str, tagged: bool = Tr
         split: name of a list in ImageSets/Segmentation ("train", "val", "trainaug", ...) for `voc`;
             "train", "val" or "all" for `folder`.
         tagged: False does not ask for tags (VOC's test split has none).
+        tags: the table of a `folder` that has none of its own.
 
     Raises:
         UserError: anything the layout asks for is missing or contradicts itself.
@@ -79,13 +87,14 @@ def read_catalog(layout: Layout, root: str | Path, split: str, tagged: bool = Tr
     if layout not in get_args(Layout):
         raise UserError(f"data layout '{layout}' is unknown: use voc or folder")
     root = _existing(root)
-    return _read_voc(root, split, tagged) if layout == "voc" else _read_folder(root, split)
+    return _read_voc(root, split, tagged) if layout == "voc" else _read_folder(root, split, tags)
 
 
-def read_classes(layout: Layout, root: str | Path) -> tuple[str, ...]:
+def read_classes(layout: Layout, root: str | Path, tags: str | Path | None = None) -> tuple[str, ...]:
     """Foreground class names of a data set, in the order of their mask labels."""
     root = _existing(root)
-    listed = root / "classes.txt"
+    beside = Path(tags).parent / "classes.txt" if tags else root / "classes.txt"
+    listed = beside if beside.is_file() else root / "classes.txt"
     if listed.is_file():
         classes = tuple(name for line in read_lines(listed) if (name := line.strip()))
         if not classes or len(set(classes)) != len(classes):
@@ -93,7 +102,7 @@ def read_classes(layout: Layout, root: str | Path) -> tuple[str, ...]:
         return classes
     if layout == "voc":
         return VOC_CLASSES
-    return tuple(sorted({tag for row in _readable_rows(root)[1] for tag in row.tags}))
+    return tuple(sorted({tag for row in _readable_rows(root, tags)[1] for tag in row.tags}))
 
 
 def _existing(root: str | Path) -> Path:
@@ -170,9 +179,9 @@ def _voc_tags(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     return tag_indices(names, classes, str(path))
 
 
-def _readable_rows(root: Path) -> tuple[Path, list[TagRow]]:
-    """The rows whose image can be read; each of the others is named in a warning."""
-    table = tag_source(root)
+def _readable_rows(root: Path, tags: str | Path | None) -> tuple[Path, list[TagRow]]:
+    """The rows whose image can be read; each of the others is named in a notice."""
+    table = Path(tags) if tags else tag_source(root)
     rows = read_tag_table(table)
     images = []
     for row in rows:
@@ -184,13 +193,42 @@ def _readable_rows(root: Path) -> tuple[Path, list[TagRow]]:
                 f"{table} lists '{row.image}', which is no image file: "
                 f"known suffixes are {', '.join(IMAGE_SUFFIXES)}"
             )
-        status = image.stat()
-        images.append((image, status.st_size, status.st_mtime_ns))
-    with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
-        faults = list(pool.map(lambda image: _fault(*image), images))
+        images.append(image)
+    faults = image_faults(images)
     for fault in filter(None, faults):
-        warnings.warn(f"left out: {fault}", stacklevel=2)
+        notice(f"left out: {fault}")
     return table, [row for row, fault in zip(rows, faults, strict=True) if fault is None]
+
+
+def image_faults(paths: Sequence[Path]) -> list[str | None]:
+    """Why each image cannot be read, or None; all are decoded, once a process."""
+    with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
+        return list(pool.map(lambda path: _fault(path, *_version(path)), paths))
+
+
+def mask_fault(mask: Path, image: Path, num_labels: int) -> str | None:
+    """Why a mask does not belong to its image and classes, or None."""
+    return _mask_fault(mask, image, num_labels, *_version(mask), *_version(image))
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=200_000)
+def _mask_fault(mask: Path, image: Path, num_labels: int, *version: int) -> str | None:
+    try:
+        height, width = read_mask(mask, num_labels).shape
+        wanted = image_size(image)
+    except UserError as error:
+        return str(error)
+    if (height, width) == wanted:
+        return None
+    return (
+        f"mask {mask} is {width}x{height} pixels, but its image {image} is {wanted[1]}x{wanted[0]}: "
+        "make the mask again at the image's size"
+    )
 
 
 @lru_cache(maxsize=200_000)
@@ -203,11 +241,11 @@ def _fault(path: Path, size: int, modified: int) -> str | None:
     return None
 
 
-def _read_folder(root: Path, split: str) -> Catalog:
+def _read_folder(root: Path, split: str, source: str | Path | None) -> Catalog:
     if split not in ("train", "val", "all"):
         raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
-    table, rows = _readable_rows(root)
-    classes = read_classes("folder", root)
+    table, rows = _readable_rows(root, source)
+    classes = read_classes("folder", root, source)
     splits = split_of(rows)
     records, taken = [], {}
     for row in rows:
@@ -223,7 +261,11 @@ def _read_folder(root: Path, split: str) -> Catalog:
         taken[name] = row.image
         mask = root / "masks" / f"{name}.png"
         tags = tag_indices(row.tags, classes, f"{table} ({row.image})")
-        records.append(Record(name, image, tags, mask if mask.is_file() else None))
+        fault = mask_fault(mask, image, len(classes) + 1) if mask.is_file() else None
+        if fault:
+            notice(f"mask left out: {fault}")
+        usable = mask.is_file() and not fault
+        records.append(Record(name, image, tags, mask if usable else None))
     if not records:
         raise UserError(f"{table} has no image in split '{split}': add some or change the split")
     return Catalog(classes, tuple(records))

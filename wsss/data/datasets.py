@@ -52,6 +52,12 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     )
 
 
+def _augment(transform: A.Compose, **arrays: np.ndarray) -> dict[str, Tensor]:
+    """Albumentations ignores the global seeds; drawn from torch's, a seed repeats a training."""
+    transform.set_random_seed(int(torch.randint(2**31, ())))
+    return transform(**arrays)
+
+
 def _tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
 
@@ -60,7 +66,7 @@ class TaggedImages(Dataset):
     """Images and tags at one square size, for training and validating the classifier."""
 
     def __init__(self, catalog: Catalog, size: int, augment: bool, min_scale: float = 0.4) -> None:
-        self.catalog = catalog
+        self.catalog, self.augment = catalog, augment
         if augment:
             steps = [
                 A.RandomResizedCrop((size, size), scale=(min_scale, 1.0), ratio=(3 / 4, 4 / 3)),
@@ -74,11 +80,14 @@ class TaggedImages(Dataset):
     def __len__(self) -> int:
         return len(self.catalog.records)
 
+    def _transformed(self, image: np.ndarray) -> dict[str, Tensor]:
+        return _augment(self.transform, image=image) if self.augment else self.transform(image=image)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.catalog.records[index]
         image = read_image(record.image)
         return {
-            "image": self.transform(image=image)["image"],
+            "image": self._transformed(image)["image"],
             "tags": multi_hot(record, len(self.catalog.classes)),
             "id": record.id,
             "path": str(record.image),
@@ -180,5 +189,5 @@ class MaskedImages(Dataset):
         if self.crop is None:  # evaluation: the mask keeps its original size, whatever the image's
             return sample | {"image": _tensor(image), "mask": torch.from_numpy(mask).long()}
         mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        out = self.transform(image=image, mask=mask)
+        out = _augment(self.transform, image=image, mask=mask)
         return sample | {"image": out["image"], "mask": out["mask"].long()}

@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader, Dataset
 from wsss.data.catalog import Catalog, read_catalog, read_classes
 from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 
 
 class _Data(pl.LightningDataModule):
-    def __init__(self, root: str, layout: str, num_workers: int | None) -> None:
+    def __init__(self, root: str, layout: str, num_workers: int | None, tags: str | None) -> None:
         super().__init__()
-        self.root, self.layout = Path(root), layout
+        self.root, self.layout, self.tags = Path(root), layout, tags
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         self.skip: frozenset[str] = frozenset()
 
@@ -26,7 +26,7 @@ class _Data(pl.LightningDataModule):
         """Foreground class names; class i has mask label i + 1."""
         if self.layout == "synthetic":
             return list(SYNTHETIC_CLASSES)
-        return list(read_classes(self.layout, self.root))
+        return list(read_classes(self.layout, self.root, self.tags))
 
     def prepare_data(self) -> None:
         """Draw the synthetic data set where it is not there yet."""
@@ -37,7 +37,7 @@ class _Data(pl.LightningDataModule):
         """The images of a split, without those named in `skip`."""
         self.prepare_data()
         catalog = read_catalog(
-            "voc" if self.layout == "synthetic" else self.layout, self.root, split, tagged
+            "voc" if self.layout == "synthetic" else self.layout, self.root, split, tagged, self.tags
         )
         return replace(catalog, records=tuple(r for r in catalog.records if r.id not in self.skip))
 
@@ -68,6 +68,7 @@ class TagData(_Data):
         min_scale: smallest share of the image's area in a training crop.
         batch_size: images per step.
         num_workers: loader processes; None: one per core, at most eight.
+        tags: for "folder", a table of tags outside the root; None: the root's own.
     """
 
     def __init__(
@@ -82,8 +83,9 @@ class TagData(_Data):
         min_scale: float = 0.4,
         batch_size: int = 16,
         num_workers: int | None = None,
+        tags: str | None = None,
     ) -> None:
-        super().__init__(root, layout, num_workers)
+        super().__init__(root, layout, num_workers, tags)
         self.train_split, self.val_split = train_split, val_split
         self.predict_split = predict_split
         self.size, self.predict_size = size, predict_size or size
@@ -124,6 +126,7 @@ class MaskData(_Data):
         max_side: images longer than this are scaled down before they enter the network.
         batch_size: crops per training step; whole images go one at a time.
         num_workers: loader processes; None: one per core, at most eight.
+        tags: for "folder", a table of tags outside the root; None: the root's own.
     """
 
     def __init__(
@@ -138,8 +141,9 @@ class MaskData(_Data):
         max_side: int = 1024,
         batch_size: int = 16,
         num_workers: int | None = None,
+        tags: str | None = None,
     ) -> None:
-        super().__init__(root, layout, num_workers)
+        super().__init__(root, layout, num_workers, tags)
         self.mask_dir = Path(mask_dir) if mask_dir else None
         self.train_split, self.val_split = train_split, val_split
         self.predict_split = predict_split
@@ -169,6 +173,13 @@ class MaskData(_Data):
 
     def test_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.val_split, tagged=False)
+        masked = tuple(record for record in catalog.records if record.mask)
+        if self.layout == "folder" and 0 < len(masked) < len(catalog.records):
+            notice(
+                f"{len(masked)} of {len(catalog.records)} images of split '{self.val_split}' have a "
+                "true mask: the scores are those of these images alone"
+            )
+            catalog = replace(catalog, records=masked)
         masks = self._true_masks(catalog, self.val_split)
         return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
 from wsss.errors import UserError
 from wsss.localize.slots import cluster_slots
-from wsss.models.weights import load_weights
+from wsss.models.weights import load_weights, no_download
 
 Pooling = Literal["average", "gwrp", "top20", "lse"]
 
@@ -103,6 +103,8 @@ class TagClassifier(nn.Module):
                 f"backbone {backbone} cannot be built with output stride {output_stride} "
                 f"({error}): try --model.output_stride 32"
             ) from error
+        except OSError as error:
+            raise UserError(no_download(backbone)) from error
         if not hasattr(self.backbone, "forward_intermediates"):
             raise UserError(f"backbone {backbone} gives no feature maps: choose another timm model")
         if weights:

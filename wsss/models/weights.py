@@ -44,7 +44,7 @@ def load_weights(model: nn.Module, path: str | Path | None) -> None:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such weight file for {name}. {hint}")
-    state = _read(path, prefer_ema="ema" in (cfg.get("tag") or "").split("_"))
+    state = read_weights(path, cfg.get("tag"))
     own = model.state_dict()
 
     heads = cfg.get("classifier") or ()
@@ -79,6 +79,15 @@ def load_weights(model: nn.Module, path: str | Path | None) -> None:
     model.load_state_dict(state, strict=False)  # only the class head can be absent by now
 
 
+def no_download(name: str) -> str:
+    """What to say when the published weights of a model cannot be fetched."""
+    return (
+        f"the published weights of {name} cannot be downloaded: connect to the internet for the first "
+        "run, or give a weight file of this model (--weights, or model.weights instead of "
+        "model.pretrained)"
+    )
+
+
 def _shape(state: dict[str, Tensor], key: str) -> torch.Size | None:
     return state[key].shape if key in state else None
 
@@ -92,7 +101,13 @@ def _where_to_get(cfg: dict[str, Any]) -> str:
     return "Give the path of a .safetensors or .pth file."
 
 
-def _read(path: Path, prefer_ema: bool) -> dict[str, Tensor]:
+def read_weights(path: str | Path, tag: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a weight file by name; `tag` is the model's pretrained tag in timm.
+
+    Raises:
+        UserError: The file is unreadable or holds no weights.
+    """
+    path, prefer_ema = Path(path), "ema" in (tag or "").split("_")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

@@ -15,6 +15,7 @@ import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
 from wsss.errors import UserError
 from wsss.evaluation import Evaluator
 from wsss.localize.crf import CRFSettings
+from wsss.models.weights import no_download, read_weights
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.optim import Schedule, adamw
 from wsss.voc import VOID
@@ -50,7 +51,9 @@ class SegmentationNetwork(nn.Module):
                 raise UserError(f"weights need a timm encoder, '{encoder}' is SMP's own: use tu-NAME")
             if not Path(weights).is_file():
                 raise UserError(f"no weight file {weights} for the encoder {encoder}: check the path")
-            options["pretrained_cfg_overlay"] = {"file": str(weights)}
+            # read here and not by timm, whose older releases run code from a file
+            tag = getattr(timm.get_pretrained_cfg(name), "tag", None)
+            options["pretrained_cfg_overlay"] = {"state_dict": read_weights(weights, tag)}
         try:
             self.net = smp.create_model(
                 decoder,
@@ -63,6 +66,8 @@ class SegmentationNetwork(nn.Module):
             raise UserError(
                 f"no segmentation network from decoder '{decoder}' and encoder '{encoder}': {error}"
             ) from error
+        except OSError as error:
+            raise UserError(no_download(encoder)) from error
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{weights} does not fit the encoder {encoder}: {reason}") from error
