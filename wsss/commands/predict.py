@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
 
-def _files(photographs: list[Path]) -> dict[str, Path]:
+def find_photographs(photographs: list[Path]) -> dict[str, Path]:
     """Name of the result (no suffix, relative) -> file."""
     from wsss.data.images import IMAGE_SUFFIXES
 
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     from wsss.pictures import overlay
     from wsss.tasks.segmentation import SegmentationTask
 
-    files = _files(args.photographs)
+    files = find_photographs(args.photographs)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         task = SegmentationTask.from_checkpoint(args.ckpt).to(device)
