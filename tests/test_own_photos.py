@@ -15,7 +15,7 @@ from wsss.cli import main
 from wsss.data.catalog import read_catalog, read_classes
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.tags import read_tag_table
-from wsss.errors import UserError
+from wsss.errors import UserError, UserNotice
 
 
 def _photo(seed: int, height: int = 40, width: int = 56) -> Image.Image:
@@ -172,9 +172,14 @@ def test_check_measures_masks(good, tmp_path):
     write_mask(names[1], np.zeros((56, 40), np.uint8))
     write_mask(names[2], np.full((40, 56), 3, np.uint8))
     code, report = _check(good, tmp_path)
-    assert code == 2
-    assert "bild 01" in report["errors"]["mask of another size than its image"][0]
-    assert "label 3" in report["errors"]["mask or its image unusable"][0]
+    assert code == 1
+    size, label = report["warnings"]["mask does not fit (left out)"]
+    assert "bild 01.png is 40x56" in size and "bild 02.png has label 3" in label
+    with pytest.warns(UserNotice) as told:
+        records = read_catalog("folder", good, "all").records
+    assert [r.id for r in records if r.mask] == ["größe 1/bild 00"]
+    said = " ".join(str(one.message) for one in told)
+    assert size in said and label in said
 
 
 def test_check_of_voc_layout(drawn, tmp_path):

@@ -21,6 +21,7 @@ From photographs with image-level tags to pixel masks and a trained segmenter.
   segment fit|test|predict           train and use the segmentation network
   evaluate PRED TARGET               compare two folders of masks (IoU per class, mIoU)
   check ROOT                         what is in a data set, and what is odd about it
+  init PHOTOS --tags FILE            a pipeline config fitted to your data and machine
   predict --ckpt FILE --out DIR ...  masks, overlays and areas for new photographs
 
 `wsss COMMAND --help` tells the options.
@@ -164,6 +165,7 @@ _COMMANDS = {
     "demo": (_demo_arguments, _demo),
     "evaluate": (_evaluate_arguments, _evaluate),
     "check": _module("check"),
+    "init": _module("init"),
     "predict": _module("predict"),
 }
 

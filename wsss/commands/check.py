@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from wsss.data.catalog import Record, read_catalog, read_classes, read_lines
-from wsss.data.images import IMAGE_SUFFIXES, image_size, read_image
-from wsss.data.masks import read_mask, write_atomic
-from wsss.data.tags import read_tag_table, tag_source
+from wsss.data.catalog import Record, mask_fault, read_catalog, read_classes, read_lines
+from wsss.data.images import IMAGE_SUFFIXES, read_image
+from wsss.data.masks import write_atomic
+from wsss.data.tags import alike, read_tag_table, tag_source
 from wsss.errors import UserError
 
 FEW = 10
@@ -105,8 +105,8 @@ def image_oddities(path: Path) -> list[str]:
         return odd
 
 
-def check(root: str | Path) -> Report:
-    """Examine a data set of any layout.
+def check(root: str | Path, tags: Path | None = None) -> Report:
+    """Examine a data set of any layout; `tags` is the table of a folder that has none of its own.
 
     Raises:
         UserError: there is no such folder.
@@ -116,12 +116,15 @@ def check(root: str | Path) -> Report:
         raise UserError(f"there is no folder {root} to check")
     layout = "voc" if (root / "JPEGImages").is_dir() else "folder"
     report = Report(layout)
-    files = _image_files(root / "JPEGImages" if layout == "voc" else root)
+    files = image_files(root / "JPEGImages" if layout == "voc" else root)
     report.images = len(files)
     if not files:
         report.fail("no images", str(root))
     _check_files(root, files, report)
-    records = (_voc_records if layout == "voc" else _folder_records)(root, files, report)
+    if layout == "voc":
+        records = _voc_records(root, files, report)
+    else:
+        records = _folder_records(root, tags, files, report)
     counts = Counter(tag for tags, _ in records.values() for tag in tags)
     report.tagged = len(records)
     report.classes = dict(sorted(counts.items()))
@@ -129,16 +132,13 @@ def check(root: str | Path) -> Report:
     for name, count in report.classes.items():
         if count < FEW:
             report.warn(f"class with fewer than {FEW} images", f"{name} ({count})")
-    alike: dict[str, list[str]] = {}
-    for name in report.classes:
-        alike.setdefault("".join(name.lower().split()), []).append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            report.warn("class names that differ by case or spaces", " / ".join(names))
+    for names in alike(report.classes):
+        report.warn("class names that differ by case or spaces", " / ".join(names))
     num_labels = len(report.classes) + 1
     try:
-        if layout == "voc" or (root / "classes.txt").is_file():
-            num_labels = len(read_classes(layout, root)) + 1
+        beside = (tags.parent if tags else root) / "classes.txt"
+        if layout == "voc" or beside.is_file():
+            num_labels = len(read_classes(layout, root, tags)) + 1
     except UserError as error:
         report.fail("classes unusable", str(error))
         return report
@@ -148,7 +148,8 @@ def check(root: str | Path) -> Report:
     return report
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """Image files in a folder and its sub-folders, without hidden ones and the folder `masks`."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -180,9 +181,9 @@ def _check_files(root: Path, files: list[Path], report: Report) -> None:
         report.fail("no readable image", str(root))
 
 
-def _folder_records(root: Path, files: list[Path], report: Report) -> Tagged:
+def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Report) -> Tagged:
     try:
-        rows = read_tag_table(tag_source(root), duplicates=(twice := []))
+        rows = read_tag_table(tags or tag_source(root), duplicates=(twice := []))
     except UserError as error:
         report.fail("tags unusable", str(error))
         return {}
@@ -235,27 +236,22 @@ def _voc_records(root: Path, files: list[Path], report: Report) -> Tagged:
 
 
 def _check_mask(record: Record, num_labels: int, report: Report) -> None:
-    try:
-        mask = read_mask(record.mask, num_labels)
-        height, width = image_size(record.image)
-    except UserError as error:
-        report.fail("mask or its image unusable", str(error))
-        return
-    if mask.shape != (height, width):
-        report.fail(
-            "mask of another size than its image",
-            f"{record.mask.name} ({mask.shape[1]}x{mask.shape[0]}, image {width}x{height})",
-        )
+    fault = mask_fault(record.mask, record.image, num_labels)
+    if fault and report.layout == "voc":  # a benchmark rests on these, a folder's are an extra
+        report.fail("mask does not fit", fault)
+    elif fault:
+        report.warn("mask does not fit (left out)", fault)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Examine a data set. Exit code: 0 clean, 1 warnings, 2 unusable."
     parser.add_argument("root", type=Path, help="folder of the data set")
+    parser.add_argument("--tags", type=Path, help="table of tags, where the folder has none of its own")
     parser.add_argument("--json", type=Path, help="write the findings there, too")
 
 
 def main(args: argparse.Namespace) -> int:
-    report = check(args.root)
+    report = check(args.root, args.tags)
     print(f"{args.root}: {report.layout} layout, {report.images} images, {report.tagged} tagged")
     for name, count in report.classes.items():
         print(f"  {name:24s} {count:6d} images")
@@ -271,8 +267,14 @@ def main(args: argparse.Namespace) -> int:
     print(
         (
             "Clean: ready to run.",
-            "Usable: unreadable files and images without tags are left out; mend what you need.",
-            "Unusable: mend the errors above, then check again.",
+            "Usable: unreadable files, images without tags and masks that do not fit are left out; "
+            "mend what you need.",
+            "Unusable as it is: mend the errors above, then check again"
+            + (
+                " (wsss init joins repeated rows and leaves out rows without an image)."
+                if report.layout == "folder"
+                else "."
+            ),
         )[report.code]
     )
     if args.json:

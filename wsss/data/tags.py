@@ -43,8 +43,8 @@ def read_tag_table(path: str | Path, duplicates: list[str] | None = None) -> lis
 
     Args:
         path: the CSV or JSON file, or the directory.
-        duplicates: names of images with a second row are added here, and the first row counts;
-            None: a second row is an error.
+        duplicates: names of images with a second row are added here, and the tags of all rows count
+            (val, where the rows' splits differ); None: a second row is an error.
 
     Raises:
         UserError: the file is missing or empty, a column is missing, a row is there twice.
@@ -68,6 +68,10 @@ def read_tag_table(path: str | Path, duplicates: list[str] | None = None) -> lis
             kept[row.image] = (place, row)
         elif duplicates is not None:
             duplicates.append(row.image)
+            place, first = kept[row.image]
+            split = "val" if "val" in (first.split, row.split) else first.split or row.split
+            tags = tuple(dict.fromkeys(first.tags + row.tags))
+            kept[row.image] = (place, TagRow(row.image, tags, split))
         else:
             first = kept[row.image][0].removeprefix("line ")
             raise UserError(
@@ -153,11 +157,20 @@ def _rows_of_folders(root: Path) -> list[tuple[str, TagRow]]:
     ]
 
 
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Groups of two or more names that differ by case or spaces only."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("".join(name.casefold().split()), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def split_of(rows: Sequence[TagRow], val_share: float = 0.2) -> dict[str, str]:
     """Split of every image: as the table says, else fixed by the image's name, one fifth val.
 
     Images are dealt out class by class, the rarest class first, in the order of a hash of their names,
-    so that each class keeps its share in val and the split never changes between runs.
+    so that each class keeps its share in val and the split never changes between runs. Every class is
+    in train, and in val, too, where that takes no class out of train.
     """
     splits = {row.image: row.split for row in rows if row.split}
     if splits:
@@ -170,8 +183,31 @@ def split_of(rows: Sequence[TagRow], val_share: float = 0.2) -> dict[str, str]:
     for row in rows:
         rarest = min(row.tags, key=lambda tag: (counts[tag], tag), default="")
         groups.setdefault(rarest, []).append(row.image)
-    for names in groups.values():
-        names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+    for tag, names in groups.items():
+        names.sort(key=_chance)
         held_out = round(val_share * len(names))
+        if tag and len(names) > 1:
+            held_out = max(1, held_out)
         splits |= {name: "val" if i < held_out else "train" for i, name in enumerate(names)}
+    _mend(splits, {row.image: row.tags for row in rows}, counts)
     return splits
+
+
+def _chance(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def _mend(splits: dict[str, str], tags: dict[str, tuple[str, ...]], counts: dict[str, int]) -> None:
+    """Move images so that every class is in train, and then in val where it can be."""
+    holders = {tag: sorted((name for name in tags if tag in tags[name]), key=_chance) for tag in counts}
+
+    def in_train(tag: str) -> int:
+        return sum(splits[name] == "train" for name in holders[tag])
+
+    for tag in counts:
+        if in_train(tag) == 0:
+            splits[holders[tag][0]] = "train"
+    for tag, names in holders.items():
+        if in_train(tag) == len(names):
+            spare = (name for name in names if all(in_train(other) > 1 for other in tags[name]))
+            splits |= dict.fromkeys([*spare][:1], "val")
