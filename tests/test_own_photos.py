@@ -2,81 +2,18 @@
 
 import csv
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from odd_files import ODD, UNREADABLE, photo
 
 from wsss.cli import main
 from wsss.data.catalog import read_catalog, read_classes
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.tags import read_tag_table
 from wsss.errors import UserError, UserNotice
-
-
-def _photo(seed: int, height: int = 40, width: int = 56) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
-    return Image.fromarray(noise)
-
-
-def _bomb() -> bytes:
-    """A PNG whose header claims 60,000 x 60,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + parts
-
-
-def _truncated(path: Path) -> None:
-    _photo(1, 200, 200).save(path)
-    path.write_bytes(path.read_bytes()[:-2000])
-
-
-def _rotated(path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    _photo(2).save(path, exif=exif)
-
-
-def _alpha(path: Path) -> None:
-    image = _photo(3)
-    image.putalpha(100)
-    image.save(path)
-
-
-def _animated(path: Path) -> None:
-    _photo(4).save(path, save_all=True, append_images=[_photo(5)])
-
-
-def _deep(path: Path) -> None:
-    Image.fromarray(np.arange(40 * 56, dtype=np.uint16).reshape(40, 56) * 20).save(path)
-
-
-UNREADABLE = {
-    "zero.jpg": (lambda path: path.write_bytes(b""), "zero bytes"),
-    "cut off.jpg": (_truncated, "truncated"),
-    "text.jpg": (lambda path: path.write_text("no image"), "broken or no image"),
-    "bomb.png": (lambda path: path.write_bytes(_bomb()), "decompression bomb"),
-}
-ODD = {
-    "cmyk.jpg": (lambda path: _photo(6).convert("CMYK").save(path), "CMYK"),
-    "deep.png": (_deep, "16-bit"),
-    "grey.png": (lambda path: _photo(7).convert("L").save(path), "greyscale"),
-    "alpha.png": (_alpha, "alpha"),
-    "palette.png": (lambda path: _photo(8).convert("P").save(path), "palette"),
-    "turned.jpg": (_rotated, "EXIF-rotated"),
-    "moving.webp": (_animated, "animated"),
-    "huge.png": (lambda path: Image.new("L", (8000, 6500)).save(path), "enormous"),
-    "really a png.jpg": (lambda path: _photo(9).save(path, format="PNG"), "wrong extension"),
-}
 
 
 @pytest.fixture
@@ -86,7 +23,7 @@ def good(tmp_path) -> Path:
     (root / "größe 1").mkdir(parents=True)
     lines = ["image,tags"]
     for number in range(20):
-        _photo(100 + number).save(root / "größe 1" / f"bild {number:02d}.jpg")
+        photo(100 + number).save(root / "größe 1" / f"bild {number:02d}.jpg")
         lines.append(f"größe 1/bild {number:02d}.jpg,{'cat' if number % 2 else 'big dog'}|")
     (root / "tags.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
@@ -136,14 +73,14 @@ def test_a_mended_file_is_seen(good):
     _add(good, path.name)
     with pytest.warns(UserWarning, match=r"later\.jpg"):
         assert len(read_catalog("folder", good, "all").records) == 20
-    _photo(1).save(path)
+    photo(1).save(path)
     assert len(read_catalog("folder", good, "all").records) == 21
 
 
 def test_check_finds_faults_of_the_table(good, tmp_path):
     first = good / "größe 1" / "bild 00.jpg"
     (good / "copy.jpg").write_bytes(first.read_bytes())
-    _photo(11).save(good / "untagged.jpg")
+    photo(11).save(good / "untagged.jpg")
     _add(good, "copy.jpg", "Cat")
     _add(good, "copy.jpg", "cat")
     code, report = _check(good, tmp_path)
@@ -157,7 +94,7 @@ def test_check_finds_faults_of_the_table(good, tmp_path):
 
 @pytest.mark.parametrize("name", ["gone.jpg", "../secret.jpg", "/etc/secret.jpg", "link.jpg"])
 def test_check_is_2_for_missing_and_outside_names(name, good, tmp_path):
-    _photo(1).save(tmp_path / "secret.jpg")
+    photo(1).save(tmp_path / "secret.jpg")
     (good / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     _add(good, name)
     code, report = _check(good, tmp_path)
@@ -222,7 +159,7 @@ def test_forms_of_tags(form, tmp_path):
     name, text = FORMS[form]
     (tmp_path / name).write_text(text)
     for number, image in enumerate("ab"):
-        _photo(number).save(tmp_path / f"{image}.jpg")
+        photo(number).save(tmp_path / f"{image}.jpg")
     rows = read_tag_table(tmp_path / name)
     assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "dog")), ("b.jpg", ())]
     assert read_classes("folder", tmp_path) == ("cat", "dog")
@@ -232,7 +169,7 @@ def test_forms_of_tags(form, tmp_path):
 def test_one_folder_per_class(tmp_path):
     for number, name in enumerate(("big dog/ä.jpg", "cat/deep/b.png", "masks/no.png")):
         (tmp_path / name).parent.mkdir(parents=True)
-        _photo(number).save(tmp_path / name)
+        photo(number).save(tmp_path / name)
     assert read_classes("folder", tmp_path) == ("big dog", "cat")
     records = read_catalog("folder", tmp_path, "all").records
     assert [(r.id, r.tags) for r in records] == [("big dog/ä", (0,)), ("cat/deep/b", (1,))]
@@ -312,7 +249,7 @@ def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SegmentationNetwork, "forward", spy)
     monkeypatch.setattr(predict, "TILE", 64)
-    _photo(0, 150, 90).save(tmp_path / "large.jpg")
+    photo(0, 150, 90).save(tmp_path / "large.jpg")
     words = ["predict", "--ckpt", str(checkpoint), str(tmp_path / "large.jpg")]
     assert main([*words, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert read_mask(tmp_path / "out" / "masks" / "large.png").shape == (150, 90)

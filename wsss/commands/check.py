@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from wsss.data.catalog import Record, mask_fault, read_catalog, read_classes, read_lines
-from wsss.data.images import IMAGE_SUFFIXES, read_image
+from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, read_image
 from wsss.data.masks import write_atomic
 from wsss.data.tags import alike, read_tag_table, tag_source
 from wsss.errors import UserError
@@ -30,6 +30,7 @@ _FORMATS = {
     ".bmp": ("BMP",),
     ".tif": ("TIFF",),
     ".tiff": ("TIFF",),
+    ".gif": ("GIF",),
 }
 
 
@@ -79,6 +80,8 @@ def image_oddities(path: Path) -> list[str]:
         read_image(path)
     except UserError as error:
         reason = str(error)
+        if "format that is not read" in reason:
+            return ["unreadable: format that is not read (save it as JPEG or PNG)"]
         if "refused" in reason:
             return ["unreadable: enormous (refused as a decompression bomb)"]
         return ["unreadable: " + ("truncated" if "truncated" in reason else "broken or no image")]
@@ -153,7 +156,7 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in (*IMAGE_SUFFIXES, ".gif")
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.relative_to(folder).parts[0] != "masks"

@@ -119,12 +119,12 @@ def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: 
     """Rows whose image is there and can be read, under the name that the file has."""
     from wsss.commands.check import image_files
     from wsss.data.catalog import image_faults, inside
-    from wsss.data.images import IMAGE_SUFFIXES
+    from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 
     files = [
         path.relative_to(photographs).as_posix()
         for path in image_files(photographs)
-        if not path.resolve().is_relative_to(out.resolve())
+        if not path.resolve().is_relative_to((out / "results").resolve())
     ]
     # a Mac writes "é" in file names as two characters, most tables as one
     composed = {unicodedata.normalize("NFC", name): name for name in files}
@@ -136,7 +136,7 @@ def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: 
         listed.add(name)
         if not (photographs / name).is_file():
             found.leave_out("tags without image", row.image)
-        elif Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+        elif Path(name).suffix.lower() not in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES):
             found.leave_out(f"no image file ({', '.join(IMAGE_SUFFIXES)} are read)", name)
         elif name in known:  # a/b.jpg and a/../a/b.jpg
             known[name] = replace(known[name], tags=(*known[name].tags, *row.tags))

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from wsss.errors import UserError
 
 TILE = 1024
 """Side in pixels of the window slid over larger images."""
+
+MAX_SIDE = 1024
+"""Long side for networks whose checkpoint does not tell theirs, the default of `MaskData`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,17 +23,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photographs", type=Path, nargs="+", help="image files or folders")
     parser.add_argument("--ckpt", type=Path, required=True, help="best.ckpt of wsss segment or run")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--max-side",
+        type=int,
+        help="long side that photographs are scaled down to for the network (default: as in its "
+        f"training; above {TILE} pixels it works in tiles); masks have the photograph's size",
+    )
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
 
-def find_photographs(photographs: list[Path]) -> dict[str, Path]:
-    """Name of the result (no suffix, relative) -> file."""
-    from wsss.data.images import IMAGE_SUFFIXES
+def find_photographs(photographs: list[Path], out: Path | None = None) -> dict[str, Path]:
+    """Name of the result (no suffix, relative) -> file, without hidden files and results in `out`."""
+    from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+
+    results = [(out / name).resolve() for name in ("masks", "overlays")] if out else []
+
+    def counts(path: Path, folder: Path) -> bool:
+        return (
+            path.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+            and not any(path.resolve().is_relative_to(made) for made in results)
+        )
 
     found: dict[str, Path] = {}
     for given in photographs:
         if given.is_dir():
-            paths = sorted(p for p in given.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            paths = sorted(path for path in given.rglob("*") if counts(path, given))
             pairs = [(p.relative_to(given).with_suffix("").as_posix(), p) for p in paths]
         elif given.is_file():
             pairs = [(given.stem, given)]
@@ -47,25 +67,48 @@ def find_photographs(photographs: list[Path]) -> dict[str, Path]:
     return found
 
 
+def _same_settings(out: Path, ckpt: Path, max_side: int) -> None:
+    """Note in `out` what its masks are made with, so that no two networks' masks are mixed."""
+    from wsss.data.masks import write_atomic
+
+    status = ckpt.stat()
+    settings = {"ckpt": f"{status.st_size} {status.st_mtime_ns}", "max_side": max_side}
+    note = out / "settings.json"
+    if not note.is_file():
+        text = json.dumps(settings) + "\n"
+        write_atomic(note, lambda aside: aside.write_text(text))
+    elif json.loads(note.read_text()) != settings:
+        raise UserError(
+            f"{out} holds masks of another network or another --max-side: give another --out, "
+            "or remove it"
+        )
+
+
 def main(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
     from PIL import Image
-    from tqdm import tqdm
 
+    from wsss.data.datasets import fit_long_side, resize
     from wsss.data.images import read_image
     from wsss.data.masks import read_mask, write_atomic, write_mask
     from wsss.pictures import overlay
+    from wsss.progress import progress
+    from wsss.tasks.checkpoints import read_checkpoint
     from wsss.tasks.segmentation import SegmentationTask
 
-    files = find_photographs(args.photographs)
+    files = find_photographs(args.photographs, args.out)
+    if args.max_side is not None and args.max_side < 32:
+        raise UserError(f"--max-side must be 32 or more, got {args.max_side}")
+    max_side = args.max_side or read_checkpoint(args.ckpt, "segment").get("max_side") or MAX_SIDE
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         task = SegmentationTask.from_checkpoint(args.ckpt).to(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{device}' cannot be used ({error}): try --device cpu") from error
+    _same_settings(args.out, args.ckpt, max_side)
     areas, faults = {}, []
-    for name, path in tqdm(files.items(), unit="image", desc="predict"):
+    for name, path in progress(files.items(), "predict"):
         target, picture = args.out / "masks" / f"{name}.png", args.out / "overlays" / f"{name}.jpg"
         try:
             image = read_image(path)
@@ -74,14 +117,24 @@ def main(args: argparse.Namespace) -> int:
             continue
         # the overlay is written last: where it is, and newer than the photograph, so is the mask
         done = target.is_file() and picture.is_file()
-        newest = max(path.stat().st_mtime, args.ckpt.stat().st_mtime)
-        if done and picture.stat().st_mtime >= newest:
+        if done and picture.stat().st_mtime >= path.stat().st_mtime:
             mask = read_mask(target, len(task.classes) + 1)
         else:
-            tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device)
-            with torch.inference_mode():
-                batch = {"image": tensor, "size": torch.tensor([image.shape[:2]])}
-                mask = task.predict_mask(batch, tile=TILE).cpu().numpy().astype(np.uint8)
+            shown = image
+            if max(image.shape[:2]) > max_side:  # as `MaskedImages` does in training
+                shown = resize(image, *fit_long_side(*image.shape[:2], max_side))
+            tensor = torch.from_numpy(shown.transpose(2, 0, 1).copy())[None].to(device)
+            try:
+                with torch.inference_mode():
+                    batch = {"image": tensor, "size": torch.tensor([image.shape[:2]])}
+                    mask = task.predict_mask(batch, tile=TILE).cpu().numpy().astype(np.uint8)
+            except torch.OutOfMemoryError:
+                height, width = shown.shape[:2]
+                faults.append(
+                    f"image {path} does not fit into the memory of {device} at {width}x{height} "
+                    "pixels: give a smaller --max-side or --device cpu"
+                )
+                continue
             write_mask(target, mask)
             laid = Image.fromarray(overlay(image, mask))
             write_atomic(picture, lambda aside, laid=laid: laid.save(aside, format="JPEG"))

@@ -25,7 +25,7 @@ from typing import Literal, get_args
 
 from defusedxml import ElementTree
 
-from wsss.data.images import IMAGE_SUFFIXES, image_size, read_image
+from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_size, read_image
 from wsss.data.masks import read_mask
 from wsss.data.tags import TagRow, read_tag_table, split_of, tag_source
 from wsss.errors import UserError, notice
@@ -188,7 +188,7 @@ def _readable_rows(root: Path, tags: str | Path | None) -> tuple[Path, list[TagR
         image = inside(root, row.image, table)
         if not image.is_file():
             raise UserError(f"{table} lists '{row.image}', but there is no image {image}")
-        if image.suffix.lower() not in IMAGE_SUFFIXES:
+        if image.suffix.lower() not in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES):
             raise UserError(
                 f"{table} lists '{row.image}', which is no image file: "
                 f"known suffixes are {', '.join(IMAGE_SUFFIXES)}"

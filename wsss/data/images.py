@@ -8,7 +8,10 @@ from PIL import Image, ImageOps
 
 from wsss.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+FOREIGN_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".nef", ".arw", ".psd", ".jp2", ".svg")
+"""Formats of pictures that are not read: to be named instead of passed over."""
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -26,6 +29,10 @@ def read_image(path: str | Path) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no image file {path}: check the root folder and the list that names it")
+    if path.suffix.lower() in FOREIGN_SUFFIXES:
+        raise UserError(
+            f"image {path} is of a format that is not read ({path.suffix}): save it as JPEG or PNG"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -196,6 +196,8 @@ class SegmentationTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"kind": "segment", "classes": self.classes}
+        # the scale at which new photographs are to be shown
+        checkpoint["max_side"] = getattr(self.trainer.datamodule, "max_side", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint.get("classes") != self.classes:
@@ -231,7 +233,14 @@ class SegmentationTask(pl.LightningModule):
             sharp = dense_crf(image, probabilities[0].cpu().numpy(), crf)
             probabilities = torch.from_numpy(sharp)[None]
         height, width = batch["size"][0].tolist()
-        return F.interpolate(probabilities, (height, width), mode="bilinear")[0].argmax(0)
+        # label by label: all of them at the size of a large photograph would fill the memory
+        best = probabilities.new_full((height, width), -1.0)
+        mask = torch.zeros(height, width, dtype=torch.long, device=best.device)
+        for label in range(probabilities.shape[1]):
+            one = F.interpolate(probabilities[:, label, None], (height, width), mode="bilinear")[0, 0]
+            mask[one > best] = label
+            best = torch.maximum(best, one)
+        return mask
 
     def _log_scores(self, stage: str) -> None:
         scores = self.evaluator.compute()
