@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "wsss"
 LAYERS = [
-    {"errors", "voc"},
+    {"errors", "voc", "progress", "resources"},
     {"data"},
     {"localize"},
     {"models"},

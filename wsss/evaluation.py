@@ -1,5 +1,6 @@
 """Evaluation by the VOC protocol: one confusion matrix over the whole set of images."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from wsss.data.masks import read_mask
+from wsss.data.masks import read_mask, write_atomic
 from wsss.errors import UserError
+from wsss.progress import progress
 from wsss.voc import VOID
 
 
@@ -65,6 +67,10 @@ class Evaluator:
         if known.any():
             self.confusion.update(prediction[known], target[known])
 
+    def so_far(self) -> dict[str, float]:
+        """The mIoU of the images so far, in percent, to be shown; nothing before the first."""
+        return {"mIoU": self.compute().miou} if self.labelled > self.void else {}
+
     def compute(self) -> Scores:
         """The scores of all images so far."""
         matrix = self.confusion.compute().double() if self.labelled > self.void else None
@@ -83,26 +89,71 @@ class Evaluator:
         )
 
 
-def evaluate_files(pairs: Iterable[tuple[Path, Path]], classes: Sequence[str]) -> Scores:
+def evaluate_files(
+    pairs: Iterable[tuple[Path, Path]], classes: Sequence[str], counts: list | None = None
+) -> Scores:
     """Compare mask files, (prediction, target) each.
+
+    Args:
+        pairs: the files.
+        classes: foreground class names.
+        counts: a list that the `pixel_counts` of each pair are appended to.
 
     Raises:
         UserError: a file is missing, has an unknown label, or the sizes of a pair differ.
     """
     evaluator = Evaluator(classes)
     count = len(classes) + 1
-    for prediction_path, target_path in pairs:
-        prediction, target = read_mask(prediction_path, count), read_mask(target_path, count)
-        if prediction.shape != target.shape:
-            sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (prediction, target)]
-            raise UserError(
-                f"{prediction_path} is {sizes[0]} pixels, {target_path} is {sizes[1]}: "
-                "predictions must have the target's size"
-            )
-        evaluator.update(torch.from_numpy(prediction), torch.from_numpy(target))
+    pairs = list(pairs)
+    with progress(pairs, "evaluate masks") as bar:
+        for prediction_path, target_path in bar:
+            prediction, target = read_mask(prediction_path, count), read_mask(target_path, count)
+            if prediction.shape != target.shape:
+                sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (prediction, target)]
+                raise UserError(
+                    f"{prediction_path} is {sizes[0]} pixels, {target_path} is {sizes[1]}: "
+                    "predictions must have the target's size"
+                )
+            evaluator.update(torch.from_numpy(prediction), torch.from_numpy(target))
+            if counts is not None:
+                counts.append(pixel_counts(prediction, target))
+            bar.set_postfix(evaluator.so_far(), refresh=False)
     if evaluator.images == 0:
         raise UserError("there is no mask to evaluate")
     return evaluator.compute()
+
+
+Counts = list[tuple[int, int, int]]
+"""(true label, predicted label, pixels) for each pair of labels that occurs in an image."""
+
+
+def pixel_counts(prediction: np.ndarray, target: np.ndarray) -> Counts:
+    """Count the pairs of labels of one image, void (255) among them; masks (H, W) uint8 each."""
+    counts = np.bincount(target.astype(np.int64).ravel() * 256 + prediction.ravel(), minlength=65536)
+    return [(int(i) // 256, int(i) % 256, int(counts[i])) for i in counts.nonzero()[0]]
+
+
+def write_counts(path: Path, classes: Sequence[str], images: dict[str, Counts]) -> None:
+    """Keep the pixel counts of each image, by its id, as JSON: about 100 bytes an image."""
+    text = json.dumps({"classes": list(classes), "images": images}, separators=(",", ":"))
+    write_atomic(path, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))
+
+
+def confusion_matrix(counts: Iterable[Counts], num_labels: int) -> np.ndarray:
+    """Sum pixel counts to (num_labels, num_labels) int64: row true, column predicted; no void."""
+    matrix = np.zeros((num_labels, num_labels), np.int64)
+    for image in counts:
+        for true, predicted, pixels in image:
+            if true != VOID and predicted != VOID:
+                matrix[true, predicted] += pixels
+    return matrix
+
+
+def iou_of(matrix: np.ndarray) -> np.ndarray:
+    """IoU per label in percent of a confusion matrix (L, L); nan for one that does not occur."""
+    hits = matrix.diagonal().astype(float)
+    union = matrix.sum(0) + matrix.sum(1) - hits
+    return np.divide(100 * hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
 def threshold_curve(

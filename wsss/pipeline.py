@@ -14,10 +14,13 @@ from wsss.data.catalog import Catalog
 from wsss.data.masks import read_mask, write_atomic
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
-from wsss.evaluation import evaluate_files, threshold_curve
+from wsss.evaluation import evaluate_files, threshold_curve, write_counts
 from wsss.localize.crf import resize_scores
 from wsss.pictures import write_strip
+from wsss.progress import progress
+from wsss.resources import Cost
 from wsss.tasks.cli import run_task
+from wsss.tasks.writers import EvaluationWriter
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 
@@ -116,6 +119,7 @@ class _Run:
 
         def work() -> dict[str, Any]:
             last = folder / "log" / "checkpoints" / "last.ckpt"
+            _keep_log(folder / "log" / "metrics.csv")
             words = ["fit", "-c", str(folder / "config.yaml")]
             trained = run_task(kind, words + (["--ckpt_path", str(last)] if last.is_file() else []))
             best = last.with_name("best.ckpt")
@@ -124,10 +128,13 @@ class _Run:
             metrics = _plain(trained.callback_metrics)
             write_atomic(folder / "best.ckpt", lambda aside: aside.write_bytes(best.read_bytes()))
             words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(folder / "best.ckpt")]
+            # a logger would begin the training's log anew
+            words += ["--trainer.logger", "false", "--verbose", "false"]
             if kind == "classify":
                 metrics |= _plain(run_task(kind, ["validate", *words]).callback_metrics)
             elif _has_masks(data.catalog(data.val_split)):
-                metrics |= _plain(run_task(kind, ["test", *words]).callback_metrics)
+                keep = [EvaluationWriter(folder)]
+                metrics |= _plain(run_task(kind, ["test", *words], keep).callback_metrics)
             return metrics
 
         self._stage(folder, config, inputs, work)
@@ -168,11 +175,14 @@ class _Run:
         records = [record for record in catalog.records if record.mask is not None]
         if not records:
             return {}
-        made = folder / "masks"
-        scores = evaluate_files(((made / f"{r.id}.png", r.mask) for r in records), catalog.classes)
+        made, counts = folder / "masks", []
+        pairs = [(made / f"{record.id}.png", record.mask) for record in records]
+        scores = evaluate_files(pairs, catalog.classes, counts)
+        images = {record.id: pixels for record, pixels in zip(records, counts, strict=True)}
+        write_counts(folder / "masks.json", catalog.classes, images)
 
         def maps() -> Any:
-            for record in records:
+            for record in progress(records, "sweep the seed's threshold"):
                 truth = read_mask(record.mask, len(catalog.classes) + 1)
                 with np.load(folder / "maps" / f"{record.id}.npz") as file:
                     few, labels = file["scores"].astype(np.float32), file["labels"]
@@ -214,11 +224,10 @@ class _Run:
         _write_json(begun, {"fingerprint": fingerprint})
         dumped = yaml.safe_dump(config, sort_keys=False)
         write_atomic(folder / "config.yaml", lambda aside: aside.write_text(dumped))
-        start = time.monotonic()
+        cost = Cost()
         metrics = work()
         _write_json(folder / "metrics.json", metrics)
-        minutes = (time.monotonic() - start) / 60
-        _write_json(done, {"fingerprint": fingerprint, "minutes": minutes})
+        _write_json(done, {"fingerprint": fingerprint} | cost.so_far())
 
     def measure(
         self, classify: Path, masks: Path, segment: Path, true: Path | None
@@ -270,6 +279,13 @@ def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:
 def _write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2) + "\n"
     write_atomic(path, lambda aside: aside.write_text(text))
+
+
+def _keep_log(path: Path) -> None:
+    """Put the log of a training that was broken off aside: the logger begins a new one."""
+    if path.is_file():
+        number = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
+        path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
 
 
 def _has_masks(catalog: Catalog) -> bool:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from wsss.data.masks import write_mask
 from wsss.errors import UserError
+from wsss.progress import progress
 
 SYNTHETIC_CLASSES = ("ball", "brick", "kite", "star")
 
@@ -67,7 +68,7 @@ def draw_dataset(
         (aside / folder).mkdir(parents=True)
     for number, (split, count) in enumerate((("train", train), ("val", val))):
         names = [f"{split}_{index:05d}" for index in range(count)]
-        for index, name in enumerate(names):
+        for index, name in enumerate(progress(names, f"draw split {split}", brief=True)):
             image, mask = draw_scene(np.random.default_rng([seed, number, index]), size)
             Image.fromarray(image).save(aside / "JPEGImages" / f"{name}.jpg", quality=95)
             write_mask(aside / "SegmentationClass" / f"{name}.png", mask)

@@ -64,6 +64,8 @@ class ClassificationTask(pl.LightningModule):
         schedule: decay of the rate, poly (power 0.9) or cosine.
     """
 
+    name = "classifier"
+
     def __init__(
         self,
         classes: list[str],

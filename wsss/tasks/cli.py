@@ -1,14 +1,33 @@
 """`wsss classify` and `wsss segment`: LightningCLI with a fixed task and fixed data."""
 
+import logging
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.data.modules import MaskData, TagData
+from wsss.tasks.bars import Bars
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
+
+# said by the libraries of what is as it should be; whatever else they warn of is shown
+_NOT_A_WARNING = (
+    "LightningCLI's args parameter",  # the stages of a run are given their words from Python
+    ".*isinstance.treespec, LeafSpec",  # Lightning's own use of torch
+    "The dirpath has changed",  # pseudo-masks have a folder of their own
+    "Couldn't infer the batch indices",  # batches of one shape are made by the data set
+    ".*does not have many workers",  # data.num_workers is the user's choice
+    "The number of training batches .* is smaller than the logging interval",
+    "Experiment logs directory",  # a run keeps earlier logs under another name
+    "Checkpoint directory .* exists and is not empty",  # a training that goes on
+    "Precision .* is not supported by the model summary",
+    "For 'tu-' .timm universal. encoders",  # weights are given as a file
+    "No positive samples found in target",  # a class that a batch does not show
+)
 
 
 class TaskCLI(LightningCLI):
@@ -21,6 +40,8 @@ class TaskCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("ckpt_path"):  # its weights replace the initial ones, which need not be there
             config["model"]["pretrained"], config["model"]["weights"] = False, None
+        if config["trainer"]["enable_progress_bar"] is not False:
+            self.trainer_defaults["callbacks"].append(Bars())
 
 
 class ClassifyCLI(TaskCLI):
@@ -41,12 +62,15 @@ class SegmentCLI(TaskCLI):
         return {name: known[name] for name in ("fit", "test", "predict")}
 
 
-def run_task(kind: str, args: list[str] | dict[str, Any]) -> pl.Trainer:
+def run_task(
+    kind: str, args: list[str] | dict[str, Any], callbacks: Sequence[pl.Callback] = ()
+) -> pl.Trainer:
     """Run `wsss classify ...` or `wsss segment ...` in this process.
 
     Args:
         kind: "classify" or "segment".
         args: the words of the command line after it, or the same as a nested dictionary.
+        callbacks: more callbacks for the trainer.
 
     Returns:
         The trainer, whose `callback_metrics` hold the last metrics.
@@ -60,13 +84,20 @@ def run_task(kind: str, args: list[str] | dict[str, Any]) -> pl.Trainer:
         save_last=True,
         enable_version_counter=False,
     )
-    cli = (ClassifyCLI if classify else SegmentCLI)(
-        ClassificationTask if classify else SegmentationTask,
-        TagData if classify else MaskData,
-        args=args,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"callbacks": [best], "log_every_n_steps": 10},
-        parser_kwargs={"prog": f"wsss {kind}"},
-    )
+    for library in ("pytorch_lightning", "lightning_fabric"):  # hints, seeds, tables of layers
+        logging.getLogger(library).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in _NOT_A_WARNING:
+            warnings.filterwarnings("ignore", message)
+        cli = (ClassifyCLI if classify else SegmentCLI)(
+            ClassificationTask if classify else SegmentationTask,
+            TagData if classify else MaskData,
+            args=args,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            # only what a training was started with is worth keeping; a stage's test must not lie over it
+            save_config_callback=SaveConfigCallback if "fit" in args else None,
+            trainer_defaults={"callbacks": [best, *callbacks], "log_every_n_steps": 10},
+            parser_kwargs={"prog": f"wsss {kind}"},
+        )
     return cli.trainer

@@ -158,6 +158,8 @@ class SegmentationTask(pl.LightningModule):
         crf: dense CRF at test and prediction; null: none.
     """
 
+    name = "segmenter"
+
     def __init__(
         self,
         classes: list[str],
@@ -213,8 +215,14 @@ class SegmentationTask(pl.LightningModule):
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def _evaluate(self, batch: dict[str, Any], **how: Any) -> None:
-        self.evaluator.update(self.predict_mask(batch, **how), batch["mask"][0])
+    def _evaluate(self, batch: dict[str, Any], **how: Any) -> Tensor:
+        mask = self.predict_mask(batch, **how)
+        self.evaluator.update(mask, batch["mask"][0])
+        return mask
+
+    def metrics_so_far(self) -> dict[str, float]:
+        """Of the evaluation under way, for the progress bar."""
+        return self.evaluator.so_far()
 
     def predict_mask(
         self,
@@ -257,8 +265,8 @@ class SegmentationTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
 
-    def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        self._evaluate(batch, **self.test_settings)
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        return self._evaluate(batch, **self.test_settings)
 
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")

@@ -11,12 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
-from tqdm import tqdm
 
 from wsss.data.masks import write_atomic, write_mask
 from wsss.errors import UserError
+from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.localize.cam import ClassMaps, seed_maps
 from wsss.localize.crf import CRFSettings
+from wsss.progress import progress
 from wsss.tasks.jobs import make_pseudo_mask
 
 
@@ -135,7 +136,8 @@ class PseudoMaskWriter(_Writer):
                 job.result()
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for left in tqdm(range(len(self.jobs) - 1, -1, -1), "last masks", disable=not self.jobs):
+        left_over = range(len(self.jobs) - 1, -1, -1)
+        for left in progress(left_over, "last masks", brief=True):
             self._collect(left)
         self.pool.shutdown()
 
@@ -165,3 +167,33 @@ class MaskWriter(_Writer):
         dataloader_idx: int,
     ) -> None:
         write_mask(self.out / f"{batch['id'][0]}.png", prediction.cpu().numpy())
+
+
+class EvaluationWriter(pl.Callback):
+    """Keeps what a test of the segmentation network shows: every mask, and where it is right.
+
+    Writes `<out>/test/<id>.png` and `<out>/test.json` (`wsss.evaluation.write_counts`).
+
+    Args:
+        out: folder of the stage.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.counts: dict[str, Counts] = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        mask, name = outputs.cpu().numpy(), batch["id"][0]
+        write_mask(self.out / "test" / f"{name}.png", mask)
+        self.counts[name] = pixel_counts(mask, batch["mask"][0].cpu().numpy())
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        write_counts(self.out / "test.json", pl_module.classes, self.counts)

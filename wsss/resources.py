@@ -1,0 +1,82 @@
+"""What a stage of a run cost, and on what it ran."""
+
+import os
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+import wsss
+
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "timm",
+    "segmentation-models-pytorch",
+    "albumentations",
+    "torchmetrics",
+    "pydensecrf2",
+    "opencv-python-headless",
+    "numpy",
+)
+"""Whose versions can change the numbers."""
+
+
+def versions() -> dict[str, str]:
+    """Name -> version of wsss, Python and `LIBRARIES`."""
+    found = {"wsss": wsss.__version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def device() -> str:
+    """What the networks run on, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+
+
+class Cost:
+    """Time and peak memory from its making on.
+
+    Memory is that of this process, without the loaders' and the CRF's. Linux alone can forget an
+    earlier peak; elsewhere the largest one since the process began is given.
+    """
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            with open("/proc/self/clear_refs", "w") as file:
+                file.write("5")  # forgets the high-water mark, see proc(5)
+        except OSError:
+            pass
+
+    def so_far(self) -> dict[str, Any]:
+        """minutes, memory_gb (RAM; None where unknown), gpu_memory_gb, device, versions."""
+        gpu = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
+        return {
+            "minutes": (time.monotonic() - self.start) / 60,
+            "memory_gb": _peak(),
+            "gpu_memory_gb": gpu,
+            "device": device(),
+            "versions": versions(),
+        }
+
+
+def _peak() -> float | None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
