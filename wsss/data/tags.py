@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -183,11 +184,16 @@ def split_of(rows: Sequence[TagRow], val_share: float = 0.2) -> dict[str, str]:
     for row in rows:
         rarest = min(row.tags, key=lambda tag: (counts[tag], tag), default="")
         groups.setdefault(rarest, []).append(row.image)
-    for tag, names in groups.items():
+    total = given = 0
+    for tag, names in sorted(groups.items(), key=lambda group: (len(group[1]), group[0])):
         names.sort(key=_chance)
-        held_out = round(val_share * len(names))
-        if tag and len(names) > 1:
-            held_out = max(1, held_out)
+        total += len(names)
+        share = val_share * len(names)
+        # what rounding took from one class the next one gets
+        held_out = min(max(round(val_share * total) - given, math.floor(share)), math.ceil(share))
+        if tag:
+            held_out = min(max(1, held_out), len(names) - 1)
+        given += held_out
         splits |= {name: "val" if i < held_out else "train" for i, name in enumerate(names)}
     _mend(splits, {row.image: row.tags for row in rows}, counts)
     return splits

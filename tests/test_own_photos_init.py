@@ -1,0 +1,330 @@
+"""`wsss init`: what it finds, how it splits, what it fits to the machine."""
+
+import csv
+import json
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from odd_files import photo
+
+from wsss.cli import main
+from wsss.commands import init
+from wsss.data.catalog import read_catalog, read_classes
+from wsss.data.masks import write_mask
+from wsss.data.modules import TagData
+from wsss.data.tags import TagRow, split_of
+from wsss.errors import UserNotice
+
+LAPTOP = init.Machine("CPU, 2 cores", False, 2, 0.0, False)
+CARD = init.Machine("some GPU", True, 16, 24.0, True)
+
+
+@pytest.fixture(autouse=True)
+def _no_network_built(monkeypatch):
+    """Most of these look at the files written only."""
+    monkeypatch.setattr(init, "_pretrained", lambda backbone, weights, classes: weights is None)
+    monkeypatch.setattr(init, "find_machine", lambda: LAPTOP)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Twenty photographs in sub-folders with spaces and umlauts."""
+    root = tmp_path / "my photos"
+    for number in range(20):
+        path = root / f"größe {number % 2}" / f"bild {number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo(number).save(path)
+    return root
+
+
+def _names(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.jpg"))
+
+
+def _csv(path: Path, tags: dict[str, str], split: dict[str, str] | None = None) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "tags", *(["split"] if split else [])])
+        writer.writerows([n, t, *([split.get(n, "")] if split else [])] for n, t in tags.items())
+    return path
+
+
+def _table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "tags.csv").open(encoding="utf-8") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def _left_out(out: Path) -> dict[str, str]:
+    with (out / "left_out.csv").open(encoding="utf-8") as file:
+        return {row["image"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def _init(photos: Path, out: Path, *words: object) -> int:
+    return main(["init", str(photos), "--out", str(out), *map(str, words)])
+
+
+def _forms(photos: Path, folder: Path) -> dict[str, list]:
+    """The same tags in every form: image number n has cat (n % 2) and big dog (n % 3), else none."""
+    names = _names(photos)
+    tags = {n: ["cat"] * (i % 2) + ["big dog"] * (i % 3 == 1) for i, n in enumerate(names)}
+    folder.mkdir()
+    joined = {
+        key: _csv(folder / f"{key}.csv", {n: mark.join(t) for n, t in tags.items()})
+        for key, mark in (("comma", ","), ("semicolon", ";"), ("pipe", "|"))
+    }
+    columns = folder / "columns.csv"
+    lines = ["image,cat,big dog"]
+    lines += [f"{n},{int('cat' in t)},{int('big dog' in t)}" for n, t in tags.items()]
+    columns.write_text("\n".join(lines), encoding="utf-8")
+    (folder / "tags.json").write_text(json.dumps(tags), encoding="utf-8")
+    return {**joined, "columns": columns, "json": folder / "tags.json"}
+
+
+def test_every_form_of_tags_gives_the_same_config(photos, tmp_path):
+    before = sorted(photos.rglob("*"))
+    wanted = None
+    for key, table in _forms(photos, tmp_path / "tables").items():
+        out = tmp_path / key
+        assert _init(photos, out, "--tags", table) == 0
+        catalogs = [
+            read_catalog("folder", photos, split, tags=out / "tags.csv") for split in ("train", "val")
+        ]
+        wanted = wanted or catalogs
+        assert catalogs == wanted
+        assert read_classes("folder", photos, out / "tags.csv") == ("big dog", "cat")
+        assert _left_out(out) == {}
+    assert [len(catalog.records) for catalog in wanted] == [16, 4]
+    assert any(record.tags == () for record in wanted[0].records)  # pure background
+    assert sorted(photos.rglob("*")) == before  # only read
+
+
+def test_space_between_tags(photos, tmp_path):
+    names = _names(photos)
+    table = _csv(tmp_path / "t.csv", {n: "cat dog" if i % 2 else "dog" for i, n in enumerate(names)})
+    assert _init(photos, tmp_path / "out", "--tags", table) == 0
+    assert (tmp_path / "out" / "classes.txt").read_text() == "cat\ndog\n"
+    counts = Counter((row["cat"], row["dog"]) for row in _table(tmp_path / "out").values())
+    assert counts == {("1", "1"): 10, ("0", "1"): 10}
+
+
+def test_one_folder_per_class(photos, tmp_path, capsys):
+    photo(99).save(photos / "loose.jpg")
+    assert _init(photos, tmp_path / "out") == 0
+    catalog = read_catalog("folder", photos, "all", tags=tmp_path / "out" / "tags.csv")
+    assert catalog.classes == ("größe 0", "größe 1") and len(catalog.records) == 20
+    assert _left_out(tmp_path / "out") == {"loose.jpg": "images without tags (not listed)"}
+    assert "loose.jpg" in capsys.readouterr().out
+
+
+def test_what_cannot_be_used_is_left_out_and_named(photos, tmp_path, capsys):
+    names = _names(photos)
+    tags = dict.fromkeys(names[:18], "Cat")
+    tags |= {names[0]: "cat", names[1]: "dog", names[2]: "dog"}
+    (photos / "copy.jpg").write_bytes((photos / names[0]).read_bytes())
+    (photos / "other.jpg").write_bytes((photos / names[1]).read_bytes())
+    (photos / "zero.jpg").write_bytes(b"")
+    (photos / "notes.txt").write_text("no image")
+    photo(50).save((photos / names[3]).with_suffix(".png"))
+    tags |= dict.fromkeys(("zero.jpg", "gone.jpg", "notes.txt", "copy.jpg", "other.jpg"), "cat")
+    tags |= {Path(names[3]).with_suffix(".png").as_posix(): "cat"}
+    table = _csv(tmp_path / "t.csv", tags)
+    with table.open("a", encoding="utf-8") as file:
+        file.write(f"{names[4]},dog\n")
+    assert _init(photos, tmp_path / "out", "--tags", table) == 0
+    reasons = _left_out(tmp_path / "out")
+    assert {
+        name: next(word for word in WORDS if word in reason) for name, reason in reasons.items()
+    } == {
+        "zero.jpg": "cannot be read",
+        "gone.jpg": "without image",
+        "notes.txt": "no image file",
+        "copy.jpg": "same content",
+        "other.jpg": "other tags",
+        Path(names[3]).with_suffix(".png").as_posix(): "by suffix only",
+        names[18]: "not listed",
+        names[19]: "not listed",
+    }
+    said = capsys.readouterr().out
+    assert all(name in said for name in reasons) and "'cat' counted as 'Cat'" in said
+    assert f"listed more than once: {names[4]}" in said
+    assert "fewer than 10 images" in said and "dog" in said.partition("fewer than 10")[2]
+    row = _table(tmp_path / "out")[names[4]]
+    assert (row["Cat"], row["dog"]) == ("1", "1")  # both rows count
+
+
+WORDS = (
+    "cannot be read",
+    "without image",
+    "no image file",
+    "other tags",
+    "same content",
+    "by suffix only",
+    "not listed",
+)
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "link.jpg", "a/../../secret.jpg"])
+def test_names_that_leave_the_folder_are_refused(name, photos, tmp_path, capsys):
+    photo(1).save(tmp_path / "secret.jpg")
+    table = _csv(tmp_path / "t.csv", {**dict.fromkeys(_names(photos), "cat"), name: "cat"})
+    (photos / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    assert _init(photos, tmp_path / "out", "--tags", table) == 2
+    error = capsys.readouterr().err
+    assert "outside" in error and Path(name).name in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_written_as_a_mac_does(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = [f"é{number}.jpg" for number in range(8)]
+    for number, name in enumerate(names):
+        photo(number).save(photos / unicodedata.normalize("NFD", name))
+    table = _csv(tmp_path / "t.csv", {unicodedata.normalize("NFC", n): "cat" for n in names})
+    assert _init(photos, tmp_path / "out", "--tags", table) == 0
+    assert len(_table(tmp_path / "out")) == 8 and _left_out(tmp_path / "out") == {}
+
+
+def test_split_column_and_lists_are_respected(photos, tmp_path, capsys):
+    names = _names(photos)
+    tags = {name: "cat" if i % 2 else "dog" for i, name in enumerate(names)}
+    splits = {name: "val" if i in (3, 8) else "train" for i, name in enumerate(names)}
+    table = _csv(tmp_path / "t.csv", tags, splits)
+    assert _init(photos, tmp_path / "column", "--tags", table) == 0
+    assert {n: row["split"] for n, row in _table(tmp_path / "column").items()} == splits
+
+    table = _csv(tmp_path / "t.csv", tags)
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    (photos / "train.txt").write_text("\n".join(stems[:15]), encoding="utf-8")
+    (photos / "val.txt").write_text("\n".join(names[14:18]), encoding="utf-8")
+    capsys.readouterr()
+    assert _init(photos, tmp_path / "lists", "--tags", table) == 0
+    found = {n: row["split"] for n, row in _table(tmp_path / "lists").items()}
+    assert found == {n: "train" if i < 14 else "val" for i, n in enumerate(names[:18])}
+    assert f"used for val only: {names[14]}" in capsys.readouterr().out
+    assert set(_left_out(tmp_path / "lists")) == set(names[18:])
+
+
+def test_split_is_stratified_and_keeps_every_class_in_train():
+    rows = [TagRow(f"{i}.jpg", ("common",) if i % 4 else ("common", "rare"), None) for i in range(200)]
+    splits = split_of(rows)
+    assert splits == split_of(rows)  # the same on every run
+    for tag in ("common", "rare"):
+        held = [splits[row.image] == "val" for row in rows if tag in row.tags]
+        assert sum(held) / len(held) == pytest.approx(0.2, abs=0.03)
+    # whatever the names: two images a class, some shared, must not empty a class of train
+    for trial in range(50):
+        rows = [
+            TagRow(f"{trial} {i}.jpg", tags, None)
+            for i, tags in enumerate(
+                (("b",), ("b", "c"), ("d", "c"), ("d",), ("e",), (), (), ("f",) * 1)
+            )
+        ]
+        splits = split_of(rows)
+        train = {tag for row in rows if splits[row.image] == "train" for tag in row.tags}
+        val = {tag for row in rows if splits[row.image] == "val" for tag in row.tags}
+        assert train == set("bcdef") and {"b", "d"} <= val
+
+
+def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
+    table = _csv(tmp_path / "t.csv", dict.fromkeys(_names(photos), "cat"))
+
+    def config(name, *words):
+        assert _init(photos, tmp_path / name, "--tags", table, *words) == 0
+        return {p.stem: yaml.safe_load(p.read_text()) for p in (tmp_path / name).glob("*.yaml")}
+
+    small = config("laptop")
+    assert set(small) == {"pipeline", "classify", "pseudo_masks", "segment"}
+    assert small["classify"]["model"]["backbone"] == small["segment"]["model"]["encoder"]
+    assert small["classify"]["model"]["pretrained"] is True
+    assert small["classify"]["trainer"]["accelerator"] == "cpu"
+    assert small["classify"]["trainer"]["precision"] == "32-true"
+    assert small["classify"]["data"]["size"] == 64  # the photographs are no larger than 56 pixels
+    assert small["classify"]["data"]["batch_size"] == 4  # of 16 images
+    assert small["classify"]["data"]["num_workers"] == 1
+    TagData(**small["classify"]["data"])  # every setting exists
+    quick = config("quick", "--quick", "--weights", table)
+    assert quick["classify"]["model"]["weights"] == str(table) and "pretrained" not in quick["classify"]
+    assert {quick[s]["trainer"]["max_epochs"] for s in ("classify", "segment")} == {1}
+    monkeypatch.setattr(init, "find_machine", lambda: CARD)
+    found = init.gather(photos, table, tmp_path)
+    large = init.settings(found, CARD, 4000, photos, tmp_path, "glnet_4g", False, None, False)
+    assert large["classify"]["trainer"] | {"max_epochs": 0} == {
+        "max_epochs": 0,
+        "accelerator": "gpu",
+        "devices": 1,
+        "precision": "bf16-mixed",
+    }
+    assert large["classify"]["data"]["size"] == 448 and large["segment"]["data"]["num_workers"] == 8
+    assert large["classify"]["model"]["freeze_norm"] is False  # from scratch
+
+
+def test_again_is_the_same_and_edited_files_are_kept(photos, tmp_path, capsys):
+    table = _csv(tmp_path / "t.csv", dict.fromkeys(_names(photos), "cat"))
+    out = photos / "out"  # its own results are no photographs
+    assert _init(photos, out, "--tags", table) == 0
+    (out / "results" / "masks").mkdir(parents=True)
+    photo(70).save(out / "results" / "masks" / "x.jpg")
+    before = {p: p.read_bytes() for p in out.glob("*.*")}
+    assert _init(photos, out, "--tags", table) == 0
+    assert before == {p: p.read_bytes() for p in out.glob("*.*")}
+    (out / "segment.yaml").write_text("# mine\n")
+    assert _init(photos, out, "--tags", table) == 2
+    assert "segment.yaml" in capsys.readouterr().err
+    assert (out / "segment.yaml").read_text() == "# mine\n"
+
+
+def test_masks_that_do_not_fit_are_named(photos, tmp_path):
+    import numpy as np
+
+    names = _names(photos)
+    table = _csv(tmp_path / "t.csv", dict.fromkeys(names, "cat"))
+    stems = [Path(name).with_suffix(".png") for name in names]
+    write_mask(photos / "masks" / stems[0], np.zeros((40, 56), np.uint8))
+    write_mask(photos / "masks" / stems[1], np.zeros((41, 56), np.uint8))
+    write_mask(photos / "masks" / stems[2], np.full((40, 56), 2, np.uint8))
+    with pytest.warns(UserNotice) as told:
+        assert _init(photos, tmp_path / "out", "--tags", table) == 0
+    said = [str(one.message) for one in told]
+    assert len(said) == 2 and all(any(stem.name in line for line in said) for stem in stems[1:3])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"gone.jpg": "cat"}, "gone.jpg"),
+        ({"größe 0/bild 00.jpg": "cat"}, "too few"),
+        ({"größe 0/bild 00.jpg": "tags", "größe 0/bild 02.jpg": "cat"}, "cannot be named 'tags'"),
+    ],
+)
+def test_too_little_is_one_sentence(rows, message, photos, tmp_path, capsys):
+    table = _csv(tmp_path / "t.csv", rows)
+    assert _init(photos, tmp_path / "out", "--tags", table) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+
+
+def test_classes_txt_fixes_order_and_spelling(photos, tmp_path, capsys):
+    names = _names(photos)
+    table = _csv(tmp_path / "t.csv", {n: "cat" if i % 2 else "Dog" for i, n in enumerate(names)})
+    (photos / "classes.txt").write_text("dog\ncat\n")
+    assert _init(photos, tmp_path / "out", "--tags", table) == 0
+    assert (tmp_path / "out" / "classes.txt").read_text() == "dog\ncat\n"
+    (photos / "classes.txt").write_text("dog\ncat\ncow\n")
+    assert _init(photos, tmp_path / "more", "--tags", table) == 2
+    assert "'cow'" in capsys.readouterr().err
+
+
+def test_unknown_backbone_and_weights_are_named(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.undo()
+    table = _csv(tmp_path / "t.csv", dict.fromkeys(_names(photos), "cat"))
+    assert _init(photos, tmp_path / "out", "--tags", table, "--backbone", "mobilenet9") == 2
+    assert "mobilenet9" in capsys.readouterr().err
+    assert _init(photos, tmp_path / "out", "--tags", table, "--weights", table) == 2
+    assert "t.csv" in capsys.readouterr().err
+    assert _init(photos, tmp_path / "out", "--tags", table, "--backbone", "glnet_nano") == 0
+    assert "from scratch" in capsys.readouterr().out
+    assert "pretrained" not in (tmp_path / "out" / "classify.yaml").read_text()
