@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 
 TILE = 1024
 """Side in pixels of the window slid over larger images."""
@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def find_photographs(photographs: list[Path], out: Path | None = None) -> dict[str, Path]:
-    """Name of the result (no suffix, relative) -> file, without hidden files and results in `out`."""
+    """Name of the result (no suffix, relative) -> file.
+
+    Hidden files, results in `out`, and a data set's own masks in its folder `masks` do not count.
+    """
     from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 
     results = [(out / name).resolve() for name in ("masks", "overlays")] if out else []
@@ -50,6 +53,10 @@ def find_photographs(photographs: list[Path], out: Path | None = None) -> dict[s
     for given in photographs:
         if given.is_dir():
             paths = sorted(path for path in given.rglob("*") if counts(path, given))
+            masks = [path for path in paths if path.is_relative_to(given / "masks")]
+            if masks:
+                notice(f"passed over: {given / 'masks'} ({len(masks)} files), taken for masks")
+            paths = [path for path in paths if not path.is_relative_to(given / "masks")]
             pairs = [(p.relative_to(given).with_suffix("").as_posix(), p) for p in paths]
         elif given.is_file():
             pairs = [(given.stem, given)]
