@@ -13,7 +13,7 @@ LAYERS = [
     {"models"},
     {"evaluation"},
     {"tasks"},
-    {"pictures"},
+    {"pictures", "slot_pictures"},
     {"pipeline"},
     {"commands"},
     {"cli"},

@@ -19,10 +19,12 @@ From photographs with image-level tags to pixel masks and a trained segmenter.
   run -c PIPELINE.yaml               the whole chain on your data; run again to go on
   classify fit|validate|predict      train the tag classifier; predict makes pseudo-masks
   segment fit|test|predict           train and use the segmentation network
+  report RUN                         build a run's report.html again
   evaluate PRED TARGET               compare two folders of masks (IoU per class, mIoU)
   check ROOT                         what is in a data set, and what is odd about it
   init PHOTOS --tags FILE            a pipeline config fitted to your data and machine
   predict --ckpt FILE --out DIR ...  masks, overlays and areas for new photographs
+  slots --ckpt FILE --out DIR ...    pictures of what the network's slots hold together
 
 `wsss COMMAND --help` tells the options.
 """
@@ -167,6 +169,8 @@ _COMMANDS = {
     "check": _module("check"),
     "init": _module("init"),
     "predict": _module("predict"),
+    "slots": _module("slots"),
+    "report": _module("report"),
 }
 
 if __name__ == "__main__":

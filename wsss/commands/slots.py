@@ -1,0 +1,219 @@
+"""`wsss slots`: what a network's slots hold together on photographs."""
+
+import argparse
+import html
+import json
+import sys
+from pathlib import Path
+
+from wsss.errors import UserError
+
+GROUPS, MAPS = "-groups.png", "-maps.png"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Draw, for each photograph and block, the hard groups with the most telling slots and a sheet "
+        "of all slot maps; index.html in the folder shows them all. Run again to go on or to add "
+        "photographs, blocks and positions; exit code 1: some files could not be read and are named."
+    )
+    parser.add_argument("photographs", type=Path, nargs="+", help="image files or folders")
+    parser.add_argument("--ckpt", type=Path, help="best.ckpt of wsss classify or run")
+    parser.add_argument("--backbone", help="instead of --ckpt: a timm model or GLNet, with --weights")
+    parser.add_argument("--weights", help="weight file of --backbone (.safetensors or .pth)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument(
+        "--blocks",
+        nargs="+",
+        default=[],
+        metavar="BLOCK",
+        help="STAGE.BLOCK of a GLNet counted from 0 (2.0), features (any network: clustered without "
+        "training), features.LEVEL, or all; default: each stage's first GLMix block, else features",
+    )
+    parser.add_argument(
+        "--at", type=_position, metavar="X,Y", help="also draw the slots at this pixel, and their reach"
+    )
+    parser.add_argument(
+        "--size", type=int, help="long side in pixels that the network sees (default: at most 448)"
+    )
+
+
+def _position(text: str) -> tuple[int, int]:
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no position: give x and y in pixels, for example 120,80"
+        ) from None
+    return x, y
+
+
+def main(args: argparse.Namespace) -> int:
+    from wsss.commands.predict import find_photographs
+    from wsss.data.images import read_image
+    from wsss.progress import progress
+    from wsss.slot_pictures import check_blocks
+
+    if (args.ckpt is None) == (args.backbone is None):
+        raise UserError("give either --ckpt best.ckpt, or --backbone NAME with --weights FILE")
+    if args.size is not None and args.size < 32:
+        raise UserError(f"--size {args.size} is too small for any network: give 32 or more")
+    files = find_photographs(args.photographs)
+    classifier = _classifier(args)
+    blocks = check_blocks(classifier, args.blocks)
+    _same_settings(args)
+    faults = []
+    for name, path in progress(files.items(), "slots"):
+        try:
+            image = read_image(path)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        _draw(args, classifier, image, path, name, blocks)
+    if len(faults) == len(files):
+        raise UserError(faults[0])
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
+    write_gallery(args.out)
+    print(f"{len(files) - len(faults)} photographs drawn: open {args.out / 'index.html'}")
+    return 1 if faults else 0
+
+
+def _classifier(args: argparse.Namespace):  # -> TagClassifier, whose import takes seconds
+    from wsss.models.classifier import TagClassifier
+    from wsss.tasks.classification import ClassificationTask
+
+    if args.ckpt is not None:
+        return ClassificationTask.from_checkpoint(args.ckpt).model
+    if args.weights is None:
+        raise UserError(
+            f"--backbone {args.backbone} needs --weights FILE: the slots of a network that has not "
+            "been trained show nothing"
+        )
+    try:
+        return TagClassifier(args.backbone, 1, weights=args.weights).eval()
+    except UserError as error:
+        if "output stride" not in str(error):
+            raise
+    return TagClassifier(args.backbone, 1, output_stride=32, weights=args.weights).eval()
+
+
+def _source(args: argparse.Namespace) -> Path:
+    return args.ckpt or Path(args.weights)
+
+
+def _same_settings(args: argparse.Namespace) -> None:
+    """Pictures of another network or size would stand among these unseen: refuse to mix them."""
+    from wsss.data.masks import write_atomic
+
+    info = _source(args).stat()
+    settings = {
+        "network": f"{args.backbone or ''} {_source(args).name} {info.st_size} {info.st_mtime_ns}",
+        "size": args.size,
+    }
+    note = args.out / "settings.json"
+    if note.is_file() and json.loads(note.read_text()) != settings:
+        raise UserError(
+            f"{args.out} holds pictures of another network or size (see {note.name} in it): give "
+            "another folder as --out, or remove this one"
+        )
+    if not note.is_file():
+        write_atomic(note, lambda aside: aside.write_text(json.dumps(settings, indent=2) + "\n"))
+
+
+def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> None:
+    from tqdm import tqdm
+
+    from wsss.data.masks import write_atomic
+    from wsss.slot_pictures import (
+        check_inside,
+        group_sheet,
+        map_sheet,
+        position_sheet,
+        slot_views,
+        slots_at,
+    )
+
+    folder = args.out / name
+    height, width = image.shape[:2]
+    endings = [GROUPS, MAPS]
+    if args.at is not None:
+        check_inside(*args.at, height, width, str(path))
+        endings.append(f"-at-{args.at[0]}-{args.at[1]}.png")
+    missing = [b for b in blocks if not all(_fresh(folder / f"{b}{e}", path) for e in endings)]
+    if not missing and args.at is None:
+        return
+    size = args.size or min(448, max(height, width))
+    for view in slot_views(classifier, image, blocks, size):
+        if args.at is not None:
+            at = slots_at(view.dispatch, *args.at, height, width)
+            few = ", ".join(f"{slot} ({100 * at.shares[slot]:.0f} %)" for slot in at.order[:4])
+            tqdm.write(f"{path} at {args.at[0]},{args.at[1]}, {view.name}: slots {few}")
+        if view.name not in missing:
+            continue
+        sheets = [group_sheet(image, view), map_sheet(image, view)]
+        if args.at is not None:
+            sheets.append(position_sheet(image, view, *args.at))
+        for ending, picture in zip(endings, sheets, strict=True):
+            write_atomic(
+                folder / f"{view.name}{ending}",
+                lambda aside, picture=picture: picture.save(aside, format="PNG"),
+            )
+
+
+def _fresh(picture: Path, photograph: Path) -> bool:
+    return picture.is_file() and picture.stat().st_mtime >= photograph.stat().st_mtime
+
+
+def write_gallery(out: Path) -> None:
+    """Write index.html over all pictures in `out`, whichever command drew them."""
+    from urllib.parse import quote
+
+    from wsss.data.masks import write_atomic
+
+    names: dict[str, list[Path]] = {}
+    for groups in sorted(out.rglob(f"*{GROUPS}")):
+        if not groups.name.startswith("."):  # a half-written one
+            names.setdefault(groups.parent.relative_to(out).as_posix(), []).append(groups)
+
+    def link(path: Path) -> str:
+        return html.escape(quote(path.relative_to(out).as_posix()))
+
+    parts = []
+    for name, rows in names.items():
+        parts.append(f"<section><h2>{html.escape(name)}</h2>")
+        for groups in rows:
+            block = groups.name.removesuffix(GROUPS)
+            maps = groups.with_name(block + MAPS)
+            parts.append(
+                f'<a href="{link(maps)}" title="all maps"><img loading="lazy" src="{link(groups)}" '
+                f'alt="{html.escape(name)}: groups and slots of {html.escape(block)}"></a>'
+            )
+            for at in sorted(groups.parent.glob(f"{block}-at-*.png")):
+                parts.append(
+                    f'<img loading="lazy" src="{link(at)}" '
+                    f'alt="{html.escape(name)}: slots of {html.escape(block)} at a position">'
+                )
+        parts.append("</section>")
+    page = _PAGE.replace("COUNT", str(len(names))).replace("SECTIONS", "\n".join(parts))
+    write_atomic(out / "index.html", lambda aside: aside.write_text(page, encoding="utf-8"))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Slots</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem auto; max-width: 1720px; padding: 0 1rem }
+h2 { font-size: 1.1rem; margin: 1.5rem 0 .3rem; overflow-wrap: anywhere }
+section { overflow-x: auto }
+img { display: block; width: 100%; min-width: 900px; margin-bottom: .4rem; border-radius: 4px }
+p { max-width: 70ch }
+</style></head><body>
+<h1>Slots of COUNT photographs</h1>
+<p>Each row is one block: the photograph, its hard groups (every pixel in the colour of its largest
+slot; slots with like maps have like colours; numbers name the slots shown), and the slots that together
+say most about it. Click a row for all of its slot maps. Every map is stretched to its own range.</p>
+SECTIONS
+</body></html>
+"""
