@@ -1,20 +1,61 @@
-"""Pictures of results."""
+"""Pictures of results: masks that can be read without their colours, and the chain in a strip."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from wsss.data.catalog import Catalog
+from wsss.data.catalog import Record
+from wsss.data.datasets import fit_long_side, resize
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_atomic
+from wsss.data.modules import TagData
 from wsss.localize.crf import resize_scores
+from wsss.slot_pictures import draw_groups
+from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
-from wsss.voc import palette
+from wsss.voc import VOID, palette
+
+SIDE = 240
+"""Long side in pixels of a picture in the strip."""
 
 _COLOURS = np.array(palette(), np.uint8).reshape(256, 3)
+_CELL = 150  # long side of a picture in the strip's PNG
+_SMALLEST = 0.01  # share of the picture below which a region gets no name
+
+
+class Label(NamedTuple):
+    """A name to be written on a picture; x, y are its middle in shares of width and height."""
+
+    text: str
+    x: float
+    y: float
+
+
+class Cell(NamedTuple):
+    """A picture with its caption and the names on it.
+
+    Attributes:
+        caption: what it shows.
+        picture: (H, W, 3) uint8.
+        labels: names of the regions.
+    """
+
+    caption: str
+    picture: np.ndarray
+    labels: list[Label]
+
+
+class Row(NamedTuple):
+    """One photograph through the chain: its tags and a cell for each step."""
+
+    tags: str
+    cells: list[Cell]
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -30,40 +71,151 @@ def heat(image: np.ndarray, score: np.ndarray) -> np.ndarray:
     return (0.4 * image + 0.6 * colours[..., ::-1]).astype(np.uint8)
 
 
-def write_strip(path: Path, catalog: Catalog, masks: Path, segment: Path, count: int = 6) -> None:
-    """Write a picture of `count` training images: tags, class map, pseudo-mask, segmenter, truth."""
+def hatching(label: int, height: int, width: int) -> np.ndarray:
+    """(height, width) bool: the lines of a label's own hatching; neighbours in number differ."""
+    y, x = np.mgrid[:height, :width]
+    if label == VOID:
+        return (x % 4 == 0) & (y % 4 == 0)
+    kind, spacing = (label - 1) % 6, 10 + 5 * ((label - 1) // 6 % 3)
+    lines = [x + y, x - y, y, x]
+    if kind < 4:
+        return lines[kind] % spacing < 2
+    if kind == 4:  # dots
+        return (x % spacing < 3) & (y % spacing < 3)
+    return (lines[0] % (2 * spacing) < 2) | (lines[1] % (2 * spacing) < 2)
+
+
+def show_mask(image: np.ndarray, mask: np.ndarray, names: Sequence[str], caption: str) -> Cell:
+    """A mask over its photograph, told apart by colour, hatching, border and name.
+
+    Args:
+        image: (H, W, 3) uint8, at the size of the picture.
+        mask: (h, w) labels of any size; 255 is void.
+        names: of the labels, background first.
+        caption: what it shows.
+    """
+    height, width = image.shape[:2]
+    mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    picture = overlay(image, mask)
+    for label in np.unique(mask[mask > 0]).tolist():
+        light = _COLOURS[label].astype(float).mean() < 110
+        lines = hatching(label, height, width) & (mask == label)
+        picture[lines] = (0.5 * picture[lines] + (127 if light else 0)).astype(np.uint8)
+    edge = np.zeros((height, width), bool)
+    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    edge[1:] |= mask[1:] != mask[:-1]
+    picture[edge] = 255
+    labels = []
+    for label in np.unique(mask[(mask > 0) & (mask != VOID)]).tolist():
+        region = mask == label
+        if region.mean() >= _SMALLEST:
+            x, y = deepest(region)
+            labels.append(Label(names[label], (x + 0.5) / width, (y + 0.5) / height))
+    return Cell(caption, picture, labels)
+
+
+def deepest(region: np.ndarray) -> tuple[int, int]:
+    """(x, y) of the pixel farthest from the border of a region (H, W) bool, which is not empty."""
+    inside = np.pad(region, 1).astype(np.uint8)  # the picture's border counts as a border
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = divmod(int(depth.argmax()), region.shape[1])
+    return x, y
+
+
+def thumbnail(path: Path, side: int) -> np.ndarray:
+    """A photograph, its long side `side` pixels."""
+    image = read_image(path)
+    return resize(image, *fit_long_side(*image.shape[:2], side))
+
+
+def chain_rows(
+    data: TagData, max_side: int, classify: Path, masks: Path, segment: Path, count: int = 6
+) -> list[Row]:
+    """`count` training photographs, evenly spaced in their list, through every step of a run.
+
+    Args:
+        data: what the pseudo-masks were made of.
+        max_side: long side of the largest images that the segmenter was trained on.
+        classify: folder of the classifier's stage.
+        masks: folder of the pseudo-masks' stage.
+        segment: folder of the segmenter's stage.
+        count: number of rows.
+    """
+    catalog = data.catalog(data.predict_split)
     spread = np.linspace(0, len(catalog.records) - 1, min(count, len(catalog.records)))
-    records = [catalog.records[int(index)] for index in spread]
-    task = SegmentationTask.from_checkpoint(segment / "best.ckpt")
-    columns = ["tags", "class map", "pseudo-mask", "segmenter", "truth"]
-    cell, head = 160, 18
-    sheet = Image.new("RGB", (cell * len(columns), head + len(records) * (cell + head)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, name in enumerate(columns[1:], start=1):
-        draw.text((number * cell + 4, 3), name, fill="black")
-    for row, record in enumerate(records):
-        image = read_image(record.image)
+    names = ["background", *catalog.classes]
+    slots = json.loads((masks / "masks" / "settings.json").read_text())["slots"]
+    classifier = ClassificationTask.from_checkpoint(classify / "best.ckpt")
+    segmenter = SegmentationTask.from_checkpoint(segment / "best.ckpt")
+
+    def row(record: Record) -> Row:
+        image = thumbnail(record.image, SIDE)
+        height, width = image.shape[:2]
         with np.load(masks / "maps" / f"{record.id}.npz") as file:
             scores = file["scores"].astype(np.float32)
-        best = resize_scores(scores, *image.shape[:2]).max(0) if len(scores) else 0 * image[..., 0]
-        tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+        best = resize_scores(scores, height, width).max(0) if len(scores) else np.zeros(image.shape[:2])
+        cells = [Cell("photograph", image, []), Cell("class map", heat(image, best), [])]
+        if slots != "none":
+            shape = fit_long_side(height, width, data.predict_size, multiple=32)
+            with torch.inference_mode():
+                dispatch = classifier.model(_batch(thumbnail(record.image, max(shape)), shape), slots)
+            groups = draw_groups(image, dispatch.dispatch[0].numpy())
+            cells.append(Cell("slot groups", groups, []))
         with torch.inference_mode():
-            batch = {"image": tensor, "size": torch.tensor([image.shape[:2]])}
-            predicted = task.predict_mask(batch).numpy()
-        pictures = [
-            image,
-            heat(image, best),
-            overlay(image, read_mask(masks / "masks" / f"{record.id}.png")),
-            overlay(image, predicted),
-        ]
+            whole = read_image(record.image)
+            if max(whole.shape[:2]) > max_side:
+                whole = resize(whole, *fit_long_side(*whole.shape[:2], max_side))
+            batch = {"image": _batch(whole), "size": torch.tensor([[height, width]])}
+            predicted = segmenter.predict_mask(batch).numpy().astype(np.uint8)
+        made = read_mask(masks / "masks" / f"{record.id}.png")
+        cells.append(show_mask(image, made, names, "pseudo-mask"))
+        cells.append(show_mask(image, predicted, names, "segmenter"))
         if record.mask is not None:
-            pictures.append(overlay(image, read_mask(record.mask)))
-        top = head + row * (cell + head)
-        tags = ", ".join(catalog.classes[tag] for tag in record.tags) or "(no tag)"
-        draw.text((4, top + 3), tags, fill="black")
-        for column, picture in enumerate(pictures):
-            small = Image.fromarray(picture)
-            scale = (cell - 4) / max(small.size)
-            small = small.resize([max(1, round(side * scale)) for side in small.size])
-            sheet.paste(small, (column * cell + 2, top + head))
-    write_atomic(path, lambda aside: sheet.save(aside, format="PNG"))
+            cells.append(show_mask(image, read_mask(record.mask), names, "truth"))
+        return Row(", ".join(catalog.classes[tag] for tag in record.tags) or "(no tag)", cells)
+
+    return [row(catalog.records[int(index)]) for index in spread]
+
+
+def _batch(image: np.ndarray, shape: tuple[int, int] | None = None) -> torch.Tensor:
+    """(H, W, 3) uint8 to (1, 3, h, w)."""
+    image = resize(image, *shape) if shape else image
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+
+
+def write_strip(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows of `chain_rows` as one PNG."""
+    font = _font(12)
+    captions = [cell.caption for cell in max(rows, key=lambda row: len(row.cells)).cells]
+    head = 20
+    heights = [max(_height(cell) for cell in row.cells) for row in rows]
+    sheet = Image.new("RGB", (_CELL * len(captions), head + sum(heights) + head * len(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, caption in enumerate(captions):
+        draw.text((number * _CELL + 3, 3), caption if number else "photograph, tags", "black", font)
+    top = head
+    for row, height in zip(rows, heights, strict=True):
+        draw.text((3, top + 3), row.tags, "black", font)
+        for cell in row.cells:
+            left = _CELL * captions.index(cell.caption)
+            small = Image.fromarray(cell.picture).resize((_CELL - 4, _height(cell) - 4))
+            sheet.paste(small, (left + 2, top + head))
+            for label in cell.labels:
+                # as much of it to the left as there is of the picture, so that it stays inside
+                start = label.x * max(0.0, small.width - font.getlength(label.text))
+                place = (left + 2 + start, top + head + label.y * small.height)
+                draw.text(place, label.text, "white", font, "lm", stroke_width=2, stroke_fill="black")
+        top += head + height
+    write_atomic(path, lambda aside: sheet.save(aside, format="PNG", optimize=True))
+
+
+def _height(cell: Cell) -> int:
+    height, width = cell.picture.shape[:2]
+    return round((_CELL - 4) * height / width) + 4
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """A font with more than Latin letters, which Pillow's own does not have."""
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

@@ -16,8 +16,8 @@ from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.evaluation import evaluate_files, threshold_curve, write_counts
 from wsss.localize.crf import resize_scores
-from wsss.pictures import write_strip
 from wsss.progress import progress
+from wsss.report import write_report
 from wsss.resources import Cost
 from wsss.tasks.cli import run_task
 from wsss.tasks.writers import EvaluationWriter
@@ -207,7 +207,7 @@ class _Run:
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         done, begun = folder / "done.json", folder / "begun.json"
         if done.is_file() and json.loads(done.read_text())["fingerprint"] == fingerprint:
-            print(f"{folder.name}: done before, unchanged")
+            print(f"{folder.name}: done before, unchanged", flush=True)
             return
         if folder.exists() and (
             done.is_file()
@@ -232,7 +232,7 @@ class _Run:
     def measure(
         self, classify: Path, masks: Path, segment: Path, true: Path | None
     ) -> dict[str, float | None]:
-        """Write metrics.json and overview.png, print the table."""
+        """Write metrics.json and the report, print the table."""
         read = {
             path: json.loads((path / "metrics.json").read_text())
             for path in (classify, masks, segment, true)
@@ -265,9 +265,7 @@ class _Run:
                 print(f"{name:54s} {value:6.1f} %")
         for name, value in minutes.items():
             print(f"{name:54s} {value:6.1f} min")
-        config = read_config(masks / "config.yaml")
-        data = TagData(**config["data"])
-        write_strip(self.out / "overview.png", data.catalog(data.predict_split), masks, segment)
+        print(f"report in {write_report(self.out)}", flush=True)
         return numbers
 
 

@@ -95,7 +95,7 @@ def run_task(
             args=args,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            # only what a training was started with is worth keeping; a stage's test must not lie over it
+            # kept is what a training began with; a test in the same folder must not lie over it
             save_config_callback=SaveConfigCallback if "fit" in args else None,
             trainer_defaults={"callbacks": [best, *callbacks], "log_every_n_steps": 10},
             parser_kwargs={"prog": f"wsss {kind}"},
