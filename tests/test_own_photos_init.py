@@ -138,7 +138,7 @@ def test_what_cannot_be_used_is_left_out_and_named(photos, tmp_path, capsys):
     assert {
         name: next(word for word in WORDS if word in reason) for name, reason in reasons.items()
     } == {
-        "zero.jpg": "cannot be read",
+        "zero.jpg": "unreadable: zero bytes",
         "gone.jpg": "without image",
         "notes.txt": "no image file",
         "copy.jpg": "same content",
@@ -156,7 +156,7 @@ def test_what_cannot_be_used_is_left_out_and_named(photos, tmp_path, capsys):
 
 
 WORDS = (
-    "cannot be read",
+    "unreadable: zero bytes",
     "without image",
     "no image file",
     "other tags",

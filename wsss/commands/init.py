@@ -117,7 +117,7 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
 
 def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: Sequence) -> list:
     """Rows whose image is there and can be read, under the name that the file has."""
-    from wsss.commands.check import image_files
+    from wsss.commands.check import image_files, image_oddities
     from wsss.data.catalog import image_faults, inside
     from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 
@@ -149,7 +149,7 @@ def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: 
     faults = image_faults([photographs / name for name in known])
     for name, fault in zip(list(known), faults, strict=True):
         if fault:
-            found.leave_out(fault.removeprefix(f"image {photographs / name} "), name)
+            found.leave_out(image_oddities(photographs / name)[0], name)
             del known[name]
     return list(known.values())
 
