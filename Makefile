@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint
+.PHONY: demo picture test lint
 
 # -c keeps the install repeatable: the versions last tested
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -13,6 +13,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/wsss demo
+
+# the README's picture: some of the demo's photographs through the chain
+picture: demo
+	cp runs/demo/overview.png docs/demo.png
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -34,6 +34,9 @@ TITLES = {
 EXAMPLE_SIDE = 176
 """Long side in pixels of the photographs beside their masks."""
 
+STRIP_ROWS = 4
+"""Rows of `overview.png`, which is to be seen at a glance."""
+
 MOST_CLASSES = 40
 """Classes shown with examples, those with the lowest IoU first; bounds the size of the file."""
 
@@ -103,7 +106,7 @@ def _page(run: Path, numbers: dict[str, Any], stages: dict[str, _Stage]) -> str:
     train = learn.catalog(learn.train_split)
     folders = [stages[name].folder for name in ("classify", "pseudo_masks", "segment")]
     rows = chain_rows(tags, masks.max_side, *folders)
-    write_strip(run / "overview.png", rows)
+    write_strip(run / "overview.png", rows[:STRIP_ROWS])
     judged = _judged(stages, tags, masks)
     parts = [
         ("classes", "Class by class", _classes(stages, judged, train)),
