@@ -280,3 +280,37 @@ def test_training_goes_on_with_odd_files(good, tmp_path, monkeypatch):
     words += ["--trainer.max_epochs", "1", "--trainer.logger", "false"]
     with pytest.warns(UserWarning, match=r"zero\.jpg"):
         assert main(words) == 0
+
+
+def test_segmenter_reads_weights_strictly_and_runs_no_code_from_them(drawn, tmp_path, capsys):
+    import timm
+
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": {"x": Attack()}}, tmp_path / "evil.pth")
+    torch.save(timm.create_model("glnet_nano").state_dict(), tmp_path / "other.pth")
+    words = ["segment", "fit", "--data.root", str(drawn), "--model.encoder", "mobilenetv2_050"]
+    for name, said in (("evil.pth", "no code is run"), ("other.pth", "does not hold the weights")):
+        assert main([*words, "--model.weights", str(tmp_path / name)]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_a_download_one_sentence(monkeypatch):
+    import segmentation_models_pytorch as smp
+    import timm
+
+    from wsss.models.classifier import TagClassifier
+    from wsss.tasks.segmentation import SegmentationNetwork
+
+    def offline(*args, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(smp, "create_model", offline)
+    with pytest.raises(UserError, match=r"mobilenetv2_100 cannot be downloaded.*--weights"):
+        TagClassifier("mobilenetv2_100", 2, pretrained=True)
+    with pytest.raises(UserError, match=r"mobilenetv2_100 cannot be downloaded.*--weights"):
+        SegmentationNetwork("Unet", "mobilenetv2_100", 3, pretrained=True)

@@ -26,8 +26,13 @@ _NOT_A_WARNING = (
     "Checkpoint directory .* exists and is not empty",  # a training that goes on
     "Precision .* is not supported by the model summary",
     "For 'tu-' .timm universal. encoders",  # weights are given as a file
+    "Total length of .list. across ranks is zero",  # who has tags only has no validation
     "No positive samples found in target",  # a class that a batch does not show
 )
+
+
+def _no_unexpected_keys(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Unexpected keys")
 
 
 class TaskCLI(LightningCLI):
@@ -86,6 +91,8 @@ def run_task(
     )
     for library in ("pytorch_lightning", "lightning_fabric"):  # hints, seeds, tables of layers
         logging.getLogger(library).setLevel(logging.WARNING)
+    # an encoder has no use for the class head that is in its weight file
+    logging.getLogger("timm.models._builder").addFilter(_no_unexpected_keys)
     with warnings.catch_warnings():
         for message in _NOT_A_WARNING:
             warnings.filterwarnings("ignore", message)

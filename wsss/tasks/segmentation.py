@@ -15,7 +15,7 @@ import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
 from wsss.errors import UserError
 from wsss.evaluation import Evaluator
 from wsss.localize.crf import CRFSettings
-from wsss.models.weights import no_download, read_weights
+from wsss.models.weights import load_weights, no_download
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.optim import Schedule, adamw
 from wsss.voc import VOID
@@ -51,9 +51,11 @@ class SegmentationNetwork(nn.Module):
                 raise UserError(f"weights need a timm encoder, '{encoder}' is SMP's own: use tu-NAME")
             if not Path(weights).is_file():
                 raise UserError(f"no weight file {weights} for the encoder {encoder}: check the path")
-            # read here and not by timm, whose older releases run code from a file
-            tag = getattr(timm.get_pretrained_cfg(name), "tag", None)
-            options["pretrained_cfg_overlay"] = {"state_dict": read_weights(weights, tag)}
+            # by way of the whole model: an encoder would take what fits of any file, and timm's
+            # older releases run code from one
+            whole = timm.create_model(name)
+            load_weights(whole, weights)
+            options["pretrained_cfg_overlay"] = {"state_dict": whole.state_dict()}
         try:
             self.net = smp.create_model(
                 decoder,
