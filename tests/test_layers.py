@@ -17,6 +17,8 @@ LAYERS = [
     {"pictures"},
     {"report"},
     {"pipeline"},
+    {"explore"},
+    {"app"},
     {"commands"},
     {"cli"},
 ]

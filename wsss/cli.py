@@ -25,6 +25,7 @@ From photographs with image-level tags to pixel masks and a trained segmenter.
   init PHOTOS --tags FILE            a pipeline config fitted to your data and machine
   predict --ckpt FILE --out DIR ...  masks, overlays and areas for new photographs
   slots --ckpt FILE --out DIR ...    pictures of what the network's slots hold together
+  app RUN                            a local page: try photographs, look through the run
 
 `wsss COMMAND --help` tells the options.
 """
@@ -170,6 +171,7 @@ _COMMANDS = {
     "init": _module("init"),
     "predict": _module("predict"),
     "slots": _module("slots"),
+    "app": _module("app"),
     "report": _module("report"),
 }
 

@@ -245,7 +245,7 @@ def draw_groups(image: np.ndarray, dispatch: np.ndarray, named: Sequence[int] = 
     tall = max(10, round(max(height, width) / 17))
     font = ImageFont.load_default(size=tall)
     for slot in named:
-        place = _heart(groups == slot)
+        place = heart(groups == slot)
         if place is not None:
             # whole, also where the group lies at the border
             x, y = (
@@ -257,7 +257,7 @@ def draw_groups(image: np.ndarray, dispatch: np.ndarray, named: Sequence[int] = 
     return np.asarray(sheet)
 
 
-def _heart(group: np.ndarray) -> tuple[int, int] | None:
+def heart(group: np.ndarray) -> tuple[int, int] | None:
     """(x, y) of the pixel deepest inside a group, or None for an empty one."""
     if not group.any():
         return None
@@ -377,9 +377,14 @@ def map_sheet(image: np.ndarray, view: SlotView) -> Image.Image:
 
 
 def position_sheet(
-    image: np.ndarray, view: SlotView, x: float, y: float, count: int = 4
+    image: np.ndarray,
+    view: SlotView,
+    x: float,
+    y: float,
+    count: int = 4,
+    columns: int | None = None,
 ) -> Image.Image:
-    """A row: the photograph with the position, the groups, the reach of its slots, its slots.
+    """The photograph with the position, the groups, the reach of its slots, its `count` main slots.
 
     Raises:
         UserError: the position lies outside the photograph.
@@ -395,4 +400,4 @@ def position_sheet(
     for slot in few:
         lit = _mark(tint(image, stretch(view.dispatch[slot]), hues[slot]), *shares)
         pictures.append((f"slot {slot}: {100 * at.shares[slot]:.0f} % of it", lit))
-    return sheet(pictures, marks=[None, None, None, *hues[few]])
+    return sheet(pictures, columns, marks=[None, None, None, *hues[few]])

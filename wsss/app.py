@@ -1,0 +1,408 @@
+"""The page of `wsss app`: a photograph's tags, maps, slots and masks, and a run's images by quality.
+
+The one place that imports Gradio, an optional dependency (`pip install 'wsss[app]'`). Nothing leaves
+this machine: no analytics, no sharing, no fonts or scripts from elsewhere.
+"""
+
+import html
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsss.data.masks import write_mask
+from wsss.errors import UserError
+from wsss.explore import Analysis, Entry, Run, areas, heat_picture, mask_picture, shown
+from wsss.slot_pictures import block_names, default_blocks, position_sheet, slot_views
+from wsss.voc import palette
+
+PER_PAGE = 24
+CLICK = "Click into the photograph to see which slots that position belongs to, and their reach."
+LARGEST_FILE = "100mb"
+
+# the browser itself refuses what a page of a later Gradio might want from elsewhere
+_ONLY_FROM_HERE = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; worker-src 'self' blob:"
+)
+_CSS = """
+.legend span { display: inline-block; margin: 0 1em .2em 0; white-space: nowrap }
+.legend i { display: inline-block; width: 1em; height: 1em; margin-right: .4em; border: 1px solid #888;
+  vertical-align: -2px }
+.gallery .grid-wrap { max-height: none; min-height: 0; height: auto; overflow: visible }
+.gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)) !important }
+.large .grid-container { grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)) !important }
+footer { display: none !important }
+"""
+
+
+def _gradio() -> Any:
+    # read when Gradio is imported
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(
+            f"the page needs Gradio ({error}): install it with `pip install 'wsss[app]'`"
+        ) from error
+    return gradio
+
+
+class Page:
+    """What happens on the page; one for all of its visitors, their photographs are kept apart.
+
+    Args:
+        run: the run to look at.
+        folder: for the masks to download.
+    """
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run, self.folder, self.gr = run, folder, _gradio()
+
+    def told(self, work: Any, *args: Any) -> Any:
+        """Do the work; a UserError becomes a message on the page."""
+        try:
+            return work(*args)
+        except UserError as error:
+            # Gradio shows the message as HTML
+            message = html.escape(str(error))
+            raise self.gr.Error(message, duration=None, print_exception=False) from error
+
+    def upload(self, path: str | None, threshold: float, crf: bool) -> tuple:
+        """An uploaded file to everything that the page shows of it."""
+        if not path:
+            return (None, None, None, [], None, *self._no_masks(), None, "")
+        found = self.told(self.run.analyse_file, path)
+        return self.show(found, self.run.likely_tags(found), threshold, crf)
+
+    def show(self, found: Analysis, tags: list[int], threshold: float, crf: bool) -> tuple:
+        """All outputs for an analysed photograph."""
+        names = [self.run.classes[tag] for tag in tags]
+        chances = dict(zip(self.run.classes, map(float, found.probabilities), strict=True))
+        return (
+            found,
+            shown(found.image),
+            chances,
+            names,
+            *self.masks(found, names, threshold, crf),
+            *self._segmented(found),
+            None,
+            CLICK,
+        )
+
+    def masks(self, found: Analysis | None, names: list[str], threshold: float, crf: bool) -> tuple:
+        """Class maps, pseudo-mask, its legend and its file for the chosen tags."""
+        if found is None:
+            return (None, *self._no_masks()[:3])
+        tags = sorted(self.run.classes.index(name) for name in names)
+        maps = [(heat_picture(found.image, found.scores[tag]), self.run.classes[tag]) for tag in tags]
+        mask = self.told(self.run.pseudo_mask, found, tags, threshold, crf)
+        return maps, *self._masked(found, mask, "pseudo-mask")
+
+    def _masked(self, found: Analysis, mask: np.ndarray, kind: str) -> tuple:
+        # a folder of its own for each file: two visitors' photographs may have one name
+        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{Path(found.name).name}-{kind}.png"
+        write_mask(place, mask)
+        return (
+            mask_picture(found.image, mask, self.run.classes),
+            self._legend(mask),
+            self.gr.DownloadButton(value=str(place), interactive=True),
+        )
+
+    def _segmented(self, found: Analysis) -> tuple:
+        if found.predicted is None:
+            return self._no_masks()[3:]
+        return self._masked(found, found.predicted, "segmenter")
+
+    def _no_masks(self) -> tuple:
+        none = (None, "", self.gr.DownloadButton(value=None, interactive=False))
+        return none * 2
+
+    def _legend(self, mask: np.ndarray) -> str:
+        colours = np.array(palette()).reshape(-1, 3)
+        labels = {"background": 0, "void": 255}
+        labels |= {name: i for i, name in enumerate(self.run.classes, start=1)}
+        spans = []
+        for name, share in areas(mask, self.run.classes).items():
+            red, green, blue = colours[labels[name]]
+            chip = f'<i style="background: rgb({red}, {green}, {blue})"></i>'
+            spans.append(f"<span>{chip}{html.escape(name)} {share:.1f} %</span>")
+        return f'<div class="legend">{"".join(spans)}</div>'
+
+    def slots(self, found: Analysis | None, block: str, place: tuple | None) -> tuple:
+        """Picture and words for a clicked position (x, y) of the shown photograph."""
+        if found is None or place is None:
+            return None, ""
+        return self.told(self._slots, found, block, place)
+
+    def _slots(self, found: Analysis, block: str, place: tuple) -> tuple:
+        height, width = found.image.shape[:2]
+        rows, columns = shown(found.image).shape[:2]
+        x, y = int((place[0] + 0.5) * width / columns), int((place[1] + 0.5) * height / rows)
+        x, y = min(x, width - 1), min(y, height - 1)
+        view = slot_views(self.run.network, found.image, [block], self.run.data.predict_size)[0]
+        sheet = position_sheet(found.image, view, x, y, count=3, columns=3)
+        return np.asarray(sheet), f"Pixel {x},{y} of {width}x{height}, {view.name}."
+
+    def browse(self, by: str, tag: str, page: float) -> tuple:
+        """One page of the run's images: gallery, its entries, a line of words."""
+        index = self.run.classes.index(tag) if tag in self.run.classes else None
+        entries = self.told(self.run.worst_first, "iou" if by.startswith("worst") else by, index)
+        pages = max(1, -(-len(entries) // PER_PAGE))
+        number = min(max(1, int(page or 1)), pages)
+        few = entries[(number - 1) * PER_PAGE : number * PER_PAGE]
+        gallery = [(self._thumbnail(entry), _caption(entry, by)) for entry in few]
+        words = f"{len(entries)} images, page {number} of {pages}"
+        if not entries and by.startswith("worst"):
+            words = "The true masks of these images are not known: sort by uncertainty."
+        return gallery, few, words, number
+
+    def _thumbnail(self, entry: Entry) -> np.ndarray:
+        return self.told(self.run.thumbnail, entry)
+
+    def open_entry(self, entry: Entry) -> tuple[str, list[tuple[np.ndarray, str]]]:
+        """Words about one image, and its stages."""
+        iou = "" if entry.iou is None else f", mean IoU of its pseudo-mask {entry.iou:.1f} %"
+        tags = ", ".join(self.run.classes[tag] for tag in entry.record.tags) or "no tag"
+        words = f"**{entry.record.id}** ({tags}){iou}, uncertainty {entry.uncertainty:.2f}"
+        return words, self.told(self.run.pictures, entry)
+
+    def to_photograph(self, entry: Entry | None, threshold: float, crf: bool) -> tuple:
+        """Show one of the run's images, with its own tags, on the first tab."""
+        if entry is None:
+            raise self.gr.Error("Choose an image first.", print_exception=False)
+        found = self.told(self.run.analyse_file, entry.record.image)
+        return self.show(found, list(entry.record.tags), threshold, crf)
+
+
+def _caption(entry: Entry, by: str) -> str:
+    return f"{entry.iou:.0f} %" if by.startswith("worst") else f"{entry.uncertainty:.2f}"
+
+
+def build(run: Run, folder: Path) -> Any:
+    """The page as a `gradio.Blocks`, not yet served."""
+    page = Page(run, folder)
+    gr = page.gr
+    known = any(r.mask for r in run.data.catalog(run.data.predict_split).records)
+    orders = ["worst IoU first", "uncertainty"] if known else ["uncertainty"]
+    blocks = block_names(run.network)
+    start = default_blocks(run.network)[-1]
+    with gr.Blocks(title=f"wsss: {run.folder.name}", analytics_enabled=False) as demo:
+        found, entries, entry, place = gr.State(), gr.State([]), gr.State(), gr.State()
+        gr.Markdown(f"# {run.folder.name}: from tags to masks")
+        with gr.Tabs() as tabs:
+            with gr.Tab("A photograph", id="photograph"), gr.Row():
+                with gr.Column(scale=2, min_width=320):
+                    file = gr.File(
+                        label="Photograph", file_count="single", height=110, elem_id="upload"
+                    )
+                    photograph = gr.Image(
+                        label="Click for the slots there",
+                        interactive=False,
+                        buttons=[],
+                        elem_id="photograph",
+                    )
+                    chances = gr.Label(
+                        label="Tags by probability", num_top_classes=5, show_heading=False
+                    )
+                    tags = gr.CheckboxGroup(
+                        run.classes, label="Tags of the masks", info="Correct them where wrong."
+                    )
+                with gr.Column(scale=5, min_width=320):
+                    with gr.Row():
+                        threshold = gr.Slider(
+                            0,
+                            1,
+                            run.background,
+                            step=0.01,
+                            label="Background score",
+                            info="More makes objects smaller.",
+                            elem_id="threshold",
+                        )
+                        crf = gr.Checkbox(
+                            run.mask_settings["crf"] is not None,
+                            label="Dense CRF",
+                            info="Sharpens along the photograph's edges.",
+                            elem_id="crf",
+                        )
+                    with gr.Row():
+                        with gr.Column(min_width=280):
+                            pseudo = gr.Image(
+                                label="Pseudo-mask",
+                                interactive=False,
+                                buttons=["fullscreen"],
+                                elem_id="pseudo",
+                            )
+                            pseudo_legend = gr.HTML()
+                            pseudo_file = gr.DownloadButton(
+                                "Download the pseudo-mask", interactive=False, elem_id="get-pseudo"
+                            )
+                        with gr.Column(min_width=280):
+                            segmented = gr.Image(
+                                label="Segmenter's mask",
+                                interactive=False,
+                                buttons=["fullscreen"],
+                                elem_id="segmented",
+                            )
+                            legend = gr.HTML()
+                            mask_file = gr.DownloadButton(
+                                "Download the segmenter's mask",
+                                interactive=False,
+                                elem_id="get-mask",
+                            )
+                    with gr.Row():
+                        block = gr.Dropdown(
+                            blocks,
+                            value=start,
+                            label="Slots of",
+                            info="STAGE.BLOCK, or clustered features",
+                        )
+                        words = gr.Markdown(CLICK)
+                    slots = gr.Image(
+                        show_label=False,
+                        interactive=False,
+                        buttons=["fullscreen"],
+                        elem_id="slots",
+                    )
+                    maps = gr.Gallery(
+                        label="Class map of each tag",
+                        columns=3,
+                        height="auto",
+                        fit_columns=False,
+                        object_fit="contain",
+                        interactive=False,
+                        buttons=["fullscreen"],
+                        elem_id="maps",
+                        elem_classes=["gallery", "large"],
+                    )
+            with gr.Tab("The run's images", id="images") as browser:
+                with gr.Row():
+                    by = gr.Radio(orders, value=orders[0], label="Order")
+                    tag = gr.Dropdown(["all", *run.classes], value="all", label="Tag")
+                    number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="page")
+                count = gr.Markdown()
+                images = gr.Gallery(
+                    show_label=False,
+                    columns=6,
+                    height="auto",
+                    fit_columns=False,
+                    object_fit="contain",
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    elem_id="images",
+                    elem_classes="gallery",
+                )
+                told = gr.Markdown("Choose an image to see its stages.")
+                stages = gr.Gallery(
+                    show_label=False,
+                    columns=5,
+                    fit_columns=False,
+                    object_fit="contain",
+                    height="auto",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="stages",
+                    elem_classes=["gallery", "large"],
+                )
+                over = gr.Button("Open it as a photograph", elem_id="over")
+
+        everything = [found, photograph, chances, tags, maps, pseudo, pseudo_legend, pseudo_file]
+        everything += [segmented, legend, mask_file, slots, words]
+        file.change(page.upload, [file, threshold, crf], everything, api_visibility="private")
+        for change in (tags.input, threshold.release, crf.input):
+            change(
+                page.masks,
+                [found, tags, threshold, crf],
+                [maps, pseudo, pseudo_legend, pseudo_file],
+                api_visibility="private",
+            )
+
+        def clicked(found: Any, block: str, event: gr.SelectData) -> tuple:
+            return event.index, *page.slots(found, block, event.index)
+
+        photograph.select(clicked, [found, block], [place, slots, words], api_visibility="private")
+        block.input(page.slots, [found, block, place], [slots, words], api_visibility="private")
+        listing = ([by, tag, number], [images, entries, count, number])
+        browser.select(page.browse, *listing, api_visibility="private")
+        for change in (by.input, tag.input, number.submit, number.blur):
+            change(page.browse, *listing, api_visibility="private")
+
+        def chosen(entries: list, event: gr.SelectData) -> tuple:
+            return entries[event.index], *page.open_entry(entries[event.index])
+
+        images.select(chosen, [entries], [entry, told, stages], api_visibility="private")
+        over.click(
+            page.to_photograph, [entry, threshold, crf], everything, api_visibility="private"
+        ).success(lambda: gr.Tabs(selected="photograph"), None, tabs, api_visibility="private")
+    return demo
+
+
+def serve(run: Run, port: int, block: bool = True) -> Any:
+    """Serve the page on 127.0.0.1 until Ctrl-C, or in the background.
+
+    Args:
+        run: the run to look at.
+        port: of this machine.
+        block: wait; if not, the caller closes the returned page by `close()`.
+
+    Raises:
+        UserError: Gradio is not installed, or the port is in use.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="wsss-app-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder.name  # uploads and the pictures sent go with it
+    gr = _gradio()
+    from starlette.middleware import Middleware
+
+    demo = build(run, Path(folder.name))
+    demo.folder = folder  # removed with the page
+    try:
+        demo.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            show_error=True,
+            max_file_size=LARGEST_FILE,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            css=_CSS,
+            # fonts of the system: Gradio's own theme asks for others
+            theme=gr.themes.Default(
+                font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+            ),
+            app_kwargs={"middleware": [Middleware(_OnlyFromHere)]},
+        )
+    except OSError as error:
+        raise UserError(f"the page cannot use port {port} ({error}): choose another --port") from error
+    print(f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends it", flush=True)
+    if block:
+        demo.block_thread()
+    return demo
+
+
+class _OnlyFromHere:
+    """Tells the browser to fetch nothing from any other place, and to tell no other place anything."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        async def with_header(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", _ONLY_FROM_HERE.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, with_header)
