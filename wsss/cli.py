@@ -56,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with what is left", file=sys.stderr)
+        return 130  # as shells have it
     return 0
 
 

@@ -15,6 +15,7 @@ from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, read_image
 from wsss.data.masks import write_atomic
 from wsss.data.tags import alike, read_tag_table, tag_source
 from wsss.errors import UserError
+from wsss.progress import progress
 
 FEW = 10
 """A class with fewer images than this is reported."""
@@ -145,9 +146,9 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
     except UserError as error:
         report.fail("classes unusable", str(error))
         return report
-    for _, record in records.values():
-        if record.mask is not None:
-            _check_mask(record, num_labels, report)
+    masked = [record for _, record in records.values() if record.mask is not None]
+    for record in progress(masked, "look at masks", brief=True):
+        _check_mask(record, num_labels, report)
     return report
 
 
@@ -167,7 +168,10 @@ def _check_files(root: Path, files: list[Path], report: Report) -> None:
     same: dict[str, list[str]] = {}
     readable = 0
     with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
-        for path, odd in zip(files, pool.map(image_oddities, files), strict=True):
+        odds = progress(
+            pool.map(image_oddities, files), "look at photographs", total=len(files), brief=True
+        )
+        for path, odd in zip(files, odds, strict=True):
             name = path.relative_to(root).as_posix()
             for kind in odd:
                 # a devkit's lists are fixed: there a file that cannot be read stops the run

@@ -29,6 +29,7 @@ from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_size, read_
 from wsss.data.masks import read_mask
 from wsss.data.tags import TagRow, read_tag_table, split_of, tag_source
 from wsss.errors import UserError, notice
+from wsss.progress import progress
 from wsss.voc import VOC_CLASSES
 
 Layout = Literal["voc", "folder"]
@@ -203,7 +204,8 @@ def _readable_rows(root: Path, tags: str | Path | None) -> tuple[Path, list[TagR
 def image_faults(paths: Sequence[Path]) -> list[str | None]:
     """Why each image cannot be read, or None; all are decoded, once a process."""
     with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
-        return list(pool.map(lambda path: _fault(path, *_version(path)), paths))
+        faults = pool.map(lambda path: _fault(path, *_version(path)), paths)
+        return list(progress(faults, "look at photographs", total=len(paths), brief=True))
 
 
 def mask_fault(mask: Path, image: Path, num_labels: int) -> str | None:
