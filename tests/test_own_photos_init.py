@@ -198,9 +198,12 @@ def test_split_column_and_lists_are_respected(photos, tmp_path, capsys):
 
     table = _csv(tmp_path / "t.csv", tags)
     stems = [Path(name).with_suffix("").as_posix() for name in names]
+    stems[14] = names[14]
     (photos / "train.txt").write_text("\n".join(stems[:15]), encoding="utf-8")
     (photos / "val.txt").write_text("\n".join(names[14:18]), encoding="utf-8")
-    capsys.readouterr()
+    assert main(["check", str(photos), "--tags", str(table)]) == 1
+    overlap = capsys.readouterr().out.partition("train and val overlap")[2]
+    assert overlap.splitlines()[1].strip() == names[14]
     assert _init(photos, tmp_path / "lists", "--tags", table) == 0
     found = {n: row["split"] for n, row in _table(tmp_path / "lists").items()}
     assert found == {n: "train" if i < 14 else "val" for i, n in enumerate(names[:18])}

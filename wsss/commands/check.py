@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import shlex
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -205,6 +206,10 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
             report.fail("tags without image", row.image)
     for name in sorted(present - {row.image for row in rows}):
         report.warn("images without tags (left out)", name)
+    lists = [folder / name for name in LISTS] if (folder := list_folder(root, tags)) else []
+    both = set.intersection(*(set(read_lines(path)) for path in lists)) if lists else set()
+    for name in sorted(filter(None, map(str.strip, both))):
+        report.warn("train and val overlap (used for val only)", name)
     known = {}
     for row in rows:
         if row.image in present:
@@ -212,6 +217,16 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
             record = Record(row.image, root / row.image, (), mask if mask.is_file() else None)
             known[row.image] = (row.tags, record)
     return known
+
+
+LISTS = ("train.txt", "val.txt")
+
+
+def list_folder(photographs: Path, table: Path | None) -> Path | None:
+    """Where lists fix the split of a folder of photographs: beside its table or in it, else None."""
+    beside = table.parent if table and table.is_file() else photographs
+    places = [place for place in (beside, photographs) if all((place / n).is_file() for n in LISTS)]
+    return places[0] if places else None
 
 
 def _voc_records(root: Path, files: list[Path], report: Report) -> Tagged:
@@ -284,6 +299,9 @@ def main(args: argparse.Namespace) -> int:
             ),
         )[report.code]
     )
+    if report.layout == "folder" and not report.errors:
+        tags = f" --tags {shlex.quote(str(args.tags))}" if args.tags else ""
+        print(f"next: wsss init {shlex.quote(str(args.root))}{tags}")
     if args.json:
         text = json.dumps(asdict(report) | {"code": report.code}, indent=2, ensure_ascii=False)
         write_atomic(args.json, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))

@@ -214,17 +214,16 @@ def _classes(found: Found, photographs: Path, table: Path, rows: Sequence) -> di
 
 
 def _listed_splits(found: Found, photographs: Path, table: Path, rows: Sequence) -> list:
-    """Splits by train.txt and val.txt beside the table or in the folder, where they are."""
+    """Splits by train.txt and val.txt, where they are."""
+    from wsss.commands.check import list_folder
     from wsss.data.catalog import read_lines
 
-    places = [photographs if table.is_dir() else table.parent, photographs]
-    folder = next((place for place in places if (place / "val.txt").is_file()), None)
+    folder = list_folder(photographs, table)
     if folder is None:
         return list(rows)
     lists = {
         split: {line.strip() for line in read_lines(folder / f"{split}.txt") if line.strip()}
         for split in ("train", "val")
-        if (folder / f"{split}.txt").is_file()
     }
     kept = []
     for row in rows:
@@ -232,8 +231,8 @@ def _listed_splits(found: Found, photographs: Path, table: Path, rows: Sequence)
         splits = [split for split, listed in lists.items() if names & listed]
         if len(splits) == 2:
             found.notes.append(f"in train.txt and val.txt, used for val only: {row.image}")
-        if splits or "train" not in lists:
-            kept.append(replace(row, split=splits[-1] if splits else "train"))
+        if splits:
+            kept.append(replace(row, split=splits[-1]))
         else:
             found.leave_out("in neither train.txt nor val.txt", row.image)
     return kept
