@@ -5,6 +5,7 @@ They are drawn narrow, for a phone; text stays text. Series differ by hatching o
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 
 import matplotlib
@@ -58,7 +59,9 @@ def chart(name: str, about: str, height: float, draw: Callable[[Figure], None]) 
         for axes in figure.axes:
             axes.set_facecolor("none")
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # the page's fonts draw the text
+            figure.savefig(stream, format="svg", transparent=True)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -139,8 +142,11 @@ def lines(axes: Axes, series: dict[str, tuple[Sequence[float], Sequence[float]]]
     """Some (x, y) series in one frame."""
     looks = [(FIRST, "-", ""), (SECOND, "--", "o"), (THIRD, ":", "s"), (FOURTH, "-.", "^")]
     for (name, (x, y)), (colour, style, marker) in zip(series.items(), looks, strict=False):
+        marker = marker or ("o" if len(x) <= 30 else "")  # one point makes no line
         axes.plot(x, y, style, color=colour, marker=marker, ms=4, lw=1.5, label=name)
     axes.set_ylabel(ylabel)
+    if ylabel == "%":
+        axes.set_ylim(0, 100)
     axes.legend(loc="best")
 
 

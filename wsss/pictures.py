@@ -81,7 +81,7 @@ def hatching(label: int, height: int, width: int) -> np.ndarray:
     if kind < 4:
         return lines[kind] % spacing < 2
     if kind == 4:  # dots
-        return (x % spacing < 3) & (y % spacing < 3)
+        return (x % spacing < spacing // 3) & (y % spacing < spacing // 3)
     return (lines[0] % (2 * spacing) < 2) | (lines[1] % (2 * spacing) < 2)
 
 

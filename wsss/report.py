@@ -460,18 +460,17 @@ def _training(stages: dict[str, _Stage]) -> str:
     parts = []
     for name, stage in stages.items():
         log = _read_log(stage.folder / "log")
-        if not log:
-            continue
         metric = "val_mAP" if "val_mAP" in log else "val_mIoU"
         losses = {key: log[key] for key in ("train_loss", "val_loss") if key in log}
         scores = {metric: log[metric]} if metric in log else {}
+        panels = [(series, unit) for series, unit in ((losses, "loss"), (scores, "%")) if series]
+        if not panels:
+            continue
 
-        def draw(figure: Any, losses: dict = losses, scores: dict = scores) -> None:
-            frames = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]
-            charts.lines(frames[0], losses, "loss")
-            if scores:
-                charts.lines(frames[1], scores, "%")
-                frames[1].set_ylim(0, 100)
+        def draw(figure: Any, panels: list = panels) -> None:
+            frames = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+            for frame, (series, unit) in zip(frames, panels, strict=True):
+                charts.lines(frame, series, unit)
             frames[-1].set_xlabel("step")
 
         title = TITLES.get(name, name)
@@ -489,7 +488,7 @@ def _read_log(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
     for path in [*earlier, folder / "metrics.csv"]:
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                read = list(csv.DictReader(file))
+                read = [row for row in csv.DictReader(file) if row.get("step")]
             first = min((int(row["step"]) for row in read), default=0)
             rows = [row for row in rows if int(row["step"]) < first] + read
     columns: dict[str, tuple[list[float], list[float]]] = {}
@@ -499,8 +498,7 @@ def _read_log(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
                 steps, values = columns.setdefault(name, ([], []))
                 steps.append(float(row["step"]))
                 values.append(float(value))
-    known = "train_loss" in columns
-    return columns if known else {}
+    return columns
 
 
 def _epochs(log: dict[str, tuple[list[float], list[float]]], keys: Sequence[str]) -> list[list]:

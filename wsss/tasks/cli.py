@@ -86,9 +86,11 @@ def run_task(
         filename="best",
         monitor="val_mAP" if classify else None,
         mode="max",
-        save_last=True,
         enable_version_counter=False,
+        save_on_train_epoch_end=None if classify else True,
     )
+    # Lightning's own `save_last` saves only where `best` does: a break would cost the epochs since
+    last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     for library in ("pytorch_lightning", "lightning_fabric"):  # hints, seeds, tables of layers
         logging.getLogger(library).setLevel(logging.WARNING)
     # an encoder has no use for the class head that is in its weight file
@@ -104,7 +106,7 @@ def run_task(
             save_config_kwargs={"overwrite": True},
             # kept is what a training began with; a test in the same folder must not lie over it
             save_config_callback=SaveConfigCallback if "fit" in args else None,
-            trainer_defaults={"callbacks": [best, *callbacks], "log_every_n_steps": 10},
+            trainer_defaults={"callbacks": [best, last, *callbacks], "log_every_n_steps": 10},
             parser_kwargs={"prog": f"wsss {kind}"},
         )
     return cli.trainer

@@ -1,0 +1,352 @@
+"""The report: whole, without network, true to the numbers, whatever the run has and is named."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from sklearn.metrics import confusion_matrix as independent_matrix
+
+import wsss.report
+from wsss.cli import main
+from wsss.data.masks import read_mask, write_mask
+from wsss.data.synthetic import draw_scene
+from wsss.evaluation import confusion_matrix, iou_of, pixel_counts, write_counts
+from wsss.pictures import hatching, show_mask
+from wsss.report import what_went_wrong, write_report
+from wsss.tasks.classification import ClassificationTask
+from wsss.tasks.segmentation import SegmentationTask
+
+NAMES = ("<b>käse</b> & Co", "$x$_{2}", "日本語", 'a "quoted" one')
+EMPTY = {"meta", "img", "br", "path", "use", "rect"}
+
+
+def _save(path: Path, kind: str, task: torch.nn.Module) -> None:
+    torch.save(
+        {
+            "kind": kind,
+            "classes": task.classes,
+            "hyper_parameters": dict(task.hparams),
+            "state_dict": task.state_dict(),
+        },
+        path,
+    )
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
+    """A finished run of untrained networks over a folder of drawn photographs of odd shapes."""
+    torch.manual_seed(0)
+    root, run, rng = folder / "photos", folder / "a <run>", np.random.default_rng(0)
+    (root / "masks").mkdir(parents=True)
+    (root / "classes.txt").write_text("\n".join(names), encoding="utf-8")
+    lines, masks = ["image,tags,split"], {}
+    for index in range(12):
+        image, mask = draw_scene(np.random.default_rng(index), 72)
+        image, mask = image[: 48 + 2 * index], mask[: 48 + 2 * index]  # not square
+        name = f"{index:02d}"
+        Image.fromarray(image).save(root / f"{name}.jpg")
+        if truth:
+            mask[0, :5] = 255
+            write_mask(root / "masks" / f"{name}.png", mask)
+        masks[name] = mask
+        tags = "|".join(
+            names[label - 1].replace('"', '""') for label in np.unique(mask) if 0 < label < 9
+        )
+        lines.append(f'{name}.jpg,"{tags}",{"train" if index < 8 else "val"}')
+    (root / "tags.csv").write_text("\n".join(lines), encoding="utf-8")
+    data = {"root": str(root), "layout": "folder", "num_workers": 0}
+    stages = {
+        "classify": {"model": {"backbone": "glnet_nano"}, "data": data | {"size": 64}},
+        "pseudo_masks": {"data": data | {"size": 64}},
+        "segment": {"model": {"decoder": "Unet", "encoder": "glnet_nano"}, "data": data},
+    }
+    for stage, config in stages.items():
+        (run / stage).mkdir(parents=True)
+        text = yaml.safe_dump(config | {"trainer": {"max_epochs": 3}})
+        (run / stage / "config.yaml").write_text(text)
+        cost = {"memory_gb": 1.25, "gpu_memory_gb": None, "device": "an abacus"}
+        _write_json(run / stage / "done.json", {"minutes": 1.5, "versions": {"torch": "9.9"}} | cost)
+    made = run / "pseudo_masks"
+    _write_json(made / "masks" / "settings.json", {"slots": "features", "background": 0.4, "crf": None})
+    images = {"pseudo_masks": {}, "segment": {}}
+    for index, (name, mask) in enumerate(masks.items()):
+        labels = [int(label) for label in np.unique(mask) if 0 < label < 9]
+        predicted = np.where(rng.random(mask.shape) < 0.25, rng.choice([0, *labels]), mask % 255)
+        stage, place = ("pseudo_masks", "masks") if index < 8 else ("segment", "test")
+        if stage == "pseudo_masks":
+            predicted[-4:, -9:] = 255
+            (made / "maps").mkdir(exist_ok=True)
+            scores = rng.random((len(labels), 5, 6)).astype(np.float16)
+            np.savez(made / "maps" / f"{name}.npz", scores=scores, labels=np.array(labels))
+        if truth or stage == "pseudo_masks":
+            write_mask(run / stage / place / f"{name}.png", predicted)
+        images[stage][name] = pixel_counts(predicted.astype(np.uint8), mask)
+    metrics = {"classify": {f"val_AP/{name}": 70.0 + i for i, name in enumerate(names)}}
+    metrics |= {"pseudo_masks": {}, "segment": {}}
+    numbers = {"cls_map_val": 71.5, "minutes_per_stage": dict.fromkeys(stages, 1.5)}
+    if truth:
+        write_counts(made / "masks.json", names, images["pseudo_masks"])
+        write_counts(run / "segment" / "test.json", names, images["segment"])
+        curve = [(step / 50, 40 - abs(step - 30) / 2) for step in range(51)]
+        metrics["pseudo_masks"] = {"seed_curve": curve, "mask": {"iou": {names[0]: 12.3}}}
+        numbers |= {"seed_miou_fixed": 35.0, "seed_miou_best": 40.0, "mask_miou": 61.7}
+        numbers |= {"mask_void": 2.5, "seg_miou_val": 51.6, "seg_miou_val_true_masks": 64.5}
+    for stage, content in metrics.items():
+        _write_json(run / stage / "metrics.json", content)
+    _write_json(run / "metrics.json", numbers)
+    _save(run / "classify" / "best.ckpt", "classify", ClassificationTask(list(names), "glnet_nano"))
+    _save(run / "segment" / "best.ckpt", "segment", SegmentationTask(list(names), "Unet", "glnet_nano"))
+    log = run / "classify" / "log"
+    log.mkdir()
+    (log / "metrics.0.csv").write_text("epoch,step,train_loss\n0,9,0.9\n0,19,0.8\n1,29,0.111\n1")
+    (log / "metrics.csv").write_text(
+        "epoch,step,train_loss,val_mAP\n1,29,0.7,\n1,31,,55.5\n2,39,0.6,\n"
+    )
+    return run
+
+
+class _Page(HTMLParser):
+    """Collects what is asked about below, and that every element is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.tags, self.links, self.ids, self.rows, self.words = [], [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action"):
+                self.links.append(value)
+            if name == "id":
+                self.ids.append(value)
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in EMPTY:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in EMPTY:
+            assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.words.append(text)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += text
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory) -> tuple[Path, _Page]:
+    run = _make_run(tmp_path_factory.mktemp("judged"), NAMES, truth=True)
+    return run, _Page(write_report(run).read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def tags_only(tmp_path_factory) -> tuple[Path, _Page]:
+    run = _make_run(tmp_path_factory.mktemp("tags"), NAMES, truth=False)
+    return run, _Page(write_report(run).read_text("utf-8"))
+
+
+@pytest.mark.parametrize("kind", ["judged", "tags_only"])
+def test_one_file_without_network(kind, request):
+    run, page = request.getfixturevalue(kind)
+    text = (run / "report.html").read_text("utf-8")
+    assert page.open == [] and len(page.ids) == len(set(page.ids))
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert all(link.startswith(("data:image/jpeg;base64,", "#")) for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert "//" not in re.sub(r"data:image/jpeg;base64,[\w+/=]+", "", text).replace(str(run.parent), "")
+    assert not re.search(r"url\((?!#)", text) and "@import" not in text
+    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+    assert len(text.encode()) < 10e6 and page.tags.count("svg") >= 4
+    for name in NAMES:  # as it is written, nowhere as markup
+        assert name in page.text
+    assert "<b>käse" not in text
+
+
+def test_numbers_are_those_of_the_files(judged):
+    run, page = judged
+    for shown in (
+        "71.5 %",
+        "35.0 %",
+        "61.7 %",
+        "51.6 %",
+        "80 % of the 64.5",
+        "2.5 % of the pixels void",
+    ):
+        assert shown in page.text
+    root = run.parent / "photos"
+    true, predicted = [], []
+    for path in sorted((run / "segment" / "test").glob("*.png")):
+        truth, mask = read_mask(root / "masks" / path.name), read_mask(path)
+        true.append(truth[truth != 255])
+        predicted.append(mask[truth != 255])
+    matrix = independent_matrix(np.concatenate(true), np.concatenate(predicted), labels=range(5))
+    hits = matrix.diagonal()
+    iou = 100 * hits / (matrix.sum(0) + matrix.sum(1) - hits)
+    shown = {row[0]: row for row in page.rows if row[0] in ("background", *NAMES) and len(row) > 7}
+    images = [int(sum((part == label).any() for part in true)) for label in range(5)]
+    for label, name in enumerate(("background", *NAMES)):
+        assert shown[name][1] == f"{iou[label]:.1f}" and shown[name][5] == str(images[label])
+        assert sum(float(value) for value in shown[name][1:5]) == pytest.approx(100, abs=0.25)
+    order = [row[0] for row in page.rows if row in shown.values()]
+    assert order == [("background", *NAMES)[i] for i in np.argsort(-iou)]
+    assert f"mIoU {iou.mean():.1f} %" in page.text
+    share = 100 * matrix / matrix.sum(1, keepdims=True)
+    whole = next(
+        row for row in page.rows if row[0] == NAMES[2] and len(row) == 6 and row != shown[NAMES[2]]
+    )
+    assert whole[1:] == [f"{value:.1f}" for value in share[3]]
+    assert ["0.40", "35.0", "rule in use"] in page.rows and ["0.60", "40.0", "best"] in page.rows
+    assert ["classifier", "1.5", "1.2", "an abacus"] in page.rows and ["torch", "9.9"] in page.rows
+
+
+def test_training_curves_join_the_logs_of_a_break(judged):
+    rows = judged[1].rows
+    start = rows.index(["epoch", "step", "train_loss", "val_mAP"])
+    assert rows[start + 1 : start + 4] == [
+        ["1", "20", "0.800", "–"],
+        ["2", "32", "0.700", "55.5"],
+        ["3", "40", "0.600", "–"],
+    ]
+
+
+def test_void_is_counted_for_each_class(judged):
+    run, page = judged
+    root, void, total = run.parent / "photos", np.zeros(5), np.zeros(5)
+    for path in (run / "pseudo_masks" / "masks").glob("*.png"):
+        truth, mask = read_mask(root / "masks" / path.name), read_mask(path)
+        for label in range(5):
+            total[label] += (truth == label).sum()
+            void[label] += ((truth == label) & (mask == 255)).sum()
+    shown = {row[0]: row for row in page.rows if len(row) == 3 and row[0] in ("background", *NAMES)}
+    assert shown["background"][1] == f"{100 * void[0] / total[0]:.1f}" != "0.0"
+
+
+def test_strip_shows_every_step(judged, tags_only):
+    cells = ["photograph", "class map", "slot groups", "pseudo-mask", "segmenter"]
+    for (run, page), wanted in ((judged, [*cells, "truth"]), (tags_only, cells)):
+        shown = [word for word in page.words if word in [*cells, "truth"]]
+        start = shown.index("slot groups") - 2
+        assert shown[start : start + 6 * len(wanted)] == wanted * 6
+        assert Image.open(run / "overview.png").size[0] == 150 * len(wanted)
+
+
+def test_tags_only_says_what_is_not_known(tags_only):
+    _, page = tags_only
+    assert "no true masks to measure with" in page.text and "IoU by class" not in page.text
+    assert "nan" not in page.text.lower().split()
+    rows = [row for row in page.rows if row[0] in NAMES and len(row) == 3]
+    assert [row[1] for row in rows[:4]] == ["73.0", "72.0", "71.0", "70.0"]
+    assert "% are void: nothing is learnt" in page.text and "8 masks counted" in page.text
+
+
+def test_command_rebuilds_and_refuses(judged, tmp_path, capsys):
+    run, _ = judged
+    before = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert str(run / "report.html") in capsys.readouterr().out
+    assert (run / "report.html").read_bytes() == before
+    assert main(["report", str(tmp_path)]) == 2
+    assert "metrics.json is missing" in capsys.readouterr().err
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    config = moved / "pseudo_masks" / "config.yaml"
+    config.write_text(config.read_text().replace("photos", "gone"))
+    assert main(["report", str(moved)]) == 2
+    assert "gone does not exist" in capsys.readouterr().err
+
+
+def test_small_enough_for_many_classes_and_images(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)  # noise: nothing takes more room
+    Image.fromarray(rng.integers(0, 256, (176, 176, 3), dtype=np.uint8)).save(tmp_path / "x.jpg")
+    mask = rng.integers(0, 21, (176, 176), dtype=np.uint8)
+    write_mask(tmp_path / "x.png", mask)
+    record = wsss.report.Record("x", tmp_path / "x.jpg", (), tmp_path / "x.png")
+    for classes, images in ((20, 10_000), (90, 200)):
+        names = ["background", *(f"class {i}" for i in range(classes))]
+        counts = {
+            str(i): [(0, 0, 5000), (1 + i % classes, 1 + i % classes, 900 + i), (1 + i % classes, 0, 9)]
+            for i in range(images)
+        }
+        monkeypatch.setattr(wsss.report, "read_mask", lambda path: mask % 21)
+        everything = wsss.report._Judged("x", tmp_path, names, counts, dict.fromkeys(counts, record))
+        text = wsss.report._examples(everything) + wsss.report._confusion(everything)
+        assert 1e5 < len(text) < 9e6
+        assert text.count("<details") == min(classes, 40) + 1
+        assert ("left out" in text) == (classes > 40)
+
+
+def test_what_went_wrong():
+    names = ["background", "cat", "dog"]
+    says = {
+        "Missed: 75 % of the true cat taken for background": [(1, 0, 75), (1, 1, 20), (1, 2, 5)],
+        "Class confused: 60 % of the true cat taken for dog": [(1, 2, 60), (1, 1, 40), (0, 1, 9)],
+        "Background taken: 80 % of the predicted cat is background": [(0, 1, 80), (1, 1, 20)],
+        "Class confused: 50 % of the predicted cat is dog": [(2, 1, 20), (1, 1, 20)],
+        "IoU 100 %. Every pixel is right.": [(1, 1, 20), (0, 0, 7), (255, 0, 9)],
+    }
+    for sentence, counts in says.items():
+        assert sentence in what_went_wrong(counts, 1, names)
+
+
+def test_best_and_worst():
+    counts = {
+        "all of it": [(0, 0, 900), (1, 1, 100)],
+        "half": [(0, 0, 900), (1, 1, 50), (1, 0, 50)],
+        "a speck": [(0, 0, 999), (1, 1, 1)],
+        "most wrong": [(0, 1, 400), (1, 1, 600)],
+        "other": [(0, 0, 10), (2, 0, 990)],
+    }
+    judged = wsss.report._Judged("", Path(), ["background", "a", "b"], counts, {})
+    assert wsss.report._ranked(judged, 1, 1) == {"best": ["all of it"], "worst": ["most wrong"]}
+    assert wsss.report._ranked(judged, 1, 2)["worst"] == ["most wrong", "half"]
+
+
+def test_counts_agree_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    true, predicted = rng.choice([0, 1, 2, 255], (2, 7, 9)).astype(np.uint8)
+    counts = pixel_counts(predicted, true)
+    assert sum(pixels for _, _, pixels in counts) == 63
+    known = (true != 255) & (predicted != 255)
+    expected = independent_matrix(true[known], predicted[known], labels=range(4))
+    np.testing.assert_array_equal(confusion_matrix([counts, counts], 4), 2 * expected)
+    assert np.isnan(iou_of(expected)[3])
+
+
+def test_masks_are_told_apart_without_colours():
+    image = np.full((80, 120, 3), 128, np.uint8)
+    looks = {label: hatching(label, 80, 120) for label in (*range(1, 19), 255)}
+    for label, lines in looks.items():
+        assert 0.03 < lines.mean() < 0.5
+        assert all((lines != other).any() for number, other in looks.items() if number != label)
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:35, 2:28], mask[10:12, 40:42], mask[30:, 45:] = 1, 2, 255
+    cell = show_mask(image, mask, ["background", "<cat>", "dog"], "x")
+    assert [label.text for label in cell.labels] == ["<cat>"]  # a speck gets no name, void neither
+    assert mask[int(cell.labels[0].y * 40), int(cell.labels[0].x * 60)] == 1
+    assert (cell.picture[5:20, 80:] == 128).all()  # background stays
