@@ -82,7 +82,8 @@ def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
     images = {"pseudo_masks": {}, "segment": {}}
     for index, (name, mask) in enumerate(masks.items()):
         labels = [int(label) for label in np.unique(mask) if 0 < label < 9]
-        predicted = np.where(rng.random(mask.shape) < 0.25, rng.choice([0, *labels]), mask % 255)
+        wrong = int(rng.choice([0, *labels])) if index < 8 else rng.integers(0, 5, mask.shape)
+        predicted = np.where(rng.random(mask.shape) < 0.25, wrong, mask % 255).astype(np.uint8)
         stage, place = ("pseudo_masks", "masks") if index < 8 else ("segment", "test")
         if stage == "pseudo_masks":
             predicted[-4:, -9:] = 255
@@ -91,7 +92,7 @@ def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
             np.savez(made / "maps" / f"{name}.npz", scores=scores, labels=np.array(labels))
         if truth or stage == "pseudo_masks":
             write_mask(run / stage / place / f"{name}.png", predicted)
-        images[stage][name] = pixel_counts(predicted.astype(np.uint8), mask)
+        images[stage][name] = pixel_counts(predicted, mask)
     metrics = {"classify": {f"val_AP/{name}": 70.0 + i for i, name in enumerate(names)}}
     metrics |= {"pseudo_masks": {}, "segment": {}}
     numbers = {"cls_map_val": 71.5, "minutes_per_stage": dict.fromkeys(stages, 1.5)}
@@ -121,7 +122,8 @@ class _Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.open, self.tags, self.links, self.ids, self.rows, self.words = [], [], [], [], [], []
+        self.open, self.tags, self.links, self.ids = [], [], [], []
+        self.rows, self.words, self.charted = [], [], []
         self.feed(text)
         self.close()
 
@@ -150,6 +152,8 @@ class _Page(HTMLParser):
 
     def handle_data(self, text):
         self.words.append(text)
+        if "svg" in self.open:
+            self.charted.append(text.strip())
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += text
 
@@ -183,7 +187,7 @@ def test_one_file_without_network(kind, request):
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
     assert len(text.encode()) < 10e6 and page.tags.count("svg") >= 4
     for name in NAMES:  # as it is written, nowhere as markup
-        assert name in page.text
+        assert name in page.text and name in page.charted
     assert "<b>käse" not in text
 
 
@@ -212,6 +216,9 @@ def test_numbers_are_those_of_the_files(judged):
     for label, name in enumerate(("background", *NAMES)):
         assert shown[name][1] == f"{iou[label]:.1f}" and shown[name][5] == str(images[label])
         assert sum(float(value) for value in shown[name][1:5]) == pytest.approx(100, abs=0.25)
+    union = matrix.sum(0) + matrix.sum(1) - hits
+    errors = [f"{100 * matrix[pair] / union[2]:.1f}" for pair in ((2, 0), (0, 2))]
+    assert shown[NAMES[1]][2:4] == errors
     order = [row[0] for row in page.rows if row in shown.values()]
     assert order == [("background", *NAMES)[i] for i in np.argsort(-iou)]
     assert f"mIoU {iou.mean():.1f} %" in page.text
@@ -225,7 +232,10 @@ def test_numbers_are_those_of_the_files(judged):
 
 
 def test_training_curves_join_the_logs_of_a_break(judged):
-    rows = judged[1].rows
+    run, page = judged
+    steps, losses = wsss.report._read_log(run / "classify" / "log")["train_loss"]
+    assert (steps, losses) == ([9, 19, 29, 39], [0.9, 0.8, 0.7, 0.6])
+    rows = page.rows
     start = rows.index(["epoch", "step", "train_loss", "val_mAP"])
     assert rows[start + 1 : start + 4] == [
         ["1", "20", "0.800", "–"],
@@ -319,7 +329,7 @@ def test_best_and_worst():
         "all of it": [(0, 0, 900), (1, 1, 100)],
         "half": [(0, 0, 900), (1, 1, 50), (1, 0, 50)],
         "a speck": [(0, 0, 999), (1, 1, 1)],
-        "most wrong": [(0, 1, 400), (1, 1, 600)],
+        "most wrong": [(0, 1, 400), (1, 1, 60), (0, 0, 540)],
         "other": [(0, 0, 10), (2, 0, 990)],
     }
     judged = wsss.report._Judged("", Path(), ["background", "a", "b"], counts, {})

@@ -205,7 +205,7 @@ def _chain(numbers: dict[str, Any]) -> str:
 
 def _strip(rows: Sequence[Row], split: str) -> str:
     text = "".join(
-        f'<article><h3>{escape(row.tags)}</h3><div class="row">'
+        f'<article><h3>{escape(row.tags)}</h3><div class="row" style="--cells:{len(row.cells)}">'
         + "".join(_figure(cell, 82) for cell in row.cells)
         + "</div></article>"
         for row in rows
@@ -668,7 +668,7 @@ a { color: var(--first); }
 .chain strong { font-size: 1.9rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .chain small { font-size: 1rem; font-weight: normal; }
 .chain span, .chain i { font-size: .85rem; color: var(--soft); font-style: normal; }
-.row { display: grid; grid-template-columns: repeat(6, 1fr); gap: .5rem; }
+.row { display: grid; grid-template-columns: repeat(var(--cells), 1fr); gap: .5rem; }
 .row.three { grid-template-columns: repeat(3, 1fr); }
 figure { margin: 0; min-width: 0; }
 .shot { position: relative; }
