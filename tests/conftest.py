@@ -19,6 +19,19 @@ def drawn(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_run(drawn, tmp_path_factory) -> Path:
+    """The folder of a whole run on the drawn data, one epoch for each network."""
+    from small_pipeline import small_pipeline
+
+    from wsss.pipeline import run_pipeline
+
+    folder = tmp_path_factory.mktemp("small")
+    out = folder / "run"
+    run_pipeline(small_pipeline(folder / "configs"), out, str(drawn))
+    return out
+
+
+@pytest.fixture(scope="session")
 def voc_root() -> Path:
     """Real VOC photographs, from the environment variable WSSS_VOC_ROOT."""
     if "WSSS_VOC_ROOT" not in os.environ:

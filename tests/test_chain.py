@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from small_pipeline import small_pipeline
 
 import wsss
 from wsss.cli import main, one_sentence
@@ -85,23 +86,9 @@ def main_ok(words):
     assert main(words) == 0
 
 
-def _small_pipeline(folder: Path) -> Path:
-    """The demo's pipeline, one epoch at 64 pixels."""
-    shutil.copytree(PROJECT / "configs" / "demo", folder)
-    for name, size in (("classify", "size"), ("pseudo_masks", "size"), ("segment", "crop")):
-        path = folder / f"{name}.yaml"
-        config = yaml.safe_load(path.read_text())
-        config["data"] |= {size: 64, "num_workers": 0, "batch_size": 8}
-        config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
-        if name != "pseudo_masks":
-            config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
-        path.write_text(yaml.safe_dump(config))
-    return folder / "pipeline.yaml"
-
-
 @pytest.mark.slow
 def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
-    config, out = _small_pipeline(tmp_path / "configs"), tmp_path / "run"
+    config, out = small_pipeline(tmp_path / "configs"), tmp_path / "run"
     numbers = run_pipeline(config, out, str(drawn), upper_bound=True)
     written = json.loads((out / "metrics.json").read_text())
     assert all(written[name] == value for name, value in numbers.items())

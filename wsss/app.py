@@ -1,6 +1,6 @@
 """The page of `wsss app`: a photograph's tags, maps, slots and masks, and a run's images by quality.
 
-The one place that imports Gradio, an optional dependency (`pip install 'wsss[app]'`). Nothing leaves
+The one place that imports Gradio, an optional dependency (the extra `app`). Nothing leaves
 this machine: no analytics, no sharing, no fonts or scripts from elsewhere.
 """
 
@@ -34,6 +34,7 @@ _CSS = """
 .gallery .grid-wrap { max-height: none; min-height: 0; height: auto; overflow: visible }
 .gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)) !important }
 .large .grid-container { grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)) !important }
+#note p { color: var(--error-text-color, #b91c1c); margin: 0 }
 footer { display: none !important }
 """
 
@@ -45,7 +46,7 @@ def _gradio() -> Any:
         import gradio
     except ImportError as error:
         raise UserError(
-            f"the page needs Gradio ({error}): install it with `pip install 'wsss[app]'`"
+            f"the page needs Gradio ({error}): install it with `pip install 'gradio>=6.31,<7'`"
         ) from error
     return gradio
 
@@ -73,9 +74,16 @@ class Page:
     def upload(self, path: str | None, threshold: float, crf: bool) -> tuple:
         """An uploaded file to everything that the page shows of it."""
         if not path:
-            return (None, None, None, [], None, *self._no_masks(), None, "")
-        found = self.told(self.run.analyse_file, path)
+            return self._nothing("")
+        try:
+            found = self.run.analyse_file(path)
+        except UserError as error:
+            return self._nothing(f"<p>{html.escape(str(error))}.</p>")
         return self.show(found, self.run.likely_tags(found), threshold, crf)
+
+    def _nothing(self, note: str) -> tuple:
+        """All outputs without a photograph."""
+        return None, note, None, None, [], None, *self._no_masks(), None, CLICK
 
     def show(self, found: Analysis, tags: list[int], threshold: float, crf: bool) -> tuple:
         """All outputs for an analysed photograph."""
@@ -83,6 +91,7 @@ class Page:
         chances = dict(zip(self.run.classes, map(float, found.probabilities), strict=True))
         return (
             found,
+            "",
             shown(found.image),
             chances,
             names,
@@ -108,7 +117,7 @@ class Page:
         return (
             mask_picture(found.image, mask, self.run.classes),
             self._legend(mask),
-            self.gr.DownloadButton(value=str(place), interactive=True),
+            self.gr.update(value=str(place), interactive=True),
         )
 
     def _segmented(self, found: Analysis) -> tuple:
@@ -117,7 +126,7 @@ class Page:
         return self._masked(found, found.predicted, "segmenter")
 
     def _no_masks(self) -> tuple:
-        none = (None, "", self.gr.DownloadButton(value=None, interactive=False))
+        none = (None, "", self.gr.update(value=None, interactive=False))
         return none * 2
 
     def _legend(self, mask: np.ndarray) -> str:
@@ -196,8 +205,9 @@ def build(run: Run, folder: Path) -> Any:
             with gr.Tab("A photograph", id="photograph"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     file = gr.File(
-                        label="Photograph", file_count="single", height=110, elem_id="upload"
+                        label="Photograph", file_count="single", height=140, elem_id="upload"
                     )
+                    note = gr.HTML(elem_id="note")
                     photograph = gr.Image(
                         label="Click for the slots there",
                         interactive=False,
@@ -309,7 +319,7 @@ def build(run: Run, folder: Path) -> Any:
                 )
                 over = gr.Button("Open it as a photograph", elem_id="over")
 
-        everything = [found, photograph, chances, tags, maps, pseudo, pseudo_legend, pseudo_file]
+        everything = [found, note, photograph, chances, tags, maps, pseudo, pseudo_legend, pseudo_file]
         everything += [segmented, legend, mask_file, slots, words]
         file.change(page.upload, [file, threshold, crf], everything, api_visibility="private")
         for change in (tags.input, threshold.release, crf.input):

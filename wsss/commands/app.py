@@ -7,7 +7,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Serve a page on this machine alone (127.0.0.1): upload a photograph and see its tags, class "
-        "maps, slots and masks; browse the run's images by quality. Needs `pip install 'wsss[app]'`."
+        "maps, slots and masks; browse the run's images by quality. Needs Gradio: `pip install 'gradio>=6.31,<7'`."
     )
     parser.add_argument("run", type=Path, help="folder of a finished run (the --out of run or demo)")
     parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860)")

@@ -1,0 +1,22 @@
+"""The demo's pipeline made small, for tests that need a run."""
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).parent.parent
+
+
+def small_pipeline(folder: Path) -> Path:
+    """Copy the demo's configs into `folder`, one epoch at 64 pixels; returns its pipeline.yaml."""
+    shutil.copytree(PROJECT / "configs" / "demo", folder)
+    for name, size in (("classify", "size"), ("pseudo_masks", "size"), ("segment", "crop")):
+        path = folder / f"{name}.yaml"
+        config = yaml.safe_load(path.read_text())
+        config["data"] |= {size: 64, "num_workers": 0, "batch_size": 8}
+        config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
+        if name != "pseudo_masks":
+            config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
+        path.write_text(yaml.safe_dump(config))
+    return folder / "pipeline.yaml"
