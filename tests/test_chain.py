@@ -18,6 +18,7 @@ import wsss
 from wsss.cli import main, one_sentence
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UserError
+from wsss.evaluation import confusion_matrix, iou_of
 from wsss.pipeline import run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
@@ -102,6 +103,19 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
         truth = read_mask(drawn / "SegmentationClass" / path.name)
         assert set(np.unique(read_mask(path))) <= {0, *np.unique(truth)}
     assert Image.open(out / "overview.png").size[0] == 6 * 150 and (out / "report.html").is_file()
+
+    # what the report needs is kept: each image's counts, the training's own log, costs and versions
+    metrics = json.loads((out / "segment" / "metrics.json").read_text())
+    tested = json.loads((out / "segment" / "test.json").read_text())
+    iou = iou_of(confusion_matrix(tested["images"].values(), 5))
+    assert len(tested["images"]) == len(list((out / "segment" / "test").glob("*.png"))) == 8
+    assert np.nanmean(iou) == pytest.approx(metrics["test_mIoU"], abs=1e-3)
+    assert "test_mIoU" not in (out / "segment" / "log" / "metrics.csv").read_text()
+    assert "CSVLogger" in (out / "segment" / "config.yaml").read_text()
+    done = json.loads((out / "segment" / "done.json").read_text())
+    assert (
+        0.1 < done["memory_gb"] < 100 and done["versions"]["torch"] == torch.__version__.split("+")[0]
+    )
 
     # again: nothing is done twice
     before = {p: p.stat().st_mtime_ns for p in out.rglob("best.ckpt")}
