@@ -1,6 +1,7 @@
 """Progress: a bar for who watches, few lines for a log, and no chatter of the libraries."""
 
 import io
+import os
 import sys
 
 import pytest
@@ -44,6 +45,12 @@ def test_terminal_has_a_bar_but_ci_has_not(monkeypatch):
     _work()
     assert "\r" in sys.stderr.getvalue() and "100%|" in sys.stderr.getvalue()
     monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    _work()
+    assert len(sys.stderr.getvalue().splitlines()) == 2
+    monkeypatch.delenv("CI")  # a terminal of no width is nobody's window: a bar would be empty
+    monkeypatch.setattr(_Terminal, "fileno", lambda self: 2)
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
     monkeypatch.setattr(sys, "stderr", _Terminal())
     _work()
     assert len(sys.stderr.getvalue().splitlines()) == 2

@@ -32,7 +32,11 @@ class _Lines:
 
 def on_terminal() -> bool:
     """Whether somebody watches: standard error is a terminal, and not that of a CI machine."""
-    return sys.stderr.isatty() and not os.environ.get("CI")
+    try:
+        seen = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # some are nobody's window
+    except (OSError, ValueError):
+        seen = True
+    return seen and sys.stderr.isatty() and not os.environ.get("CI")
 
 
 def progress(

@@ -412,7 +412,7 @@ def _threshold(make: _Stage) -> str:
 
 
 def _void(make: _Stage, data: TagData) -> str:
-    catalog = data.catalog(data.predict_split)
+    catalog = data.catalog(data.predict_split, tagged=False)
     names = ["background", *catalog.classes]
     path = make.folder / "masks.json"
     if path.is_file():
