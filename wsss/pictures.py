@@ -16,7 +16,7 @@ from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_atomic
 from wsss.data.modules import TagData
 from wsss.localize.crf import resize_scores
-from wsss.slot_pictures import draw_groups
+from wsss.slot_pictures import borders, draw_groups, heart
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 from wsss.voc import VOID, palette
@@ -101,25 +101,14 @@ def show_mask(image: np.ndarray, mask: np.ndarray, names: Sequence[str], caption
         light = _COLOURS[label].astype(float).mean() < 110
         lines = hatching(label, height, width) & (mask == label)
         picture[lines] = (0.5 * picture[lines] + (127 if light else 0)).astype(np.uint8)
-    edge = np.zeros((height, width), bool)
-    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    edge[1:] |= mask[1:] != mask[:-1]
-    picture[edge] = 255
+    picture[borders(mask)] = 255
     labels = []
     for label in np.unique(mask[(mask > 0) & (mask != VOID)]).tolist():
         region = mask == label
         if region.mean() >= _SMALLEST:
-            x, y = deepest(region)
+            x, y = heart(region)
             labels.append(Label(names[label], (x + 0.5) / width, (y + 0.5) / height))
     return Cell(caption, picture, labels)
-
-
-def deepest(region: np.ndarray) -> tuple[int, int]:
-    """(x, y) of the pixel farthest from the border of a region (H, W) bool, which is not empty."""
-    inside = np.pad(region, 1).astype(np.uint8)  # the picture's border counts as a border
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = divmod(int(depth.argmax()), region.shape[1])
-    return x, y
 
 
 def thumbnail(path: Path, side: int) -> np.ndarray:

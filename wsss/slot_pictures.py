@@ -236,9 +236,7 @@ def draw_groups(image: np.ndarray, dispatch: np.ndarray, named: Sequence[int] = 
     groups = winners(dispatch, height, width)
     grey = image.mean(2, keepdims=True)
     picture = (0.35 * grey + 0.65 * colours(dispatch)[groups]).astype(np.uint8)
-    edge = np.zeros((height, width), bool)
-    edge[:, 1:] |= groups[:, 1:] != groups[:, :-1]
-    edge[1:] |= groups[1:] != groups[:-1]
+    edge = borders(groups)
     picture[edge] = (picture[edge] * 0.25).astype(np.uint8)
     sheet = Image.fromarray(picture)
     draw = ImageDraw.Draw(sheet)
@@ -255,6 +253,14 @@ def draw_groups(image: np.ndarray, dispatch: np.ndarray, named: Sequence[int] = 
                 (x, y), str(slot), "white", font, anchor="mm", stroke_width=2, stroke_fill="black"
             )
     return np.asarray(sheet)
+
+
+def borders(labels: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels whose label differs from that of the pixel to the left or above."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    return edge
 
 
 def heart(group: np.ndarray) -> tuple[int, int] | None:
