@@ -95,7 +95,7 @@ def test_areas_and_names_of_a_mask():
     picture = mask_picture(grey, mask, ["ball", "brick"])
     assert picture.shape == (160, 640, 3) and (picture[5, 30] == 90).all()
     right = picture[:, 330:]
-    assert (right == 255).all(2).any() and not (picture[:, :300] == 255).all(2).any()  # the name
+    assert (right == 255).all(2).any() and not (picture[20:, 20:300] == 255).all(2).any()  # the name
 
 
 def test_bad_photographs_and_folders_are_told(run, tmp_path):
@@ -135,8 +135,9 @@ def test_functions_of_the_page(page, run, tmp_path):
     maps, *_ = page.masks(found, ["star", "ball"], 0.0, False)
     assert [caption for _, caption in maps] == ["ball", "star"] and note == ""
     # the shown photograph is ten times as large as the real one
-    picture, words = page.slots(found, "2.0", (639, 15))
-    assert words == "Pixel 63,1 of 64x64, 2.0." and picture.ndim == 3
+    picture, words = page.slots(found, "2.0", (325, 155))
+    assert words == "Pixel 32,15 of 64x64, 2.0." and picture.ndim == 3
+    assert page.slots(found, "2.0", (640, 0))[1] == "Pixel 63,0 of 64x64, 2.0."
     assert page.slots(None, "2.0", (3, 3)) == (None, "")
     # nothing is left of a photograph that was taken away
     assert page.upload(None, 0.4, True)[:5] == (None, "", None, None, [])

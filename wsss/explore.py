@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 from wsss.data.catalog import Record
 from wsss.data.datasets import fit_long_side, resize
@@ -24,10 +23,9 @@ from wsss.localize.cam import seed_maps
 from wsss.localize.crf import CRFSettings, resize_scores
 from wsss.localize.pseudo_masks import pseudo_mask
 from wsss.models.classifier import TagClassifier
-from wsss.pictures import heat, overlay
+from wsss.pictures import heat, overlay, show_mask, write_names
 from wsss.pipeline import read_config
 from wsss.progress import progress
-from wsss.slot_pictures import heart
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.writers import PseudoMaskWriter
@@ -264,20 +262,8 @@ def heat_picture(image: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def mask_picture(image: np.ndarray, mask: np.ndarray, classes: list[str]) -> np.ndarray:
-    """A mask in VOC colours over the photograph with the names of its classes, at the page's size."""
-    image = shown(image)
-    mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    sheet = Image.fromarray(overlay(image, mask))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=20)
-    for label in np.unique(mask):
-        if label == 0 or (mask == label).mean() < 0.01:  # slivers are named in the legend alone
-            continue
-        name = classes[label - 1] if label <= len(classes) else "void"
-        x, y = heart(mask == label)
-        half = font.getlength(name) / 2 + 4
-        place = min(max(x, half), max(half, sheet.width - half)), min(max(y, 14), sheet.height - 14)
-        draw.text(place, name, "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
-    return np.asarray(sheet)
+    """A mask over the photograph with the names of its classes, at the page's size."""
+    return write_names(show_mask(shown(image), mask, ["background", *classes], "mask"), 20)
 
 
 def areas(mask: np.ndarray, classes: list[str]) -> dict[str, float]:

@@ -111,6 +111,19 @@ def show_mask(image: np.ndarray, mask: np.ndarray, names: Sequence[str], caption
     return Cell(caption, picture, labels)
 
 
+def write_names(cell: Cell, size: int) -> np.ndarray:
+    """The cell's picture with the names of its regions written on it, `size` pixels high."""
+    sheet, font = Image.fromarray(cell.picture), _font(size)
+    draw = ImageDraw.Draw(sheet)
+    for label in cell.labels:
+        # as much of it to the left as there is of the picture, so that it stays inside
+        start = label.x * max(0.0, sheet.width - font.getlength(label.text))
+        middle = min(max(label.y * sheet.height, 0.7 * size), sheet.height - 0.7 * size)
+        place = (start, middle)
+        draw.text(place, label.text, "white", font, "lm", stroke_width=2, stroke_fill="black")
+    return np.asarray(sheet)
+
+
 def thumbnail(path: Path, side: int) -> np.ndarray:
     """A photograph, its long side `side` pixels."""
     image = read_image(path)
@@ -188,12 +201,8 @@ def write_strip(path: Path, rows: Sequence[Row]) -> None:
         for cell in row.cells:
             left = _CELL * captions.index(cell.caption)
             small = Image.fromarray(cell.picture).resize((_CELL - 4, _height(cell) - 4))
-            sheet.paste(small, (left + 2, top + head))
-            for label in cell.labels:
-                # as much of it to the left as there is of the picture, so that it stays inside
-                start = label.x * max(0.0, small.width - font.getlength(label.text))
-                place = (left + 2 + start, top + head + label.y * small.height)
-                draw.text(place, label.text, "white", font, "lm", stroke_width=2, stroke_fill="black")
+            named = write_names(cell._replace(picture=np.asarray(small)), 12)
+            sheet.paste(Image.fromarray(named), (left + 2, top + head))
         top += head + height
     write_atomic(path, lambda aside: sheet.save(aside, format="PNG", optimize=True))
 
