@@ -37,6 +37,12 @@ def test_log_has_a_line_a_minute(monkeypatch):
     _work()
     middle = sys.stderr.getvalue().splitlines()[3]
     assert middle.startswith("paint walls: 3 of 4 (75 %)") and " left, " in middle
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress(None, "paint walls", "walls", 2) as bar:
+        bar.start_t -= 3600
+        bar.update()
+    last = sys.stderr.getvalue().splitlines()[-1]
+    assert last == "paint walls: 1 of 2 (50 %) in 1:00:00, 1:00:00 left, 0.00 walls/s"
 
 
 def test_terminal_has_a_bar_but_ci_has_not(monkeypatch):

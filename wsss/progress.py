@@ -10,7 +10,7 @@ from tqdm import tqdm
 MINUTE = 60.0
 """Seconds between two lines of a log."""
 
-_LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %) in {elapsed}, {remaining} left, {rate_fmt}"
+_LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %) in {elapsed}, {remaining} left, "
 
 
 class _Lines:
@@ -19,7 +19,7 @@ class _Lines:
     encoding = "utf-8"
 
     def write(self, text: str) -> None:
-        text = text.replace("\x1b[A", "").strip()
+        text = " ".join(text.replace("\x1b[A", "").split())
         if ", ? left" in text:  # the start: nothing is known of the speed
             text = text.partition(" (")[0]
         if text:
@@ -66,7 +66,7 @@ def progress(
     else:
         how |= {
             "file": _Lines(),
-            "bar_format": _LINE + "{postfix}",
+            "bar_format": _LINE + "{rate_noinv_fmt}{postfix}",
             "mininterval": MINUTE,
             "maxinterval": MINUTE,
             "miniters": 1,
