@@ -343,7 +343,9 @@ def build(run: Run, folder: Path) -> Any:
         def chosen(entries: list, event: gr.SelectData) -> tuple:
             return entries[event.index], *page.open_entry(entries[event.index])
 
-        images.select(chosen, [entries], [entry, told, stages], api_visibility="private")
+        images.select(chosen, [entries], [entry, told, stages], api_visibility="private").success(
+            None, js="() => document.getElementById('stages').scrollIntoView({block: 'nearest'})"
+        )
         over.click(
             page.to_photograph, [entry, threshold, crf], everything, api_visibility="private"
         ).success(lambda: gr.Tabs(selected="photograph"), None, tabs, api_visibility="private")
