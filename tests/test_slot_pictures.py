@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -88,6 +89,15 @@ def test_views_are_the_networks_own_slots(glnet):
         chain = glnet(tensor, slots="features").dispatch[0].numpy()
     same = slot_views(glnet, small.numpy(), ["features"], 128)[0].dispatch
     np.testing.assert_allclose(same, chain, atol=1e-5)
+
+
+def test_networks_with_another_number_of_slots():
+    network = TagClassifier("glnet_nano", 1).eval()
+    network.backbone = timm.create_model("glnet_nano", num_classes=0, num_slots=10, learned_slots=True)
+    image = _photograph(50, 120)
+    view = slot_views(network.eval(), image, ["1.1"], 96)[0]
+    assert view.dispatch.shape == (10, 4, 12)
+    assert group_sheet(image, view).width > map_sheet(image, view).width
 
 
 def test_winners_and_colours_for_any_number_of_slots():
@@ -233,8 +243,14 @@ def test_command_draws_a_gallery_and_goes_on(trained, drawn, tmp_path, capsys):
     assert "too small" in error(*given, str(tmp_path / "x"), "--size", "8")
 
 
+def test_own_pictures_are_no_photographs(trained, tmp_path):
+    Image.fromarray(_photograph(40, 60)).save(tmp_path / "x-groups.png")
+    words = ["slots", str(tmp_path), "--ckpt", str(trained), "--out", str(tmp_path / "slots")]
+    assert main(words) == 0 and main(words) == 0
+    assert [p.name for p in (tmp_path / "slots").iterdir() if p.is_dir()] == ["x-groups"]
+
+
 def test_command_with_weights_of_a_backbone(drawn, tmp_path, capsys):
-    import timm
     from safetensors.torch import save_file
 
     weights = tmp_path / "net.safetensors"

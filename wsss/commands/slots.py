@@ -3,6 +3,7 @@
 import argparse
 import html
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("give either --ckpt best.ckpt, or --backbone NAME with --weights FILE")
     if args.size is not None and args.size < 32:
         raise UserError(f"--size {args.size} is too small for any network: give 32 or more")
-    files = find_photographs(args.photographs)
+    found = find_photographs(args.photographs)
+    files = {name: path for name, path in found.items() if not _own(path, args.out)}
+    if not files:
+        raise UserError(f"there are only pictures of slots in {', '.join(map(str, args.photographs))}")
     classifier = _classifier(args)
     blocks = check_blocks(classifier, args.blocks)
     _same_settings(args)
@@ -96,6 +100,12 @@ def _classifier(args: argparse.Namespace):  # -> TagClassifier, whose import tak
         if "output stride" not in str(error):
             raise
     return TagClassifier(args.backbone, 1, output_stride=32, weights=args.weights).eval()
+
+
+def _own(path: Path, out: Path) -> bool:
+    """Whether a file is a picture of an earlier call, where --out lies among the photographs."""
+    inside = path.resolve().is_relative_to(out.resolve())
+    return inside and re.search(r"-(groups|maps|at-\d+-\d+)\.png$", path.name) is not None
 
 
 def _source(args: argparse.Namespace) -> Path:
