@@ -24,7 +24,6 @@ _NOT_A_WARNING = (
     "The number of training batches .* is smaller than the logging interval",
     "Experiment logs directory",  # a run keeps earlier logs under another name
     "Checkpoint directory .* exists and is not empty",  # a training that goes on
-    "Precision .* is not supported by the model summary",
     "For 'tu-' .timm universal. encoders",  # weights are given as a file
     "Total length of .list. across ranks is zero",  # who has tags only has no validation
     "No positive samples found in target",  # a class that a batch does not show
@@ -106,7 +105,12 @@ def run_task(
             save_config_kwargs={"overwrite": True},
             # kept is what a training began with; a test in the same folder must not lie over it
             save_config_callback=SaveConfigCallback if "fit" in args else None,
-            trainer_defaults={"callbacks": [best, last, *callbacks], "log_every_n_steps": 10},
+            trainer_defaults={
+                "callbacks": [best, last, *callbacks],
+                "log_every_n_steps": 10,
+                # where rich is installed, Lightning prints its table of layers past the log
+                "enable_model_summary": False,
+            },
             parser_kwargs={"prog": f"wsss {kind}"},
         )
     return cli.trainer
