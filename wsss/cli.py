@@ -21,10 +21,13 @@ From photographs with image-level tags to pixel masks and a trained segmenter.
   segment fit|test|predict           train and use the segmentation network
   report RUN                         build a run's report.html again
   evaluate PRED TARGET               compare two folders of masks (IoU per class, mIoU)
+  data voc ROOT                      VOC 2012 with its trainaug masks, in one command
   check ROOT                         what is in a data set, and what is odd about it
   init PHOTOS --tags FILE            a pipeline config fitted to your data and machine
   predict --ckpt FILE --out DIR ...  masks, overlays and areas for new photographs
   slots --ckpt FILE --out DIR ...    pictures of what the network's slots hold together
+  export masks DIR --format F ...    masks for CVAT, Label Studio, YOLO or the VOC server
+  import masks FILE --photos P ...   masks corrected there, back as training masks
   app RUN                            a local page: try photographs, look through the run
 
 `wsss COMMAND --help` tells the options.
@@ -170,10 +173,13 @@ _COMMANDS = {
     "run": (_run_arguments, _run),
     "demo": (_demo_arguments, _demo),
     "evaluate": (_evaluate_arguments, _evaluate),
+    "data": _module("data"),
     "check": _module("check"),
     "init": _module("init"),
     "predict": _module("predict"),
     "slots": _module("slots"),
+    "export": _module("export"),
+    "import": _module("import_masks"),
     "app": _module("app"),
     "report": _module("report"),
 }

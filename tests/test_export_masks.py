@@ -1,0 +1,332 @@
+"""Masks out into other tools' formats and back; pycocotools' own reading is the judge."""
+
+import json
+import shutil
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from odd_files import UNREADABLE
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from wsss.cli import main
+from wsss.commands.export import outlines
+from wsss.commands.import_masks import _run_lengths
+from wsss.data.masks import read_mask, write_mask
+from wsss.voc import VOID, palette
+
+CLASSES = ("ball", "brick", "kite")
+
+
+def _discs(seed: int, height: int, width: int) -> np.ndarray:
+    """Overlapping discs and a ring, the ring's hole and some void: (H, W) uint8."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    mask = np.zeros((height, width), np.uint8)
+    for label in (1, 2, 3, 1):
+        far = np.hypot(y - random.integers(height), x - random.integers(width))
+        mask[far < random.integers(6, 18)] = label
+    far = np.hypot(y - height / 2, x - width / 2)
+    mask[(far < 16) & (far > 7)] = 2
+    mask[:2, 5:25] = VOID
+    return mask
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Four photographs in two folders, names with spaces and accents; three masks of them."""
+    names = {"a/été 1": (50, 71), "a/b 2": (64, 48), "plain": (47, 90)}
+    for number, (name, (height, width)) in enumerate(names.items()):
+        photo = tmp_path / "photos" / f"{name}.jpg"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (width, height), "gray").save(photo)
+        write_mask(tmp_path / "masks" / f"{name}.png", _discs(number, height, width))
+    Image.new("RGB", (30, 20)).save(tmp_path / "photos" / "other.png")
+    (tmp_path / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    return tmp_path
+
+
+def _export(data, form, out, *more, masks="masks"):
+    words = ["export", "masks", data / masks, "--photos", data / "photos", "--format", form]
+    return main([str(word) for word in (*words, "--out", data / out, *more)])
+
+
+def _import(data, file, *more, out="back"):
+    words = ["import", "masks", data / file, "--photos", data / "photos", "--out", data / out]
+    return main([str(word) for word in (*words, *more)])
+
+
+def _pairs(data, out="back"):
+    files = sorted((data / "masks").rglob("*.png"))
+    assert len(list((data / out).rglob("*.png"))) == len(files) == 3
+    for path in files:
+        yield read_mask(path), read_mask(data / out / path.relative_to(data / "masks"))
+
+
+def _refused(capsys, *words):
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in said, said
+    for word in words:
+        assert str(word) in lines[0]
+
+
+@pytest.mark.parametrize(("form", "out"), [("voc", "voc"), ("voc", "v.zip"), ("coco", "c.json")])
+def test_there_and_back_exactly(data, form, out):
+    assert _export(data, form, out) == 0
+    assert _import(data, out) == 0
+    for ours, back in _pairs(data):
+        np.testing.assert_array_equal(ours, back)
+        assert (ours == VOID).any()
+
+
+@pytest.mark.parametrize(
+    ("form", "out", "more"),
+    [("coco", "c.json", ["--polygons"]), ("yolo-seg", "y", []), ("yolo-seg", "y.zip", [])],
+)
+def test_there_and_back_nearly(data, capsys, form, out, more):
+    assert _export(data, form, out, *more) == 0
+    assert _import(data, out) == 0
+    said = capsys.readouterr().out
+    for ours, back in _pairs(data):
+        if form == "yolo-seg":
+            ours = np.where(ours == VOID, 0, ours)
+        assert (ours != back).mean() < 0.03
+        for label in (1, 2, 3):
+            one, two = ours == label, back == label
+            if one.sum() > 50:
+                assert (one & two).sum() / (one | two).sum() > 0.85
+        assert (
+            back[back.shape[0] // 2, back.shape[1] // 2] == ours[ours.shape[0] // 2, ours.shape[1] // 2]
+        )
+    if form == "yolo-seg":
+        assert f"{3 * 40} void pixels became background" in said
+
+
+@pytest.mark.parametrize("more", [[], ["--polygons"]])
+def test_pycocotools_reads_the_same(data, more):
+    assert _export(data, "coco", "c.json", *more) == 0
+    coco = COCO(str(data / "c.json"))
+    assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == [*CLASSES, "void"]
+    for image in coco.loadImgs(coco.getImgIds()):
+        ours = read_mask((data / "masks" / image["file_name"]).with_suffix(".png"))
+        assert Image.open(data / "photos" / image["file_name"]).size == (
+            image["width"],
+            image["height"],
+        )
+        seen = np.zeros_like(ours)
+        for one in coco.loadAnns(coco.getAnnIds(imgIds=image["id"])):
+            where = coco.annToMask(one)
+            assert one["area"] == where.sum()
+            seen[where > 0] = one["category_id"]
+        assert (seen != ours).mean() <= (0.03 if more else 0)
+
+
+def test_outlines_of_single_pixels_and_rings():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        where = random.random((9, 13)) < 0.5
+        where = np.repeat(np.repeat(where, 6, 0), 6, 1)
+        drawn = coco_mask.decode(
+            coco_mask.merge(coco_mask.frPyObjects(outlines(where), *where.shape))
+        ).astype(bool)
+        assert (drawn != where).mean() < 0.05
+    assert outlines(np.zeros((5, 4), bool)) == []
+
+
+def test_run_lengths_are_read_as_pycocotools_writes_them():
+    random = np.random.default_rng(0)
+    for share in (0.001, 0.1, 0.5, 0.999):
+        where = np.asfortranarray(random.random((301, 207)) < share, dtype=np.uint8)
+        runs = _run_lengths(coco_mask.encode(where)["counts"].decode())
+        flat = np.repeat(np.arange(len(runs)) % 2, runs)
+        np.testing.assert_array_equal(flat.reshape(where.shape, order="F"), where)
+
+
+def _coco(data, annotations, size=(4, 6), name="tiny.png", category="ball"):
+    Image.new("RGB", size[::-1]).save(data / "photos" / "tiny.png")
+    found = {
+        "images": [{"id": 7, "file_name": name, "height": size[0], "width": size[1]}],
+        "categories": [{"id": 3, "name": category}, {"id": 9, "name": "kite"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 3} | one for one in annotations],
+    }
+    (data / "given.json").write_text(json.dumps(found))
+
+
+def test_run_lengths_as_numbers_crowds_and_overlaps(data):
+    """iscrowd with a list of runs lies below, and the smaller lies on the larger."""
+    _coco(
+        data,
+        [
+            {"segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]], "category_id": 9, "iscrowd": 0},
+            {"segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]], "iscrowd": 0},
+            {"segmentation": {"size": [4, 6], "counts": [0, 20, 4]}, "category_id": 9, "iscrowd": 1},
+        ],
+    )
+    assert _import(data, "given.json") == 0
+    wanted = np.zeros((4, 6), np.uint8)
+    wanted[:, :5], wanted[:, :4], wanted[:2, :2] = 3, 1, 3
+    np.testing.assert_array_equal(read_mask(data / "back" / "tiny.png"), wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "word"),
+    [
+        ({"size": [4, 6], "counts": [0, 10**12]}, "do not fill"),
+        ({"size": [4, 6], "counts": [30, -6]}, "do not fill"),
+        ({"size": [4, 6], "counts": "~~~~"}, "do not fill"),
+        ({"size": [4, 6], "counts": "oooooooooooooooooooooooo"}, "do not fill"),
+        ({"size": [40000, 60000], "counts": [0, 24]}, "of its image's size"),
+        ([[0, 0, 1e9, 0, 1, 1]], "far outside"),
+        ([[0, 0, float("nan"), 0, 1, 1]], "outline"),
+        ([[0, 0, 1]], "outline"),
+        ([["a", "b"]], "outline"),
+        ("text", "neither"),
+        ([], "neither"),
+    ],
+)
+def test_broken_segments_are_told(data, capsys, shape, word):
+    _coco(data, [{"segmentation": shape}])
+    assert _import(data, "given.json") == 2
+    _refused(capsys, "given.json, annotation 1", word)
+    assert not (data / "back").exists()
+    assert not list(data.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"name": "../outside.png"}, "outside"),
+        ({"name": "/etc/passwd"}, "outside"),
+        ({"name": "gone.png"}, "there is none"),
+        ({"category": "dog"}, "class 'dog'"),
+        ({"name": "other.png"}, "20"),
+        ({"name": "a\0.png"}, "correct the name"),
+    ],
+)
+def test_foreign_names_and_sizes_are_told(data, capsys, more, word):
+    _coco(data, [{"segmentation": [[0, 0, 3, 0, 3, 3]]}], **more)
+    assert _import(data, "given.json") == 2
+    _refused(capsys, "given.json", word)
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "[1]", "{}", '{"images": 1, "categories": [], "annotations": []}', "[" * 99999]
+)
+def test_what_is_no_coco_is_told(data, capsys, text):
+    (data / "given.json").write_text(text)
+    assert _import(data, "given.json") == 2
+    _refused(capsys, "given.json")
+
+
+def test_a_labelmap_gives_the_colours(data):
+    """CVAT's folder: own colours and order, RGB pictures; an image without mask is background."""
+    root = data / "cvat"
+    (root / "SegmentationClass").mkdir(parents=True)
+    (root / "labelmap.txt").write_text(
+        "# label:color\nkite:1,2,3::\nbackground:0,0,0::\nball:9,8,7::\n"
+    )
+    picture = np.zeros((20, 30, 3), np.uint8)
+    picture[:5], picture[5:9], picture[9:11] = (1, 2, 3), (9, 8, 7), (224, 224, 192)
+    Image.fromarray(picture).save(root / "SegmentationClass" / "other.png")
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (root / "ImageSets" / "Segmentation" / "default.txt").write_text('other\n"a/b 2"\n')
+    assert _import(data, "cvat", "--rest", str(data / "masks")) == 0
+    wanted = np.zeros((20, 30), np.uint8)
+    wanted[:5], wanted[5:9], wanted[9:11] = 3, 1, VOID
+    np.testing.assert_array_equal(read_mask(data / "back" / "other.png"), wanted)
+    assert not read_mask(data / "back" / "a" / "b 2.png").any()
+    rest = read_mask(data / "back" / "plain.png")
+    np.testing.assert_array_equal(rest, read_mask(data / "masks" / "plain.png"))
+
+
+def test_colours_that_no_label_has_are_told(data, capsys):
+    assert _export(data, "voc", "voc") == 0
+    Image.new("RGB", (90, 47), (1, 1, 1)).save(data / "voc" / "SegmentationClass" / "plain.png")
+    assert _import(data, "voc") == 2
+    _refused(capsys, "plain.png", "1,1,1")
+    Image.new("P", (5, 5)).save(data / "voc" / "SegmentationClass" / "plain.png")
+    assert _import(data, "voc") == 2
+    _refused(capsys, "plain.png", "5x5", "90x47")
+    UNREADABLE["bomb.png"][0](data / "voc" / "SegmentationClass" / "plain.png")
+    assert _import(data, "voc") == 2
+    _refused(capsys, "plain.png", "cannot be read")
+
+
+def test_archives_that_lead_out_are_refused(data, capsys):
+    for name in ("../evil.txt", "/tmp/evil.txt", "a/../../evil.txt"):
+        with zipfile.ZipFile(data / "given.zip", "w") as file:
+            file.writestr(name, "x")
+        assert _import(data, "given.zip") == 2
+        _refused(capsys, "given.zip", name)
+    (data / "given.zip").write_bytes(b"no archive")
+    assert _import(data, "given.zip") == 2
+    _refused(capsys, "given.zip", "cannot be unpacked")
+
+
+def test_archives_that_grow_are_refused(data, capsys, monkeypatch):
+    monkeypatch.setattr("wsss.commands.import_masks.UNPACKED", 1000)
+    with zipfile.ZipFile(data / "given.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("labelmap.txt", "x" * 2000)
+    assert _import(data, "given.zip") == 2
+    _refused(capsys, "given.zip", "refused")
+
+
+@pytest.mark.parametrize("line", ["7 0 0 1 0 1 1", "0 0.5 0.5 1 1", "0 0 0 a 0 1 1", "0 0 0 99 0 1 1"])
+def test_broken_yolo_lines_are_told(data, capsys, line):
+    assert _export(data, "yolo-seg", "y.zip") == 0
+    with zipfile.ZipFile(data / "y.zip") as file:
+        file.extractall(data / "y")
+    (data / "y" / "labels" / "train" / "plain.txt").write_text(line)
+    assert _import(data, "y") == 2
+    _refused(capsys, "plain.txt, line 1")
+    shutil.make_archive(str(data / "z"), "zip", data / "y")
+    assert _import(data, "z.zip") == 2
+    _refused(capsys, "z.zip/labels/train/plain.txt, line 1")  # not the place it is unpacked in
+
+
+def test_the_server_gets_its_layout(data, capsys):
+    label = np.zeros((8, 9), np.uint8)
+    label[2:4] = 20
+    write_mask(data / "test" / "2008_000006.png", label)
+    Image.new("RGB", (9, 8)).save(data / "photos" / "2008_000006.jpg")
+    assert _export(data, "voc-server", "results.tgz", masks="test") == 0
+    with tarfile.open(data / "results.tgz", "r:gz") as archive:
+        place = "results/VOC2012/Segmentation/comp6_test_cls/2008_000006.png"
+        assert archive.getnames() == [place]
+        with Image.open(archive.extractfile(place)) as image:
+            np.testing.assert_array_equal(np.array(image), label)
+            assert image.getpalette()[:63] == palette()[:63]
+    label[0] = VOID
+    write_mask(data / "test" / "2008_000006.png", label)
+    assert _export(data, "voc-server", "again.tgz", masks="test") == 2
+    _refused(capsys, "2008_000006", "255")
+    assert not (data / "again.tgz").exists()
+
+
+def test_export_names_what_does_not_fit(data, capsys):
+    assert _export(data, "coco", "folder") == 2
+    _refused(capsys, "a .json file")
+    assert _export(data, "voc", "voc") == 0
+    assert _export(data, "voc", "voc") == 2
+    _refused(capsys, data / "voc", "there already")
+    (data / "classes.txt").unlink()
+    assert _export(data, "coco", "c.json") == 2
+    _refused(capsys, "--classes")
+    (data / "areas.csv").write_text("image,background,ball,brick,kite\n")
+    assert _export(data, "coco", "c.json") == 0
+    write_mask(data / "masks" / "plain.png", np.zeros((9, 9), int))
+    assert _export(data, "coco", "d.json") == 2
+    _refused(capsys, "plain.png", "9x9")
+    write_mask(data / "masks" / "nobody.png", np.zeros((9, 9), int))
+    assert _export(data, "coco", "d.json") == 2
+    _refused(capsys, "nobody.png")
+
+
+def test_without_pycocotools_it_is_named(data, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pycocotools", None)
+    assert _export(data, "coco", "c.json") == 2
+    _refused(capsys, "pycocotools", "wsss[export]")
