@@ -27,6 +27,7 @@ From photographs with image-level tags to pixel masks and a trained segmenter.
   predict --ckpt FILE --out DIR ...  masks, overlays and areas for new photographs
   slots --ckpt FILE --out DIR ...    pictures of what the network's slots hold together
   export masks DIR --format F ...    masks for CVAT, Label Studio, YOLO or the VOC server
+  export model --ckpt F --out DIR    the network as ONNX and torch.export
   import masks FILE --photos P ...   masks corrected there, back as training masks
   app RUN                            a local page: try photographs, look through the run
 

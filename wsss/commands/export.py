@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wsss.commands import export_model
 from wsss.errors import UserError
 
 VOID_NAME = "void"
@@ -21,7 +22,7 @@ TOLERANCE = 0.7
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Write masks in the formats of other tools."
+    parser.description = "Write masks or a network in the formats of other tools."
     kinds = parser.add_subparsers(dest="kind", required=True)
     masks = kinds.add_parser(
         "masks",
@@ -51,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="voc-server: comp6 (default) allows training data beyond VOC's, as ImageNet weights are",
     )
     masks.set_defaults(run=export_masks)
+    model = kinds.add_parser("model", help="the network as ONNX and torch.export, with a card")
+    export_model.add_arguments(model)
+    model.set_defaults(run=export_model.export_model)
 
 
 def main(args: argparse.Namespace) -> int:

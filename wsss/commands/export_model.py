@@ -1,0 +1,156 @@
+"""`wsss export model`: a segmentation network for other programs, with what they must know of it."""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from wsss.errors import UserError
+
+TOLERANCE = 1e-3
+"""Greatest difference from torch's logits, as a share of the largest logit (at least 1)."""
+
+MULTIPLE = 32
+"""The sides of the input are multiples of this many pixels."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write model.onnx, model.pt2 (torch.export) and preprocessing.json. Both models are run and "
+        "compared with torch before anything is kept. Needs pip install 'wsss[export]'."
+    )
+    parser.add_argument("--ckpt", type=Path, required=True, help="best.ckpt of wsss segment or run")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for the three files")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="fix the input's size in pixels, multiples of 32 (default: any; some networks cannot)",
+    )
+
+
+def export_model(args: argparse.Namespace) -> None:
+    """Export the segmentation network of a checkpoint.
+
+    Raises:
+        UserError: a package is missing, the checkpoint is none of `wsss segment`, `out` is there, the
+            network cannot be exported, or an exported one gives other numbers than torch.
+    """
+    missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
+    if missing:
+        raise UserError(f"{', '.join(missing)} is not installed: pip install 'wsss[export]'")
+    if args.size and (min(args.size) < MULTIPLE or any(side % MULTIPLE for side in args.size)):
+        raise UserError(f"--size must be multiples of {MULTIPLE}, got {args.size[0]} {args.size[1]}")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UserError(f"--out {args.out} is there already: give a new folder")
+
+    from wsss.commands.predict import MAX_SIDE
+    from wsss.tasks.checkpoints import read_checkpoint
+    from wsss.tasks.segmentation import SegmentationTask
+
+    max_side = read_checkpoint(args.ckpt, "segment").get("max_side") or MAX_SIDE
+    task = SegmentationTask.from_checkpoint(args.ckpt)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{args.out.name}.", dir=args.out.parent))
+    try:
+        for name, apart in _write_models(task.model, aside, args.size).items():
+            print(f"{name}: largest difference from torch {apart:.1e}")
+        text = json.dumps(card(task, max_side, args.size), indent=2, ensure_ascii=False) + "\n"
+        (aside / "preprocessing.json").write_text(text, encoding="utf-8")
+        aside.chmod(0o755)  # temporary folders are closed to others
+        if args.out.is_dir():
+            args.out.rmdir()
+        aside.rename(args.out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    print(f"written: {args.out}")
+
+
+def card(task, max_side: int, size: list[int] | None) -> dict:
+    """What a program needs to know to use the model, and to show its masks."""
+    from wsss.voc import VOID, palette
+
+    colours, labels = palette(), ["background", *task.classes]
+    mean, std = (v.flatten().tolist() for v in (task.model.mean, task.model.std))
+    return {
+        "input": {
+            "name": "images",
+            "shape": [1, 3, *(size or ["height", "width"])],
+            "dtype": "float32",
+            "channels": "RGB",
+            "range": [0, 255],
+            "multiple_of": MULTIPLE,
+            "max_side": max_side,
+            "resize": "turn upright by EXIF; a longer side above max_side, or more than a fixed shape "
+            "holds, is scaled down, aspect kept, averaging over areas; smaller ones stay",
+            "pad": "on the right and below with the mean colour, up to the shape or the multiple",
+        },
+        "mean": mean,
+        "std": std,
+        "normalisation": "inside the model: give values in 0..255, mean and std are in that range",
+        "output": {
+            "name": "logits",
+            "shape": [1, len(labels), *(size or ["height", "width"])],
+            "meaning": "logits, softmax over axis 1: probabilities of the labels; cut the padding off, "
+            "scale to the photograph's size (bilinear, of probabilities), argmax: the mask",
+        },
+        "classes": labels,
+        "void": VOID,
+        "palette": [colours[3 * i : 3 * i + 3] for i in range(len(labels))],
+    }
+
+
+def _write_models(network, folder: Path, size: list[int] | None) -> dict[str, float]:
+    """Write and check both files; file name -> largest difference of its logits from torch's."""
+    import onnxruntime
+    import torch
+
+    network = network.eval()
+    shapes = [tuple(size)] if size else [(128, 192), (96, 64)]
+    images = [
+        255 * torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(0)) for shape in shapes
+    ]
+    sides = None
+    if not size:
+        height, width = (MULTIPLE * torch.export.Dim(n, min=1, max=256) for n in ("rows", "columns"))
+        sides = ({2: height, 3: width},)
+    hint = "" if size else ": fix the input's size by --size HEIGHT WIDTH"
+    try:
+        with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+            wanted = [network(image) for image in images]
+            program = torch.export.export(network, (images[0],), dynamic_shapes=sides)
+            torch.export.save(program, folder / "model.pt2")
+            onnx = torch.onnx.export(
+                program, (), dynamo=True, input_names=["images"], output_names=["logits"]
+            )
+            onnx.save(folder / "model.onnx", external_data=False)
+            module = torch.export.load(folder / "model.pt2").module()
+            session = onnxruntime.InferenceSession(
+                folder / "model.onnx", providers=["CPUExecutionProvider"]
+            )
+            found = {
+                "model.pt2": [module(image) for image in images],
+                "model.onnx": [
+                    torch.from_numpy(session.run(None, {"images": image.numpy()})[0])
+                    for image in images
+                ],
+            }
+    except Exception as error:  # exporters fail in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"this network cannot be exported ({reason}){hint}") from error
+    apart = {}
+    for name, outputs in found.items():
+        pairs = list(zip(outputs, wanted, strict=True))
+        apart[name] = max((one - other).abs().max().item() for one, other in pairs)
+        limit = TOLERANCE * max(1.0, *(other.abs().max().item() for _, other in pairs))
+        if not apart[name] <= limit:  # also when it is no number
+            raise UserError(
+                f"{name} gives other numbers than torch (difference {apart[name]:.1e}, allowed "
+                f"{limit:.1e}), nothing is written{hint}"
+            )
+    return apart
