@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import stat
 import tarfile
 import zipfile
 
@@ -262,9 +263,21 @@ def test_archives_that_lead_out_are_refused(data, capsys):
             file.writestr(name, "x")
         assert _import(data, "given.zip") == 2
         _refused(capsys, "given.zip", name)
+    with zipfile.ZipFile(data / "given.zip", "w") as file:
+        link = zipfile.ZipInfo("labelmap.txt")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        file.writestr(link, "/etc/passwd")
+    assert _import(data, "given.zip") == 2
+    _refused(capsys, "given.zip", "labelmap.txt")
     (data / "given.zip").write_bytes(b"no archive")
     assert _import(data, "given.zip") == 2
     _refused(capsys, "given.zip", "cannot be unpacked")
+
+
+def test_masks_come_into_a_folder(data, capsys):
+    assert _export(data, "voc", "voc") == 0
+    assert _import(data, "voc", out="back.zip") == 2
+    _refused(capsys, "back.zip", "folder")
 
 
 def test_archives_that_grow_are_refused(data, capsys, monkeypatch):

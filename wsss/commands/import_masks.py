@@ -53,6 +53,8 @@ def main(args: argparse.Namespace) -> None:
 
     if not args.file.exists():
         raise UserError(f"there is no file or folder {args.file}")
+    if args.out.suffix.lower() in (".zip", ".json", ".png"):
+        raise UserError(f"masks are written into a folder: --out {args.out} looks like a file")
     folder = photo_folder(args.photos)
     photos = _Photos(folder, args.file)
     classes = class_names(args.classes, args.rest, folder)
