@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 from wsss.errors import UserError
@@ -121,7 +122,14 @@ def _write_models(network, folder: Path, size: list[int] | None) -> dict[str, fl
         sides = ({2: height, 3: width},)
     hint = "" if size else ": fix the input's size by --size HEIGHT WIDTH"
     try:
-        with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        # exporters are talkative, and what goes wrong is told below
+        onnxruntime.set_default_logger_severity(4)
+        with (
+            torch.no_grad(),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
             wanted = [network(image) for image in images]
             program = torch.export.export(network, (images[0],), dynamic_shapes=sides)
             torch.export.save(program, folder / "model.pt2")
