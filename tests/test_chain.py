@@ -22,7 +22,12 @@ from wsss.evaluation import confusion_matrix, iou_of
 from wsss.pipeline import run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
-from wsss.tasks.segmentation import SegmentationTask, predict_probabilities
+from wsss.tasks.cli import run_task
+from wsss.tasks.segmentation import (
+    SegmentationNetwork,
+    SegmentationTask,
+    predict_probabilities,
+)
 
 PROJECT = Path(__file__).parent.parent
 CONFIGS = sorted(PROJECT.glob("configs/*/*.yaml"))
@@ -117,6 +122,11 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
         0.1 < done["memory_gb"] < 100 and done["versions"]["torch"] == torch.__version__.split("+")[0]
     )
 
+    # the segmenters started from the classifier, which has the same network
+    for name in ("segment", "segment_true"):
+        start = yaml.safe_load((out / name / "config.yaml").read_text())["model"]
+        assert start["weights"] == str(out / "classify" / "best.ckpt")
+
     # again: nothing is done twice
     before = {p: p.stat().st_mtime_ns for p in out.rglob("best.ckpt")}
     capsys.readouterr()
@@ -152,6 +162,53 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
         SegmentationTask.from_checkpoint(out / "classify" / "best.ckpt")
     task = ClassificationTask.from_checkpoint(out / "classify" / "best.ckpt")
     assert task.classes == ["ball", "brick", "kite", "star"] and not task.training
+
+
+def test_segmenter_starts_from_the_classifier(small_run):
+    checkpoint = small_run / "classify" / "best.ckpt"
+    learned = read_checkpoint(checkpoint, "classify")["state_dict"]
+    encoder = SegmentationNetwork("Unet", "tu-glnet_nano", 5, weights=str(checkpoint)).net.encoder
+    state = encoder.state_dict()
+    same = [
+        k
+        for k in state
+        if torch.equal(state[k], learned["model.backbone." + k.removeprefix("model.model.")])
+    ]
+    assert len(same) == len(state) == 221
+    with pytest.raises(UserError, match="does not hold the weights of glnet_4g"):
+        SegmentationNetwork("Unet", "tu-glnet_4g", 5, weights=str(checkpoint))
+
+
+def test_segmenter_starts_afresh_where_told(drawn, tmp_path):
+    config = small_pipeline(tmp_path / "configs")
+    config.write_text(config.read_text() + "start_from_classifier: false\n")
+    for name in ("classify", "segment"):
+        path = config.parent / f"{name}.yaml"
+        settings = yaml.safe_load(path.read_text())
+        settings["trainer"]["limit_train_batches"] = 1
+        path.write_text(yaml.safe_dump(settings))
+    run_pipeline(config, tmp_path / "run", str(drawn))
+    segment = yaml.safe_load((tmp_path / "run" / "segment" / "config.yaml").read_text())
+    assert "weights" not in segment["model"]
+    config.write_text(config.read_text() + "begin: here\n")
+    with pytest.raises(UserError, match="unknown key 'begin'"):
+        run_pipeline(config, tmp_path / "run", str(drawn))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_norms_keep_their_statistics(frozen, drawn):
+    words = ["--data.root", str(drawn), "--data.crop", "64", "--model.encoder", "mobilenetv2_050"]
+    words += ["--model.freeze_norm", str(frozen).lower(), *QUICK]
+    trainer = run_task("segment", ["fit", *words])
+    means = {
+        name: value.abs().max().item()
+        for name, value in trainer.model.model.net.named_buffers()
+        if name.endswith("running_mean")
+    }
+    inside = [value for name, value in means.items() if name.startswith("encoder.")]
+    decoder = [value for name, value in means.items() if not name.startswith("encoder.")]
+    assert len(inside) > 20 and all((value == 0) == frozen for value in inside)
+    assert all(value > 0 for value in decoder)
 
 
 def test_evaluate_command_and_scripts(tmp_path, capsys):

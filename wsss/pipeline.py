@@ -23,6 +23,7 @@ from wsss.tasks.cli import run_task
 from wsss.tasks.writers import EvaluationWriter
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
+OPTIONAL = {"start_from_classifier"}
 
 
 def shipped_config(name: str) -> Path:
@@ -58,7 +59,9 @@ def run_pipeline(
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
     Args:
-        config: a pipeline.yaml: `out` and the config files of the three stages, relative to it.
+        config: a pipeline.yaml: `out` and the config files of the three stages, relative to it. Where
+            classifier and segmenter have the same network, the segmenter starts from what the
+            classifier has learned from the tags, unless it says `start_from_classifier: false`.
         out: folder for the results instead of the config's.
         root: data.root for all stages.
         weights: model.weights for classifier and segmenter.
@@ -68,8 +71,9 @@ def run_pipeline(
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
     """
     settings = read_config(config)
-    if unknown := sorted(set(settings) - KEYS):
-        raise UserError(f"{config} has the unknown key '{unknown[0]}': known are {sorted(KEYS)}")
+    if unknown := sorted(set(settings) - KEYS - OPTIONAL):
+        known = sorted(KEYS | OPTIONAL)
+        raise UserError(f"{config} has the unknown key '{unknown[0]}': known are {known}")
     if missing := sorted(KEYS - set(settings)):
         raise UserError(f"{config} lacks the key '{missing[0]}'")
     run = _Run(Path(out or settings["out"]), root, weights)
@@ -77,8 +81,11 @@ def run_pipeline(
     started = time.monotonic()
     classify = run.train("classify", "classify", files["classify"])
     masks = run.make_masks(files["pseudo_masks"], classify)
-    segment = run.train("segment", "segment", files["segment"], masks)
-    true = run.train("segment_true", "segment", files["segment"]) if upper_bound else None
+    start = classify if settings.get("start_from_classifier", True) else None
+    segment = run.train("segment", "segment", files["segment"], masks, start)
+    true = None
+    if upper_bound:
+        true = run.train("segment_true", "segment", files["segment"], None, start)
     numbers = run.measure(classify, masks, segment, true)
     print(f"results in {run.out} ({(time.monotonic() - started) / 60:.1f} minutes this time)")
     return numbers
@@ -101,9 +108,27 @@ class _Run:
             config.setdefault("model", {})["weights"] = self.weights
         return config
 
-    def train(self, name: str, kind: str, path: Path, masks: Path | None = None) -> Path:
-        """Train and (the segmenter) test in the folder `name`; returns the folder."""
+    def train(
+        self,
+        name: str,
+        kind: str,
+        path: Path,
+        masks: Path | None = None,
+        start: Path | None = None,
+    ) -> Path:
+        """Train and (the segmenter) test in the folder `name`; returns the folder.
+
+        `masks` is the stage whose masks it learns from, `start` the classifier it starts from if
+        that has the same network.
+        """
         folder, config = self.out / name, self.config(path)
+        if start is not None and _network(config) == _network(read_config(start / "config.yaml")):
+            # at the same number of steps far ahead of the weights it started from itself
+            config.setdefault("model", {}).update(
+                encoder=f"tu-{_network(config)}",  # timm's, where SMP has one of the same name
+                pretrained=False,
+                weights=str(start / "best.ckpt"),
+            )
         inputs = [_weights_stamp(config)]
         data = (TagData if kind == "classify" else MaskData)(**config["data"])
         inputs += [_stamp_catalog(data.catalog(s)) for s in (data.train_split, data.val_split)]
@@ -267,6 +292,12 @@ class _Run:
             print(f"{name:54s} {value:6.1f} min")
         print(f"report in {write_report(self.out)}", flush=True)
         return numbers
+
+
+def _network(config: dict[str, Any]) -> str:
+    """The timm model that a stage trains, as backbone or as encoder."""
+    model = config.get("model", {})
+    return str(model.get("backbone") or model.get("encoder") or "glnet_4g").removeprefix("tu-")
 
 
 def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:

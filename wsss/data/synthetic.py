@@ -122,14 +122,14 @@ def _draw_object(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, 
         texture = dots < 0.3 * period
     elif kind == 1:  # brick: rectangle with a chequer
         inside = (abs(across) < radius) & (abs(along) < 0.6 * radius)
-        texture = (np.floor(across / 5) + np.floor(along / 5)) % 2 == 0
+        texture = (np.floor(across / 7) + np.floor(along / 7)) % 2 == 0
     elif kind == 2:  # kite: diamond with stripes
         inside = abs(across) / radius + abs(along) / (0.7 * radius) < 1.15
-        texture = across % 8 < 4
+        texture = across % 6 < 3
     else:  # star: five points with rings
         wave = np.abs((angle / (2 * np.pi / 5)) % 1 - 0.5) * 2  # 1 at a point, 0 in a notch
         inside = distance < radius * (0.5 + 0.65 * wave)
-        texture = distance % 8 < 4
+        texture = distance % 12 < 6
     first, second = rng.uniform(150, 250, 3), rng.uniform(5, 105, 3)
     image[inside] = np.where(texture[..., None], first, second)[inside]
     mask[inside] = kind + 1

@@ -31,7 +31,8 @@ def load_weights(model: nn.Module, path: str | Path | None) -> None:
         model: A timm model, with its ``pretrained_cfg``.
         path: ``.safetensors``, or a PyTorch file with the weights either at the top or under
             ``state_dict``, ``model``, ``state_dict_ema`` or ``model_ema``. The averaged (EMA) set
-            is taken only if there is no other or the model's pretrained tag names it.
+            is taken only if there is no other or the model's pretrained tag names it. Of a
+            checkpoint of ``wsss classify`` the backbone is taken.
 
     Raises:
         UserError: The file is missing, unreadable, or holds weights of another model.
@@ -123,6 +124,10 @@ def read_weights(path: str | Path, tag: str | None = None) -> dict[str, Tensor]:
             f"{path} is no PyTorch file of plain tensors ({reason}). Download it again, or save "
             "its weights alone from where it was made: no code is run from a weight file."
         ) from error
+    if content.get("kind") == "classify":
+        inside = "model.backbone."
+        ours = content["state_dict"].items()
+        return {k.removeprefix(inside): v for k, v in ours if k.startswith(inside)}
     plain, averaged = ("state_dict", "model"), ("state_dict_ema", "model_ema")
     keys = averaged + plain if prefer_ema else plain + averaged
     found = next((k for k in keys if isinstance(content.get(k), dict)), None)

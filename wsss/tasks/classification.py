@@ -15,7 +15,7 @@ from wsss.errors import UserError
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
 from wsss.tasks.checkpoints import read_checkpoint
-from wsss.tasks.optim import Schedule, adamw
+from wsss.tasks.optim import Schedule, adamw, freeze_norm
 
 
 def make_mosaics(images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,9 +118,7 @@ class ClassificationTask(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         if self.hparams.freeze_norm:
-            for module in self.model.modules():
-                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            freeze_norm(self.model)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         images, tags = batch["image"].float(), batch["tags"]

@@ -53,3 +53,10 @@ def adamw(
         warnings.filterwarnings("ignore", message="The epoch parameter")
         both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, falling], [rising])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": both, "interval": "step"}}
+
+
+def freeze_norm(module: nn.Module) -> None:
+    """Keep the running statistics of every BatchNorm inside as they are (until the next `train()`)."""
+    for inside in module.modules():
+        if isinstance(inside, nn.modules.batchnorm._BatchNorm):
+            inside.eval()

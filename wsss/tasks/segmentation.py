@@ -17,7 +17,7 @@ from wsss.evaluation import Evaluator
 from wsss.localize.crf import CRFSettings
 from wsss.models.weights import load_weights, no_download
 from wsss.tasks.checkpoints import read_checkpoint
-from wsss.tasks.optim import Schedule, adamw
+from wsss.tasks.optim import Schedule, adamw, freeze_norm
 from wsss.voc import VOID
 
 
@@ -149,6 +149,8 @@ class SegmentationTask(pl.LightningModule):
         encoder: a timm model or one of SMP's encoders.
         pretrained: take the encoder's published ImageNet weights (needs a network the first time).
         weights: file with weights for the encoder instead (.safetensors or .pth).
+        freeze_norm: keep the running statistics of the encoder's BatchNorm as they are (for small
+            pretrained runs).
         lr: learning rate of the encoder.
         head_factor: the decoder learns this many times faster.
         weight_decay: of AdamW.
@@ -169,6 +171,7 @@ class SegmentationTask(pl.LightningModule):
         encoder: str = "glnet_4g",
         pretrained: bool = False,
         weights: str | None = None,
+        freeze_norm: bool = False,
         lr: float = 1e-4,
         head_factor: float = 10.0,
         weight_decay: float = 0.01,
@@ -209,6 +212,10 @@ class SegmentationTask(pl.LightningModule):
                 f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
                 f"{self.classes}: use the data set it was trained on, or train again"
             )
+
+    def on_train_epoch_start(self) -> None:
+        if self.hparams.freeze_norm:
+            freeze_norm(self.model.net.encoder)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         logits, mask = self.model(batch["image"]), batch["mask"]
