@@ -1,5 +1,6 @@
 """Reading data sets, images and masks; bad input is named."""
 
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from wsss.data.catalog import read_catalog, read_classes
 from wsss.data.datasets import MaskedImages, SameShapeBatches
 from wsss.data.images import image_size, read_image
-from wsss.data.masks import read_mask, write_mask
+from wsss.data.masks import file_stamp, read_mask, write_mask
 from wsss.data.modules import MaskData, TagData
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset, draw_scene
 from wsss.data.tags import read_tag_table, split_of
@@ -29,6 +30,20 @@ def test_mask_round_trip_keeps_labels_not_colours(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "deep" / "m.png"), mask)
     assert Image.open(tmp_path / "deep" / "m.png").mode == "P"
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m.png"]
+
+
+def test_a_file_is_told_by_its_content_not_its_date(tmp_path):
+    mask = np.zeros((300, 300), np.uint8)
+    mask[::2] = np.random.default_rng(0).integers(0, 20, (150, 300))
+    for name in ("a", "b", "c"):
+        mask[150, 150] = 1 if name != "c" else 2
+        write_mask(tmp_path / f"{name}.png", mask)
+    os.utime(tmp_path / "b.png", (1, 1))
+    stamps = [file_stamp(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
+    assert stamps[0] == stamps[1] != stamps[2]
+    for name, tail in (("d", b"x"), ("e", b"y"), ("f", b"xx")):
+        (tmp_path / name).write_bytes(bytes(10**6) + tail)
+    assert len({file_stamp(tmp_path / name) for name in "def"}) == 3
 
 
 def test_colour_mask_is_refused(tmp_path):

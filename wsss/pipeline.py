@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from wsss.data.catalog import Catalog
-from wsss.data.masks import read_mask, write_atomic
+from wsss.data.masks import file_stamp, read_mask, write_atomic
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.evaluation import evaluate_files, threshold_curve, write_counts
@@ -321,20 +321,13 @@ def _has_masks(catalog: Catalog) -> bool:
     return any(record.mask is not None for record in catalog.records)
 
 
-def _stamp(path: Path | None) -> str:
-    if path is None:
-        return "-"
-    info = path.stat()
-    return f"{info.st_size}:{info.st_mtime_ns}"
-
-
 def _stamp_catalog(catalog: Catalog) -> str:
     digest = hashlib.sha256(repr(catalog.classes).encode())
     for r in catalog.records:
-        digest.update(repr((r.id, r.tags, _stamp(r.image), _stamp(r.mask))).encode())
+        digest.update(repr((r.id, r.tags, file_stamp(r.image), r.mask and file_stamp(r.mask))).encode())
     return digest.hexdigest()
 
 
 def _weights_stamp(config: dict[str, Any]) -> str:
     file = config.get("model", {}).get("weights")
-    return _stamp(Path(file)) if file and Path(file).is_file() else "-"
+    return file_stamp(Path(file)) if file and Path(file).is_file() else "-"

@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from wsss.data.masks import write_atomic, write_mask
+from wsss.data.masks import file_stamp, write_atomic, write_mask
 from wsss.errors import UserError
 from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.localize.cam import ClassMaps, seed_maps
@@ -33,7 +33,8 @@ class _Writer(BasePredictionWriter):
             return
         note = self.out / "settings.json"
         # what decides the masks: the settings and the network
-        settings = json.loads(json.dumps(self.settings | {"ckpt_path": _stamp(trainer.ckpt_path)}))
+        network = trainer.ckpt_path and file_stamp(Path(trainer.ckpt_path))
+        settings = json.loads(json.dumps(self.settings | {"ckpt_path": network}))
         if note.is_file():
             if json.loads(note.read_text()) != settings:
                 raise UserError(
@@ -46,13 +47,6 @@ class _Writer(BasePredictionWriter):
         trainer.datamodule.skip = frozenset(
             path.with_suffix("").as_posix() for path in made if not path.name.startswith(".")
         )
-
-
-def _stamp(path: Any) -> str | None:
-    if path is None:
-        return None
-    info = Path(path).stat()
-    return f"{Path(path).name} {info.st_size} {info.st_mtime_ns}"
 
 
 class PseudoMaskWriter(_Writer):
