@@ -19,4 +19,9 @@ def small_pipeline(folder: Path) -> Path:
         if name != "pseudo_masks":
             config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
         path.write_text(yaml.safe_dump(config))
+    path = folder / "refine.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["data"]["num_workers"] = 0
+    config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
+    path.write_text(yaml.safe_dump(config))
     return folder / "pipeline.yaml"

@@ -76,7 +76,9 @@ def test_order_of_the_images_by_hand(run, small_run, drawn):
     assert unsure == sorted(unsure, reverse=True) and 0 <= unsure[-1] < unsure[0] <= 1
     assert all(2 in entry.record.tags for entry in run.worst_first("iou", tag=2))
     pictures = run.pictures(worst[0])
-    assert [c for _, c in pictures] == ["photograph", "class map", "pseudo-mask", "segmenter", "truth"]
+    assert [c for _, c in pictures] == [
+        *("photograph", "class map", "pseudo-mask", "refined", "segmenter", "truth")
+    ]
     assert all(p.shape == (640, 640, 3) for p, _ in pictures)
 
 

@@ -80,6 +80,20 @@ def test_shipped_configs(config, drawn, photographs, tmp_path):
         main_ok(["classify", "fit", *words, "--data.size", "64", "--model.pretrained", "false"])
     elif config.stem == "segment":
         main_ok(["segment", "fit", *words, "--data.crop", "64", "--model.pretrained", "false"])
+    elif config.stem == "refine":
+        maps = tmp_path / "maps"
+        maps.mkdir()
+        for photo in Path(root).rglob("*.jpg"):
+            scores = np.ones((1, 3, 3), np.float16)
+            np.savez(maps / f"{photo.stem}.npz", labels=np.array([2]), scores=scores)
+        places = {"out": str(tmp_path / "masks"), "maps": str(maps)}
+        settings["trainer"]["callbacks"][0]["init_args"] |= places
+        changed = tmp_path / "refine.yaml"
+        changed.write_text(yaml.safe_dump(settings))
+        words = ["-c", str(changed), "--data.root", str(root), *QUICK]
+        main_ok(["segment", "predict", *words, "--model.encoder", "glnet_nano"])
+        made = list((tmp_path / "masks").glob("*.png"))
+        assert len(made) == 1 and set(np.unique(read_mask(made[0]))) <= {0, 2}
     else:
         settings["trainer"]["callbacks"][0]["init_args"]["out"] = str(tmp_path / "masks")
         changed = tmp_path / "pseudo_masks.yaml"
@@ -100,7 +114,9 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     written = json.loads((out / "metrics.json").read_text())
     assert all(written[name] == value for name, value in numbers.items())
     assert all(0 <= numbers[name] <= 100 for name in numbers if name != "minutes")
-    for name in ("classify", "pseudo_masks", "segment", "segment_true"):
+    stages = ("classify", "pseudo_masks", "segment_first", "refined_masks", "segment", "segment_true")
+    assert list(written["minutes_per_stage"]) == list(stages)
+    for name in stages:
         assert (out / name / "config.yaml").is_file() and (out / name / "metrics.json").is_file()
     assert (out / "classify" / "best.ckpt").is_file() and (out / "segment" / "best.ckpt").is_file()
     masks = out / "pseudo_masks" / "masks"
@@ -108,7 +124,7 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     for path in masks.glob("*.png"):  # tagged classes only
         truth = read_mask(drawn / "SegmentationClass" / path.name)
         assert set(np.unique(read_mask(path))) <= {0, *np.unique(truth)}
-    assert Image.open(out / "overview.png").size[0] == 6 * 150 and (out / "report.html").is_file()
+    assert Image.open(out / "overview.png").size[0] == 7 * 150 and (out / "report.html").is_file()
 
     # what the report needs is kept: each image's counts, the training's own log, costs and versions
     metrics = json.loads((out / "segment" / "metrics.json").read_text())
@@ -124,7 +140,7 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     )
 
     # the segmenters started from the classifier, which has the same network
-    for name in ("segment", "segment_true"):
+    for name in ("segment_first", "segment", "segment_true"):
         start = yaml.safe_load((out / name / "config.yaml").read_text())["model"]
         assert start["weights"] == str(out / "classify" / "best.ckpt")
 
@@ -134,7 +150,7 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("best.ckpt")}
     capsys.readouterr()
     assert run_pipeline(config, out, str(drawn), upper_bound=True) == numbers
-    assert capsys.readouterr().out.count("done before, unchanged") == 4
+    assert capsys.readouterr().out.count("done before, unchanged") == 6
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("best.ckpt")}
 
     # broken off while making masks: only the missing one is made again

@@ -240,7 +240,7 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
         return {p.stem: yaml.safe_load(p.read_text()) for p in (tmp_path / name).glob("*.yaml")}
 
     small = config("laptop")
-    assert set(small) == {"pipeline", "classify", "pseudo_masks", "segment"}
+    assert set(small) == {"pipeline", "classify", "pseudo_masks", "refine", "segment"}
     assert small["classify"]["model"]["backbone"] == small["segment"]["model"]["encoder"]
     assert small["classify"]["model"]["pretrained"] is True
     assert small["classify"]["trainer"]["accelerator"] == "cpu"

@@ -211,6 +211,9 @@ class Run:
         best = scores.max(0) if len(scores) else np.zeros((1, 1), np.float32)
         rows = [(shown(image), "photograph"), (heat_picture(image, best), "class map")]
         masks = [(read_mask(self.masks / f"{record.id}.png"), "pseudo-mask")]
+        refined = self.folder / "refined_masks" / "masks" / f"{record.id}.png"
+        if refined.is_file():
+            masks.append((read_mask(refined), "refined"))
         predicted = self.analyse(image, record.id).predicted
         if predicted is not None:
             masks.append((predicted, "segmenter"))

@@ -130,25 +130,22 @@ def thumbnail(path: Path, side: int) -> np.ndarray:
     return resize(image, *fit_long_side(*image.shape[:2], side))
 
 
-def chain_rows(
-    data: TagData, max_side: int, classify: Path, masks: Path, segment: Path, count: int = 6
-) -> list[Row]:
+def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int = 6) -> list[Row]:
     """`count` training photographs, evenly spaced in their list, through every step of a run.
 
     Args:
         data: what the pseudo-masks were made of.
         max_side: long side of the largest images that the segmenter was trained on.
-        classify: folder of the classifier's stage.
-        masks: folder of the pseudo-masks' stage.
-        segment: folder of the segmenter's stage.
+        stages: folder of each of the run's stages, by name.
         count: number of rows.
     """
     catalog = data.catalog(data.predict_split)
     spread = np.linspace(0, len(catalog.records) - 1, min(count, len(catalog.records)))
     names = ["background", *catalog.classes]
+    masks, refined = stages["pseudo_masks"], stages.get("refined_masks")
     slots = json.loads((masks / "masks" / "settings.json").read_text())["slots"]
-    classifier = ClassificationTask.from_checkpoint(classify / "best.ckpt")
-    segmenter = SegmentationTask.from_checkpoint(segment / "best.ckpt")
+    classifier = ClassificationTask.from_checkpoint(stages["classify"] / "best.ckpt")
+    segmenter = SegmentationTask.from_checkpoint(stages["segment"] / "best.ckpt")
 
     def row(record: Record) -> Row:
         image = thumbnail(record.image, SIDE)
@@ -171,6 +168,9 @@ def chain_rows(
             predicted = segmenter.predict_mask(batch).numpy().astype(np.uint8)
         made = read_mask(masks / "masks" / f"{record.id}.png")
         cells.append(show_mask(image, made, names, "pseudo-mask"))
+        if refined is not None:
+            made = read_mask(refined / "masks" / f"{record.id}.png")
+            cells.append(show_mask(image, made, names, "refined"))
         cells.append(show_mask(image, predicted, names, "segmenter"))
         if record.mask is not None:
             cells.append(show_mask(image, read_mask(record.mask), names, "truth"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from wsss.data.catalog import Catalog
+from wsss.data.catalog import Catalog, Record
 from wsss.data.masks import file_stamp, read_mask, write_atomic
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
@@ -23,7 +23,7 @@ from wsss.tasks.cli import run_task
 from wsss.tasks.writers import EvaluationWriter
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
-OPTIONAL = {"start_from_classifier"}
+OPTIONAL = {"refine", "start_from_classifier"}
 
 
 def shipped_config(name: str) -> Path:
@@ -59,9 +59,11 @@ def run_pipeline(
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
     Args:
-        config: a pipeline.yaml: `out` and the config files of the three stages, relative to it. Where
-            classifier and segmenter have the same network, the segmenter starts from what the
-            classifier has learned from the tags, unless it says `start_from_classifier: false`.
+        config: a pipeline.yaml: `out` and the config files of the stages, relative to it. With
+            `refine` there are two rounds: a first segmenter learns from the classifier's masks, what
+            it sees refines them, and the segmenter learns from the refined ones. Where classifier
+            and segmenter have the same network, the segmenter starts from what the classifier has
+            learned from the tags, unless it says `start_from_classifier: false`.
         out: folder for the results instead of the config's.
         root: data.root for all stages.
         weights: model.weights for classifier and segmenter.
@@ -77,16 +79,21 @@ def run_pipeline(
     if missing := sorted(KEYS - set(settings)):
         raise UserError(f"{config} lacks the key '{missing[0]}'")
     run = _Run(Path(out or settings["out"]), root, weights)
-    files = {key: Path(config).parent / settings[key] for key in KEYS - {"out"}}
+    named = (KEYS - {"out"}) | (settings.keys() & {"refine"})
+    files = {key: Path(config).parent / settings[key] for key in named}
     started = time.monotonic()
     classify = run.train("classify", "classify", files["classify"])
     masks = run.make_masks(files["pseudo_masks"], classify)
     start = classify if settings.get("start_from_classifier", True) else None
-    segment = run.train("segment", "segment", files["segment"], masks, start)
-    true = None
+    stages = {"classify": classify, "pseudo_masks": masks}
+    if "refine" in files:
+        first = run.train("segment_first", "segment", files["segment"], masks, start)
+        masks = run.refine_masks(files["refine"], first, masks)
+        stages |= {"segment_first": first, "refined_masks": masks}
+    stages["segment"] = run.train("segment", "segment", files["segment"], masks, start)
     if upper_bound:
-        true = run.train("segment_true", "segment", files["segment"], None, start)
-    numbers = run.measure(classify, masks, segment, true)
+        stages["segment_true"] = run.train("segment_true", "segment", files["segment"], None, start)
+    numbers = run.measure(stages)
     print(f"results in {run.out} ({(time.monotonic() - started) / 60:.1f} minutes this time)")
     return numbers
 
@@ -178,46 +185,72 @@ class _Run:
         ]
 
         def work() -> dict[str, Any]:
-            checkpoint = ["--ckpt_path", str(classify / "best.ckpt")]
-            run_task(
-                "classify",
-                [
-                    "predict",
-                    "-c",
-                    str(folder / "config.yaml"),
-                    *checkpoint,
-                    "--return_predictions",
-                    "false",
-                ],
-            )
-            return self._judge_masks(folder, data, writer["init_args"].get("background", 0.4))
+            self._predict("classify", folder, classify)
+            records, metrics = self._judge_masks(folder, data, data.predict_split)
+            background = writer["init_args"].get("background", 0.4)
+            return metrics | (self._judge_seed(folder, data, records, background) if records else {})
 
         self._stage(folder, config, inputs, work)
         return folder
 
-    def _judge_masks(self, folder: Path, data: TagData, background: float) -> dict[str, Any]:
-        catalog = data.catalog(data.predict_split)
+    def refine_masks(self, path: Path, segment: Path, masks: Path) -> Path:
+        """Make the masks of the second round; returns their stage's folder."""
+        folder, config = self.out / "refined_masks", self.config(path, model=False)
+        writer = config["trainer"]["callbacks"][0]
+        places = {"out": str(folder / "masks"), "maps": str(masks / "maps")}
+        writer["init_args"] = writer.get("init_args", {}) | places
+        config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
+        data = MaskData(**config["data"])
+        inputs = [
+            *(json.loads((s / "done.json").read_text())["fingerprint"] for s in (segment, masks)),
+            _stamp_catalog(data.catalog(data.predict_split)),
+        ]
+
+        def work() -> dict[str, Any]:
+            self._predict("segment", folder, segment)
+            return self._judge_masks(folder, data, data.predict_split)[1]
+
+        self._stage(folder, config, inputs, work)
+        return folder
+
+    @staticmethod
+    def _predict(kind: str, folder: Path, trained: Path) -> None:
+        words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(trained / "best.ckpt")]
+        run_task(kind, ["predict", *words, "--return_predictions", "false"])
+
+    @staticmethod
+    def _judge_masks(
+        folder: Path, data: TagData | MaskData, split: str
+    ) -> tuple[list[Record], dict[str, Any]]:
+        """The records whose truth is known, and the metrics of their masks."""
+        catalog = data.catalog(split)
         records = [record for record in catalog.records if record.mask is not None]
         if not records:
-            return {}
+            return [], {}
         made, counts = folder / "masks", []
         pairs = [(made / f"{record.id}.png", record.mask) for record in records]
         scores = evaluate_files(pairs, catalog.classes, counts)
         images = {record.id: pixels for record, pixels in zip(records, counts, strict=True)}
         write_counts(folder / "masks.json", catalog.classes, images)
+        return records, {"mask": scores.to_dict()}
+
+    @staticmethod
+    def _judge_seed(
+        folder: Path, data: TagData, records: list[Record], background: float
+    ) -> dict[str, Any]:
+        num_labels = len(data.classes) + 1
 
         def maps() -> Any:
             for record in progress(records, "sweep the seed's threshold"):
-                truth = read_mask(record.mask, len(catalog.classes) + 1)
+                truth = read_mask(record.mask, num_labels)
                 with np.load(folder / "maps" / f"{record.id}.npz") as file:
                     few, labels = file["scores"].astype(np.float32), file["labels"]
                 yield (resize_scores(few, *truth.shape) if len(labels) else few), labels, truth
 
-        curve = threshold_curve(maps(), len(catalog.classes) + 1)
+        curve = threshold_curve(maps(), num_labels)
         fixed = min(curve, key=lambda point: abs(point[0] - background))[1]
         best = max(curve, key=lambda point: point[1])
         return {
-            "mask": scores.to_dict(),
             "seed_curve": curve,
             "seed_miou_fixed": fixed,
             "seed_miou_best": best[1],
@@ -254,32 +287,37 @@ class _Run:
         _write_json(folder / "metrics.json", metrics)
         _write_json(done, {"fingerprint": fingerprint} | cost.so_far())
 
-    def measure(
-        self, classify: Path, masks: Path, segment: Path, true: Path | None
-    ) -> dict[str, float | None]:
+    def measure(self, stages: dict[str, Path]) -> dict[str, float | None]:
         """Write metrics.json and the report, print the table."""
-        read = {
-            path: json.loads((path / "metrics.json").read_text())
-            for path in (classify, masks, segment, true)
-            if path
+        read = {name: json.loads((path / "metrics.json").read_text()) for name, path in stages.items()}
+        minutes = {
+            name: json.loads((path / "done.json").read_text())["minutes"]
+            for name, path in stages.items()
         }
-        minutes = {path.name: json.loads((path / "done.json").read_text())["minutes"] for path in read}
-        quality = read[masks]
+        seed = read["pseudo_masks"]
+        quality = read.get("refined_masks", seed).get("mask", {})
         numbers = {
-            "cls_map_val": read[classify].get("val_mAP"),
-            "seed_miou_best": quality.get("seed_miou_best"),
-            "seed_miou_fixed": quality.get("seed_miou_fixed"),
-            "mask_miou": quality.get("mask", {}).get("miou"),
-            "mask_void": quality.get("mask", {}).get("void"),
-            "seg_miou_val": read[segment].get("test_mIoU"),
-            "seg_miou_val_true_masks": read[true].get("test_mIoU") if true else None,
+            "cls_map_val": read["classify"].get("val_mAP"),
+            "seed_miou_best": seed.get("seed_miou_best"),
+            "seed_miou_fixed": seed.get("seed_miou_fixed"),
+            "mask_miou": quality.get("miou"),
+            "mask_void": quality.get("void"),
+            "seg_miou_val": read["segment"].get("test_mIoU"),
+            "seg_miou_val_true_masks": read.get("segment_true", {}).get("test_mIoU"),
             "minutes": sum(minutes.values()),
         }
+        if "segment_first" in read:
+            numbers |= {
+                "mask_miou_first": seed.get("mask", {}).get("miou"),
+                "seg_miou_val_first": read["segment_first"].get("test_mIoU"),
+            }
         _write_json(self.out / "metrics.json", numbers | {"minutes_per_stage": minutes})
         rows = [
             ("classifier, mAP on val", numbers["cls_map_val"]),
             ("seed, mIoU on train, fixed rule", numbers["seed_miou_fixed"]),
             ("seed, mIoU on train, best threshold (uses the truth)", numbers["seed_miou_best"]),
+            ("first round's pseudo-masks, mIoU on train", numbers.get("mask_miou_first")),
+            ("first round's segmenter, mIoU on val", numbers.get("seg_miou_val_first")),
             ("pseudo-masks, mIoU on train", numbers["mask_miou"]),
             ("pseudo-masks, void pixels", numbers["mask_void"]),
             ("segmenter, mIoU on val", numbers["seg_miou_val"]),

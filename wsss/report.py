@@ -27,9 +27,14 @@ from wsss.voc import VOID
 TITLES = {
     "classify": "classifier",
     "pseudo_masks": "pseudo-masks",
+    "segment_first": "first round's segmenter",
+    "refined_masks": "refined pseudo-masks",
     "segment": "segmenter",
     "segment_true": "segmenter on true masks",
 }
+
+NEEDED = ("classify", "pseudo_masks", "segment")
+"""Stages of every run."""
 
 EXAMPLE_SIDE = 176
 """Long side in pixels of the photographs beside their masks."""
@@ -74,7 +79,7 @@ def write_report(run: str | Path) -> Path:
         UserError: the folder holds no finished run, or its photographs are gone.
     """
     run = Path(run)
-    missing = [name for name in ("metrics.json", *(f"{s}/done.json" for s in list(TITLES)[:3]))
+    missing = [name for name in ("metrics.json", *(f"{s}/done.json" for s in NEEDED))
                if not (run / name).is_file()]  # fmt: skip
     if missing:
         raise UserError(
@@ -104,15 +109,16 @@ def _page(run: Path, numbers: dict[str, Any], stages: dict[str, _Stage]) -> str:
     learn = TagData(**stages["classify"].config["data"])
     masks = MaskData(**stages["segment"].config["data"])
     train = learn.catalog(learn.train_split)
-    folders = [stages[name].folder for name in ("classify", "pseudo_masks", "segment")]
-    rows = chain_rows(tags, masks.max_side, *folders)
+    final = _final_masks(stages)
+    folders = {name: stage.folder for name, stage in stages.items()}
+    rows = chain_rows(tags, masks.max_side, folders)
     write_strip(run / "overview.png", rows[:STRIP_ROWS])
     judged = _judged(stages, tags, masks)
     parts = [
         ("classes", "Class by class", _classes(stages, judged, train)),
         ("confusion", "What is taken for what", _confusion(judged)),
         ("threshold", "The seed's threshold", _threshold(stages["pseudo_masks"])),
-        ("void", "Void", _void(stages["pseudo_masks"], tags)),
+        ("void", "Void", _void(final, tags)),
         ("training", "Training", _training(stages)),
         ("images", "Best and worst images", _examples(judged)),
         ("cost", "Time and memory", _cost(stages)),
@@ -134,11 +140,16 @@ def _page(run: Path, numbers: dict[str, Any], stages: dict[str, _Stage]) -> str:
     )
 
 
+def _final_masks(stages: dict[str, _Stage]) -> _Stage:
+    """The stage whose masks the segmenter learned from."""
+    return stages.get("refined_masks", stages["pseudo_masks"])
+
+
 def _judged(stages: dict[str, _Stage], tags: TagData, masks: MaskData) -> _Judged | None:
     """The segmenter's test, or the pseudo-masks where only they can be judged."""
     made = [
         (stages["segment"].folder, "test", "segmenter", masks, masks.val_split),
-        (stages["pseudo_masks"].folder, "masks", "pseudo-masks", tags, tags.predict_split),
+        (_final_masks(stages).folder, "masks", "pseudo-masks", tags, tags.predict_split),
     ]
     for folder, name, what, data, split in made:
         path = folder / f"{name}.json"
@@ -186,14 +197,19 @@ def _writer_settings(make: _Stage) -> dict[str, Any]:
 def _chain(numbers: dict[str, Any]) -> str:
     true, ours = numbers.get("seg_miou_val_true_masks"), numbers.get("seg_miou_val")
     best, void = numbers.get("seed_miou_best"), numbers.get("mask_void")
+    first, before = numbers.get("mask_miou_first"), numbers.get("seg_miou_val_first")
+    covered = [f"{void:.1f} % of the pixels void"] if void is not None else []
+    covered += [f"{first:.1f} in the first round"] if first is not None else []
+    shares = [f"{100 * ours / true:.0f} % of the {true:.1f} with true masks"] if true and ours else []
+    shares += [f"{before:.1f} in the first round"] if before is not None else []
     tiles = [
         ("classifier", numbers.get("cls_map_val"), "mAP on val", ""),
         ("seed", numbers.get("seed_miou_fixed"), "mIoU on train",
          f"{best:.1f} at the best threshold, which uses the truth" if best is not None else ""),
         ("pseudo-mask", numbers.get("mask_miou"), "mIoU on train",
-         f"{void:.1f} % of the pixels void" if void is not None else ""),
+         ", ".join(covered)),
         ("segmenter", ours, "mIoU on val",
-         f"{100 * ours / true:.0f} % of the {true:.1f} with true masks" if true and ours else ""),
+         ", ".join(shares)),
     ]  # fmt: skip
     items = ""
     for step, value, what, more in tiles:
@@ -306,7 +322,7 @@ def _classes(stages: dict[str, _Stage], judged: _Judged | None, train: Catalog) 
             {"IoU": iou[order[-60:]]} | {k: v[order[-60:]] for k, v in errors.items()},
         ),
     )  # fmt: skip
-    masks = stages["pseudo_masks"].metrics.get("mask", {}).get("iou", {})
+    masks = _final_masks(stages).metrics.get("mask", {}).get("iou", {})
     true = stages["segment_true"].metrics if "segment_true" in stages else {}
     head = ["class", "IoU", *errors, "images", "pseudo-mask IoU", "IoU, true masks", "AP", "tagged"]
     rows = [

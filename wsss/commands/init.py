@@ -319,7 +319,9 @@ def settings(
     precision = "bf16-mixed" if machine.bf16 else "16-mixed" if machine.gpu else "32-true"
     trainer = {"accelerator": "gpu" if machine.gpu else "cpu", "devices": 1, "precision": precision}
     results = (out / "results").resolve()
-    writer: dict[str, Any] = {"out": str(results / "pseudo_masks" / "masks")}
+    first, second = results / "pseudo_masks", results / "refined_masks"
+    writer: dict[str, Any] = {"out": str(first / "masks")}
+    joiner = {"out": str(second / "masks"), "maps": str(first / "maps")}
     if quick:
         writer["scales"] = [1.0]
     segment_epochs = epochs(6, 60)
@@ -328,6 +330,7 @@ def settings(
             "out": str(results),
             "classify": "classify.yaml",
             "pseudo_masks": "pseudo_masks.yaml",
+            "refine": "refine.yaml",
             "segment": "segment.yaml",
         },
         "classify": {
@@ -350,8 +353,24 @@ def settings(
                 ]
             },
         },
+        "refine": {
+            "model": {"flip": True},
+            "data": data | {"predict_split": "train"},
+            "trainer": trainer
+            | {
+                "callbacks": [
+                    {"class_path": "wsss.tasks.writers.RefinedMaskWriter", "init_args": joiner}
+                ]
+            },
+        },
         "segment": {
-            "model": {"decoder": "DeepLabV3Plus", "encoder": backbone, **start, **learn},
+            "model": {
+                "decoder": "DeepLabV3Plus",
+                "encoder": backbone,
+                **start,
+                "freeze_norm": bool(start),
+                **learn,
+            },
             "data": data | {"crop": side, "batch_size": min(8, batch) if not machine.gpu else batch},
             "trainer": {
                 "max_epochs": segment_epochs,
@@ -366,6 +385,7 @@ PURPOSES = {
     "pipeline": "All stages: wsss run -c {out}/pipeline.yaml",
     "classify": "Your photographs and tags to a tag classifier",
     "pseudo_masks": "Masks of your training photographs from the classifier's class maps",
+    "refine": "What a first segmenter sees refines the masks that the segmenter learns from",
     "segment": "The segmenter on these masks; its best.ckpt is for wsss predict",
 }
 

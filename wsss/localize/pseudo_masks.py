@@ -32,14 +32,59 @@ def pseudo_mask(
     Returns:
         (H, W) uint8.
     """
-    height, width = image.shape[:2]
     if len(labels) == 0:
-        return np.zeros((height, width), np.uint8)
+        return np.zeros(image.shape[:2], np.uint8)
     floor = np.full((1, *scores.shape[1:]), background, np.float32)
     scores = np.concatenate([floor, scores.astype(np.float32)])
+    return _label(image, scores, labels, crf, void_below)
+
+
+def refined_mask(
+    image: np.ndarray,
+    scores: np.ndarray,
+    labels: Sequence[int],
+    probabilities: np.ndarray,
+    background: float,
+    crf: CRFSettings | None = None,
+    void_below: float = 0.0,
+) -> np.ndarray:
+    """The pseudo-mask of a second round: what a first segmenter sees, restricted to the tags.
+
+    The score of a label is the geometric mean of its share in the segmenter's probabilities and of its
+    share in the scores: where one of the two is sure that it is absent, it is.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        scores: (n, h, w) float32 in 0..1, one per tag, as for `pseudo_mask`.
+        labels: mask label of each score.
+        probabilities: (L, h', w') float32, of all labels; the size at which the two are joined.
+        background: score of the background beside `scores`, 0..1.
+        crf: None for the plain maximum.
+        void_below: as for `pseudo_mask`.
+
+    Returns:
+        (H, W) uint8.
+    """
+    if len(labels) == 0:
+        return np.zeros(image.shape[:2], np.uint8)
+    seen = probabilities[[0, *labels]].astype(np.float32)
+    scores = resize_scores(scores.astype(np.float32), *seen.shape[1:])
+    scores = np.concatenate([np.full((1, *seen.shape[1:]), background, np.float32), scores])
+    shares = [part / part.sum(0).clip(1e-6) for part in (seen, scores)]
+    return _label(image, np.sqrt(shares[0] * shares[1]), labels, crf, void_below)
+
+
+def _label(
+    image: np.ndarray,
+    scores: np.ndarray,
+    labels: Sequence[int],
+    crf: CRFSettings | None,
+    void_below: float,
+) -> np.ndarray:
+    """Labels (H, W) of the largest of the scores (n + 1, h, w), the first one the background's."""
     if crf is not None:
         scores = dense_crf(image, scores, crf)
-    scores = resize_scores(scores, height, width)
+    scores = resize_scores(scores, *image.shape[:2])
     mask = np.array([0, *labels], np.uint8)[scores.argmax(0)]
     if void_below > 0:
         mask[scores.max(0) / scores.sum(0).clip(1e-6) < void_below] = VOID

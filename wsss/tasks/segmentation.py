@@ -243,6 +243,11 @@ class SegmentationTask(pl.LightningModule):
     ) -> Tensor:
         """(H, W) labels of a batch of one image, at its original size."""
         probabilities = predict_probabilities(self.model, batch["image"], scales, flip, tile)
+        return self.labels(batch, probabilities, crf)
+
+    @staticmethod
+    def labels(batch: dict[str, Any], probabilities: Tensor, crf: CRFSettings | None = None) -> Tensor:
+        """Probabilities (1, L, h, w) of a batch of one image to its (H, W) labels."""
         if crf is not None:
             from wsss.localize.crf import dense_crf
 
@@ -286,7 +291,8 @@ class SegmentationTask(pl.LightningModule):
         return {"scales": self.scales, "flip": self.flip, "tile": self.tile, "crf": self.crf}
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        return self.predict_mask(batch, **self.test_settings)
+        """Probabilities (1, L, h, w) of a batch of one image; the writers make masks of them."""
+        return predict_probabilities(self.model, batch["image"], self.scales, self.flip, self.tile)
 
     def configure_optimizers(self) -> dict[str, Any]:
         h = self.hparams

@@ -10,15 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
+import torch.nn.functional as F
 from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
 
+from wsss.data.datasets import fit_long_side
 from wsss.data.masks import file_stamp, write_atomic, write_mask
 from wsss.errors import UserError
 from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.localize.cam import ClassMaps, seed_maps
 from wsss.localize.crf import CRFSettings
 from wsss.progress import progress
-from wsss.tasks.jobs import make_pseudo_mask
+from wsss.tasks.jobs import make_pseudo_mask, make_refined_mask
+
+JOIN_SIDE = 256
+"""Long side in pixels at which a segmenter's probabilities meet the first round's scores."""
 
 
 class _Writer(BasePredictionWriter):
@@ -49,7 +55,44 @@ class _Writer(BasePredictionWriter):
         )
 
 
-class PseudoMaskWriter(_Writer):
+def _check_shares(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} must lie in 0..1, got {value}")
+
+
+class _PoolWriter(_Writer):
+    """Leaves the making of masks to other processes while the network goes on with the next images."""
+
+    def __init__(self, out: str, settings: dict[str, Any], workers: int | None) -> None:
+        super().__init__(out, settings)
+        self.workers = workers
+        self.pool: ProcessPoolExecutor | None = None
+        self.jobs: set[Future] = set()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # spawned, not forked: a fork of a process whose threads hold locks can hang
+        self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+
+    def _collect(self, most: int) -> None:
+        """Wait until at most `most` masks are outstanding, so that memory stays bounded."""
+        while len(self.jobs) > most:
+            done, self.jobs = wait(self.jobs, return_when=FIRST_COMPLETED)
+            for job in done:
+                job.result()
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        left_over = range(len(self.jobs) - 1, -1, -1)
+        for left in progress(left_over, "last masks", brief=True):
+            self._collect(left)
+        self.pool.shutdown()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+class PseudoMaskWriter(_PoolWriter):
     """Turns class maps into pseudo-masks while the network goes on with the next images.
 
     Beside each mask `<out>/<id>.png` stands `<out>/../maps/<id>.npz` with the scores it was made
@@ -78,9 +121,7 @@ class PseudoMaskWriter(_Writer):
         void_below: float = 0.0,
         workers: int | None = None,
     ) -> None:
-        for name, value in (("background", background), ("void_below", void_below)):
-            if not 0 <= value <= 1:
-                raise UserError(f"{name} must lie in 0..1, got {value}")
+        _check_shares(background=background, void_below=void_below)
         if not scales or min(scales) <= 0:
             raise UserError(f"scales must be positive numbers, got {list(scales)}")
         self.map_settings = {"scales": tuple(scales), "flip": flip, "slots": slots}
@@ -88,14 +129,8 @@ class PseudoMaskWriter(_Writer):
         super().__init__(
             out,
             self.map_settings | self.mask_settings | {"crf": None if crf is None else asdict(crf)},
+            workers,
         )
-        self.workers = workers
-        self.pool: ProcessPoolExecutor | None = None
-        self.jobs: set[Future] = set()
-
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # spawned, not forked: a fork of a process whose threads hold locks can hang
-        self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
 
     def write_on_batch_end(
         self,
@@ -122,22 +157,59 @@ class PseudoMaskWriter(_Writer):
             self.jobs.add(job)
         self._collect(most=64)
 
-    def _collect(self, most: int) -> None:
-        """Wait until at most `most` masks are outstanding, so that memory stays bounded."""
-        while len(self.jobs) > most:
-            done, self.jobs = wait(self.jobs, return_when=FIRST_COMPLETED)
-            for job in done:
-                job.result()
 
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        left_over = range(len(self.jobs) - 1, -1, -1)
-        for left in progress(left_over, "last masks", brief=True):
-            self._collect(left)
-        self.pool.shutdown()
+class RefinedMaskWriter(_PoolWriter):
+    """Pseudo-masks of a second round: what a segmenter sees, joined with the first round's scores.
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+    Only tagged classes: those that the maps were made for. See `wsss.localize.pseudo_masks`.
+
+    Args:
+        out: folder of the masks.
+        maps: folder of the first round's maps, which `PseudoMaskWriter` wrote.
+        background: score of the background beside those maps, 0..1.
+        crf: dense CRF, null for none.
+        void_below: pixels whose largest share lies below are void, 0..1; 0 leaves none void.
+        workers: processes for the CRF; null: one per core.
+    """
+
+    def __init__(
+        self,
+        out: str,
+        maps: str,
+        background: float = 0.4,
+        crf: CRFSettings | None = CRFSettings(),  # noqa: B008  (frozen)
+        void_below: float = 0.0,
+        workers: int | None = None,
+    ) -> None:
+        _check_shares(background=background, void_below=void_below)
+        self.mask_settings = {"background": background, "crf": crf, "void_below": void_below}
+        self.maps = Path(maps)
+        noted = self.mask_settings | {"crf": None if crf is None else asdict(crf), "maps": str(maps)}
+        super().__init__(out, noted, workers)
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Tensor,
+        batch_indices: Sequence[int] | None,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        shape = fit_long_side(*prediction.shape[-2:], min(JOIN_SIDE, max(prediction.shape[-2:])))
+        probabilities = F.interpolate(prediction, shape, mode="area")[0].cpu().numpy()
+        name = batch["id"][0]
+        job = self.pool.submit(
+            make_refined_mask,
+            Path(batch["path"][0]),
+            probabilities.astype(np.float16),
+            self.out / f"{name}.png",
+            self.maps / f"{name}.npz",
+            **self.mask_settings,
+        )
+        self.jobs.add(job)
+        self._collect(most=64)
 
 
 class MaskWriter(_Writer):
@@ -154,13 +226,14 @@ class MaskWriter(_Writer):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        prediction: Any,
+        prediction: Tensor,
         batch_indices: Sequence[int] | None,
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        write_mask(self.out / f"{batch['id'][0]}.png", prediction.cpu().numpy())
+        mask = pl_module.labels(batch, prediction, pl_module.crf)
+        write_mask(self.out / f"{batch['id'][0]}.png", mask.cpu().numpy())
 
 
 class EvaluationWriter(pl.Callback):
