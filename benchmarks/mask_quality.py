@@ -1,17 +1,23 @@
-"""Quality of seeds and pseudo-masks with and without slots, beside controls, from one classifier.
+"""Quality of seeds and pseudo-masks: what each step gives, beside controls, from one configuration.
 
 Tags are given, masks only measure. Every row has its own background score, the best of those in
 the configuration on every second image; what is reported comes from the images in between, so
-nothing is chosen on the numbers shown. Two cores take about ten minutes for 311 images.
+nothing is chosen on the numbers shown. The classifiers of the configuration are trained where they
+are not there yet; every row is written when it is known, and the same command goes on after a break.
 
-    python benchmarks/mask_quality.py --root DATA --checkpoint runs/voc-mobilenetv2/.../best.ckpt
+    python benchmarks/mask_quality.py --root DATA --weights mobilenetv2_100.safetensors --out OUT
+    python benchmarks/mask_quality.py --root DATA --run runs/voc-mobilenetv2 --out OUT
+
+With `--run`, the first classifier is that of the run, and its first segmenter gives the rows of the
+second round. Superpixels need scikit-image (`pip install scikit-image`).
 """
 
 import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -21,15 +27,20 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
-from wsss.data.catalog import Record, read_catalog
+from wsss.data.catalog import read_catalog
+from wsss.data.datasets import fit_long_side, resize
 from wsss.data.images import read_image
-from wsss.data.masks import read_mask
+from wsss.data.masks import read_mask, write_atomic
 from wsss.evaluation import Evaluator
-from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
+from wsss.localize.cam import class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings
-from wsss.localize.pseudo_masks import pseudo_mask
-from wsss.localize.slots import propagate
+from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
+from wsss.localize.slots import cluster_slots, propagate
+from wsss.progress import progress
 from wsss.tasks.classification import ClassificationTask
+from wsss.tasks.cli import run_task
+from wsss.tasks.segmentation import SegmentationTask, predict_probabilities
+from wsss.tasks.writers import JOIN_SIDE
 from wsss.voc import VOID
 
 
@@ -51,6 +62,7 @@ def superpixels(cam: Tensor, image: np.ndarray) -> Tensor:
 
 def dense_affinity(cam: Tensor, features: Tensor, temperature: float = 0.1) -> Tensor:
     """Control: two averages over all pixels, weighted by the similarity of their features."""
+    features = F.interpolate(features, cam.shape[-2:], mode="bilinear", align_corners=False)
     z = F.normalize(features.flatten(2), dim=1)
     shares = ((z.transpose(1, 2) @ z) / temperature).softmax(2)  # 1 HW HW, rows sum to 1
     flat = cam.flatten(2).transpose(1, 2)
@@ -117,105 +129,193 @@ class Quality:
 
 
 class Images:
-    """Class maps of all images under every seed of the configuration."""
+    """Photographs with their truth, and their scores under every seed of the configuration."""
 
-    def __init__(self, task: ClassificationTask, config: dict, times: dict[str, float]) -> None:
-        self.model, self.config, self.times = task.model, config, times
-
-    def _timed(self, name: str, step: Callable[[], Tensor]) -> Tensor:
-        start = time.perf_counter()
-        result = step()
-        self.times[name] += time.perf_counter() - start
-        return result
+    def __init__(self, root: str, config: dict, limit: int | None) -> None:
+        self.config = config
+        catalog = read_catalog("voc", root, config["split"])
+        self.classes = catalog.classes
+        self.records = [record for record in catalog.records if record.mask is not None][:limit]
+        self.images = [read_image(record.image) for record in self.records]
+        self.truth = [read_mask(r.mask, len(self.classes) + 1) for r in self.records]
+        self.labels = [[tag + 1 for tag in record.tags] for record in self.records]
 
     @torch.inference_mode()
-    def seeds(self, record: Record) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The image (H, W, 3) and the scores (n, h, w) of its tags in 0..1 by seed."""
-        image = read_image(record.image)
-        factor = self.config["size"] / max(image.shape[:2])
-        width, height = (max(32, round(n * factor / 32) * 32) for n in image.shape[1::-1])
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        x = torch.from_numpy(small).permute(2, 0, 1)[None].float()
-        tags = list(record.tags)
-        one = self._timed("one scale", lambda: class_maps(self.model, x, (1.0,), False, "none"))
-        every = self._timed(
-            "no slots", lambda: class_maps(self.model, x, self.config["scales"], True, "features")
-        )
-        cam = every.cam[:, tags]
-        features = self.model._features((x - self.model.mean) / self.model.std)[1]
-        features = F.interpolate(features, cam.shape[-2:], mode="bilinear", align_corners=False)
-        build = {
-            "centre": lambda: centre(cam),
-            "one scale": lambda: one.cam[:, tags],
-            "no slots": lambda: cam,
-            "blur": lambda: blur(cam),
-            "superpixels": lambda: superpixels(cam, image),
-            "dense affinity": lambda: dense_affinity(cam, features),
-            "slots": lambda: propagate(cam, every.dispatch),
-            "slots x own": lambda: seed_maps(ClassMaps(every.probabilities, cam, every.dispatch)),
-        }
-        found = {}
-        for name in self.config["seeds"]:
-            scores = self._timed(name, lambda make=build[name]: normalise_maps(make()))
-            found[name] = scores[0].numpy()
-        return image, found
+    def seeds(self, checkpoint: Path, names: Sequence[str]) -> tuple[dict[str, list], dict[str, float]]:
+        """Scores (n, h, w) in 0..1 of every image's tags by seed, and milliseconds an image."""
+        model = ClassificationTask.from_checkpoint(checkpoint).model
+        found, times = {name: [] for name in names}, defaultdict(float)
 
-
-def measure(images: list, name: str, background: float, crf: CRFSettings | None) -> Quality:
-    """Quality of the masks of one seed at one background score."""
-    quality = Quality(images[0]["classes"])
-    for item in images:
-        labels = [tag + 1 for tag in item["tags"]]
-        mask = pseudo_mask(item["image"], item["seeds"][name], labels, background, crf)
-        quality.update(mask, item["truth"])
-    return quality
-
-
-def main() -> None:
-    """Read the configuration, measure every row, write a table and a JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", required=True, help="a data set in VOC's layout, with masks")
-    parser.add_argument("--checkpoint", required=True, help="best.ckpt of wsss classify")
-    parser.add_argument("--config", default=str(Path(__file__).with_suffix(".yaml")))
-    parser.add_argument("--out", default="mask_quality", help="writes OUT.md and OUT.json")
-    parser.add_argument("--limit", type=int, help="only that many images")
-    args = parser.parse_args()
-    config = yaml.safe_load(Path(args.config).read_text())
-    catalog = read_catalog("voc", args.root, config["split"])
-    records = [record for record in catalog.records[: args.limit] if record.mask is not None]
-    task, times = ClassificationTask.from_checkpoint(args.checkpoint), defaultdict(float)
-    maker, items = Images(task, config, times), []
-    for record in records:
-        image, seeds = maker.seeds(record)
-        truth = read_mask(record.mask, len(catalog.classes) + 1)
-        common = {"classes": catalog.classes, "tags": record.tags}
-        items.append({"image": image, "seeds": seeds, "truth": truth, **common})
-    tuning, test = items[::2], items[1::2]
-    rows = {"all background": measure(test, config["seeds"][0], 1.0, None).compute()}
-    for crf in (None, CRFSettings()):
-        for name in config["seeds" if crf is None else "crf"]:
+        def timed(name: str, step: Callable[[], Tensor]) -> Tensor:
             start = time.perf_counter()
-            tried = {
-                value: measure(tuning, name, value, crf).scores.compute().miou
-                for value in config["backgrounds"]
+            result = step()
+            times[name] += 1000 * (time.perf_counter() - start) / len(self.records)
+            return result
+
+        kind = self.config["slots"]
+        for record, image in progress(list(zip(self.records, self.images, strict=True)), "seeds"):
+            small = resize(image, *fit_long_side(*image.shape[:2], self.config["size"], multiple=32))
+            x = torch.from_numpy(small).permute(2, 0, 1)[None].float()
+            tags, scales = list(record.tags), self.config["scales"]
+            every = timed("maps", lambda x=x, s=scales: class_maps(model, x, s, True, kind))
+            cam = every.cam[:, tags]
+            build = {
+                "centre": lambda c=cam: centre(c),
+                "one scale": lambda x=x, t=tags: class_maps(model, x, (1.0,), False, "none").cam[:, t],
+                "no slots": lambda c=cam: c,
+                "blur": lambda c=cam: blur(c),
+                "superpixels": lambda c=cam, i=image: superpixels(c, i),
+                "dense affinity": lambda c=cam, x=x: dense_affinity(c, model.slot_features(x)),
+                "slots": lambda c=cam, e=every: propagate(c, e.dispatch),
+                "slots x own": lambda c=cam, e=every: seed_maps(e._replace(cam=c)),
+                "feature slots x own": lambda c=cam, e=every, x=x: seed_maps(
+                    e._replace(cam=c, dispatch=cluster_slots(model.slot_features(x)).dispatch)
+                ),
             }
-            background = max(tried, key=tried.get)
-            row = measure(test, name, background, crf).compute()
-            took = (time.perf_counter() - start) / (len(tuning) * len(tried) + len(test))
-            row |= {"background": background, "mask_ms": 1000 * took}
-            row["maps_ms"] = 1000 * times[name] / len(items)
-            rows[name + (" + CRF" if crf else "")] = row
-            print(f"{name}{' + CRF' if crf else ''}: {row['miou']:.1f}", flush=True)
-    columns = ["miou", "precision", "recall", "boundary_f", "void", "background"]
-    columns += ["maps_ms", "mask_ms"]
-    lines = ["| seed | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
+            for name in names:
+                scores = timed(name, lambda make=build[name]: normalise_maps(make()))
+                found[name].append(scores[0].numpy())
+        return found, times
+
+    @torch.inference_mode()
+    def seen(self, checkpoint: Path) -> list[np.ndarray]:
+        """A segmenter's probabilities (L, h, w) float16 of every image."""
+        network, found = SegmentationTask.from_checkpoint(checkpoint).model, []
+        for image in progress(self.images, "what the first segmenter sees"):
+            x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+            out = predict_probabilities(network, x, self.config["refine_scales"], True)
+            shape = fit_long_side(*image.shape[:2], min(JOIN_SIDE, max(image.shape[:2])))
+            found.append(F.interpolate(out, shape, mode="area")[0].numpy().astype(np.float16))
+        return found
+
+    def first(
+        self, scores: list[np.ndarray], crf: CRFSettings | None, index: int, background: float
+    ) -> np.ndarray:
+        """The first round's mask of one image."""
+        return pseudo_mask(self.images[index], scores[index], self.labels[index], background, crf)
+
+    def second(
+        self,
+        scores: list[np.ndarray],
+        seen: list[np.ndarray],
+        crf: CRFSettings | None,
+        index: int,
+        background: float,
+    ) -> np.ndarray:
+        """The second round's mask of one image."""
+        both = scores[index], self.labels[index], seen[index]
+        return refined_mask(self.images[index], *both, background, crf)
+
+    def measure(self, make: Callable[[int, float], np.ndarray]) -> dict:
+        """Choose the background score on every second image, measure on the others."""
+
+        def quality(indices: Sequence[int], background: float) -> Quality:
+            result = Quality(self.classes)
+            for index in indices:
+                result.update(make(index, background), self.truth[index])
+            return result
+
+        tuning, test = (range(start, len(self.records), 2) for start in (0, 1))
+        tried = {b: quality(tuning, b).scores.compute().miou for b in self.config["backgrounds"]}
+        background = max(tried, key=tried.get)
+        start = time.perf_counter()
+        row = quality(test, background).compute()
+        row["mask_ms"] = 1000 * (time.perf_counter() - start) / len(test)
+        return row | {"background": background, "tuning_miou": tried[background]}
+
+
+def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -> Path:
+    """Train a classifier of the configuration unless it is there; returns its checkpoint."""
+    best = out / "log" / "checkpoints" / "best.ckpt"
+    if not (out / "trained").is_file():
+        config = yaml.safe_load(base.read_text())
+        change = dict(change)
+        config["seed_everything"] = change.pop("seed", 0)
+        config["data"]["root"] = root
+        config["model"] |= change | ({"weights": weights} if weights else {})
+        logger = {"save_dir": str(out), "name": "", "version": "log"}
+        config["trainer"] |= {
+            "default_root_dir": str(out),
+            "logger": {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": logger},
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.yaml").write_text(yaml.safe_dump(config))
+        last = best.with_name("last.ckpt")
+        words = ["fit", "-c", str(out / "config.yaml")]
+        metrics = run_task("classify", words + (["--ckpt_path", str(last)] if last.is_file() else []))
+        (out / "trained").write_text(f"{float(metrics.callback_metrics['val_mAP']):.1f}\n")
+    return best
+
+
+COLUMNS = ("miou", "tuning_miou", "precision", "recall", "boundary_f", "void", "background")
+TIMES = ("maps_ms", "mask_ms")
+
+
+def write_table(path: Path, config: dict, rows: dict[str, dict]) -> None:
+    """Write OUT/table.md and OUT/table.json, whole or not at all."""
+    lines = ["| row | " + " | ".join(COLUMNS + TIMES) + " |"]
+    lines.append("|" + "---|" * (len(COLUMNS + TIMES) + 1))
     for name, row in rows.items():
         digits = {"background": 2}
-        cells = [f"{row[c]:.{digits.get(c, 1)}f}" if c in row else "" for c in columns]
+        cells = [f"{row[c]:.{digits.get(c, 1)}f}" if c in row else "" for c in COLUMNS + TIMES]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    Path(args.out + ".md").write_text("\n".join(lines) + "\n")
-    Path(args.out + ".json").write_text(json.dumps({"config": config, "rows": rows}, indent=1))
-    print("\n".join(lines))
+    text = json.dumps({"config": config, "rows": rows}, indent=1)
+    write_atomic(path / "table.json", lambda aside: aside.write_text(text + "\n"))
+    write_atomic(path / "table.md", lambda aside: aside.write_text("\n".join(lines) + "\n"))
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the configuration, train and measure what is not measured yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True, help="a data set in VOC's layout, with masks")
+    parser.add_argument("--weights", help="weight file of the backbone")
+    parser.add_argument("--run", type=Path, help="folder of a wsss run with the first classifier")
+    parser.add_argument("--config", default=str(Path(__file__).with_suffix(".yaml")))
+    parser.add_argument("--out", type=Path, default=Path("mask_quality"), help="folder of the table")
+    parser.add_argument("--limit", type=int, help="only that many images")
+    args = parser.parse_args(words)
+    config = yaml.safe_load(Path(args.config).read_text()) | {"limit": args.limit}
+    table, rows = args.out / "table.json", {}
+    if table.is_file():
+        before = json.loads(table.read_text())
+        if before["config"] != config:
+            raise SystemExit(f"{table} was made with another configuration: give another --out")
+        rows = before["rows"]
+    images = Images(args.root, config, args.limit)
+    if "all background" not in rows:
+        rows["all background"] = images.measure(lambda k, _: np.zeros_like(images.truth[k]))
+
+    def add(name: str, make: Callable[[int, float], np.ndarray], **more: float) -> None:
+        if name not in rows:
+            rows[name] = images.measure(make) | more
+            write_table(args.out, config, rows)
+            print(f"{name}: {rows[name]['miou']:.1f}", flush=True)
+
+    for number, (title, change) in enumerate(config["classifiers"].items()):
+        plans = [(n, None) for n in config["seeds"]] + [(n, CRFSettings()) for n in config["crf"]]
+        if number:
+            plans = [(n, crf) for n in config["others"] for crf in (None, CRFSettings())]
+        named = {f"{title}: {n}{' + CRF' if crf else ''}": (n, crf) for n, crf in plans}
+        second = f"{title}: refined by the first segmenter"
+        again = not number and args.run is not None
+        if not named.keys() - rows.keys() and not (again and second not in rows):
+            continue
+        if again:
+            checkpoint = args.run / "classify" / "best.ckpt"
+        else:
+            base = Path(args.config).parent / config["base"]
+            name = "".join(c if c.isalnum() else "-" for c in title)
+            checkpoint = train(args.root, args.weights, base, change, args.out / name)
+        used = list(dict.fromkeys([n for n, _ in plans] + ["slots x own"]))
+        scores, times = images.seeds(checkpoint, used)
+        for row, (n, crf) in named.items():
+            add(row, partial(images.first, scores[n], crf), maps_ms=times[n])
+        if again:
+            seen = images.seen(args.run / "segment_first" / "best.ckpt")
+            for crf in (None, CRFSettings()):
+                make = partial(images.second, scores["slots x own"], seen, crf)
+                add(second + (" + CRF" if crf else ""), make)
+    print((args.out / "table.md").read_text())
 
 
 if __name__ == "__main__":

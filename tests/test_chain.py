@@ -107,6 +107,23 @@ def main_ok(words):
     assert main(words) == 0
 
 
+def test_refining_needs_the_first_rounds_maps(drawn, tmp_path, capsys):
+    writer = {"out": str(tmp_path / "masks"), "maps": str(tmp_path / "nowhere")}
+    config = {
+        "data": {"layout": "voc", "root": str(drawn), "num_workers": 0},
+        "model": {"encoder": "glnet_nano"},
+        "trainer": {
+            "accelerator": "cpu",
+            "callbacks": [{"class_path": "wsss.tasks.writers.RefinedMaskWriter", "init_args": writer}],
+        },
+    }
+    path = tmp_path / "refine.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert main(["segment", "predict", "-c", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert "nowhere" in error and "first round" in error and "Traceback" not in error
+
+
 @pytest.mark.slow
 def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     config, out = small_pipeline(tmp_path / "configs"), tmp_path / "run"
@@ -121,7 +138,8 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     assert (out / "classify" / "best.ckpt").is_file() and (out / "segment" / "best.ckpt").is_file()
     masks = out / "pseudo_masks" / "masks"
     assert len(list(masks.glob("*.png"))) == 24
-    for path in masks.glob("*.png"):  # tagged classes only
+    refined = out / "refined_masks" / "masks"
+    for path in [*masks.glob("*.png"), *refined.glob("*.png")]:  # tagged classes only
         truth = read_mask(drawn / "SegmentationClass" / path.name)
         assert set(np.unique(read_mask(path))) <= {0, *np.unique(truth)}
     assert Image.open(out / "overview.png").size[0] == 7 * 150 and (out / "report.html").is_file()

@@ -8,7 +8,7 @@ import torch
 from wsss.errors import UserError
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings, dense_crf
-from wsss.localize.pseudo_masks import pseudo_mask
+from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
 from wsss.models.classifier import ClassifierOutput, TagClassifier, pool_class_map
 
 
@@ -57,6 +57,27 @@ def test_pseudo_mask_rules():
     assert (mask[3] == 255).all()  # 0.5 of 0.95
     assert (pseudo_mask(image, scores, [3, 5], background=0.6)[3] == 0).all()
     assert (pseudo_mask(image, scores[:0], [], background=0.6) == 0).all()
+
+
+def test_refined_mask_joins_both_and_keeps_to_the_tags():
+    image = np.zeros((4, 6, 3), np.uint8)
+    scores = np.full((2, 2, 3), 0.4, np.float32)
+    scores[0, :, 0] = 1.0  # the first round is sure of label 3 on the left, and knows nothing else
+    seen = np.full((6, 4, 6), 1e-3, np.float32)
+    seen[5, :, 4:] = 0.5  # the segmenter sees 5 on the right,
+    seen[0, :, 2:4] = 0.5  # background in the middle,
+    seen[1] = 0.9  # and label 1 everywhere, which is not a tag
+    seen[3, :, :2] = seen[0, :, :2] = 0.04  # on the left it cannot tell 3 from background
+    mask = refined_mask(image, scores, [3, 5], seen, background=0.4)
+    assert (mask[:, :1] == 3).all() and (mask[:, 2:4] == 0).all() and (mask[:, 5:] == 5).all()
+    assert set(np.unique(mask)) == {0, 3, 5} and mask.shape == (4, 6)
+    # shares by hand at the upper left pixel: segmenter .04 of .081, first round 1 of 1.8 (3) and .4
+    own = np.sqrt(np.array([0.04, 0.04, 0.001]) / 0.081 * np.array([0.4, 1.0, 0.4]) / 1.8)
+    void = own.max() / own.sum()
+    for below, expected in ((void - 0.01, 3), (void + 0.01, 255)):
+        made = refined_mask(image, scores, [3, 5], seen, 0.4, void_below=below)
+        assert made[0, 0] == expected
+    assert (refined_mask(image, scores[:0], [], seen, 0.4) == 0).all()
 
 
 class _BrightPixels:

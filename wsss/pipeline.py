@@ -198,7 +198,9 @@ class _Run:
         folder, config = self.out / "refined_masks", self.config(path, model=False)
         writer = config["trainer"]["callbacks"][0]
         places = {"out": str(folder / "masks"), "maps": str(masks / "maps")}
-        writer["init_args"] = writer.get("init_args", {}) | places
+        before = read_config(masks / "config.yaml")["trainer"]["callbacks"][0]["init_args"]
+        same = {"background": before["background"]} if "background" in before else {}
+        writer["init_args"] = same | writer.get("init_args", {}) | places
         config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
         data = MaskData(**config["data"])
         inputs = [

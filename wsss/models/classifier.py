@@ -134,6 +134,10 @@ class TagClassifier(nn.Module):
         reductions = [level["reduction"] for level in getattr(info, "info", info)]
         return len(reductions) - 2 if len(set(reductions)) > 1 else len(reductions) // 2
 
+    def slot_features(self, images: Tensor) -> Tensor:
+        """What `slots="features"` clusters: (B, 3, H, W) in 0..255 to (B, C, h, w)."""
+        return self._features((images.float() - self.mean) / self.std)[1]
+
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Deepest features (B, C, h, w) and those for the slots."""
         final, middle = self.backbone.forward_intermediates(
