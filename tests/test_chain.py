@@ -107,6 +107,27 @@ def main_ok(words):
     assert main(words) == 0
 
 
+@pytest.mark.parametrize("kind", ["classify", "segment"])
+def test_moving_average_by_lightnings_callback(kind, drawn, tmp_path):
+    """The checkpoint holds the averaged weights and serves as any other."""
+    words = ["fit", "-c", str(PROJECT / "configs" / "demo" / f"{kind}.yaml")]
+    words += ["--data.root", str(drawn), "--data.batch_size", "8", "--data.num_workers", "0"]
+    words += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.logger", "false"]
+    words += ["--trainer.check_val_every_n_epoch", "1", "--trainer.enable_progress_bar", "false"]
+    average = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"]
+    kept = {}
+    for name, more in (("plain", []), ("average", average)):
+        folder = tmp_path / name
+        trainer = run_task(kind, [*words, "--trainer.default_root_dir", str(folder), *more])
+        task = ClassificationTask if kind == "classify" else SegmentationTask
+        path = next(folder.rglob("best.ckpt"))
+        kept[name] = task.from_checkpoint(path).state_dict()
+        assert trainer.global_step == 3
+    weight = next(name for name in kept["plain"] if name.endswith("head.weight") or "conv" in name)
+    start = torch.linalg.norm(kept["average"][weight] - kept["plain"][weight])
+    assert start > 1e-6  # averaged with the start, it lags behind
+
+
 def test_refining_needs_the_first_rounds_maps(drawn, tmp_path, capsys):
     writer = {"out": str(tmp_path / "masks"), "maps": str(tmp_path / "nowhere")}
     config = {
@@ -119,7 +140,7 @@ def test_refining_needs_the_first_rounds_maps(drawn, tmp_path, capsys):
     }
     path = tmp_path / "refine.yaml"
     path.write_text(yaml.safe_dump(config))
-    assert main(["segment", "predict", "-c", str(path)]) == 1
+    assert main(["segment", "predict", "-c", str(path)]) == 2
     error = capsys.readouterr().err
     assert "nowhere" in error and "first round" in error and "Traceback" not in error
 

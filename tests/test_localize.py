@@ -1,5 +1,7 @@
 """Class maps, CRF, pseudo-masks."""
 
+import sys
+
 import numpy as np
 import pydensecrf.densecrf
 import pytest
@@ -32,6 +34,15 @@ def test_crf_equals_pydensecrf_called_directly():
     crf.addPairwiseBilateral(sxy=50 * 90 / 500, srgb=5, rgbim=image.copy(), compat=10)
     expected = np.array(crf.inference(5)).reshape(3, 60, 90)
     np.testing.assert_allclose(dense_crf(image, scores, settings), expected, atol=1e-5)
+
+
+def test_missing_crf_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)  # as if it were not installed
+    image, truth = _scene()
+    scores = np.stack([1 - truth, truth]).astype(np.float32)
+    with pytest.raises(UserError, match=r"pip install pydensecrf2.*crf: null"):
+        dense_crf(image, scores, CRFSettings())
+    assert pseudo_mask(image, truth[None].astype(np.float32), [7], 0.4).any()  # works without
 
 
 def test_crf_pulls_a_blurred_score_to_the_edge():
