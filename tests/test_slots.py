@@ -166,3 +166,18 @@ def test_an_empty_slot_gives_no_nan():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_propagation_is_a_walk_in_slot_space():
+    generator = torch.Generator().manual_seed(5)
+    maps = torch.rand(2, 3, 6, 5, generator=generator)
+    dispatch = torch.rand(2, 8, 6, 5, generator=generator).softmax(1)
+    d = dispatch.flatten(2).double()
+    read = d / d.sum(2, keepdim=True)  # B K N, rows sum to 1
+    walk = read @ d.transpose(1, 2)  # B K K
+    torch.testing.assert_close(walk.sum(2), torch.ones(2, 8, dtype=torch.float64))
+    slots = read @ maps.flatten(2).double().transpose(1, 2)  # B K classes
+    for steps in (1, 2, 4):
+        expected = (d.transpose(1, 2) @ torch.linalg.matrix_power(walk, steps - 1) @ slots).mT
+        out = propagate(maps, dispatch, steps).flatten(2).double()
+        torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)

@@ -83,7 +83,8 @@ def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
 
     One step is ``M <- ((M D^T) / (D 1)) D``: each slot takes the mean of the map over its pixels,
     each pixel then the mean of its slots' values. A constant map stays as it is, and no value
-    leaves the range of the input.
+    leaves the range of the input. Several steps are a random walk among the slots, with the K x K
+    matrix ``D D^T / (D 1)``, between one reading of the pixels and one handing back.
 
     Args:
         maps: Maps to smooth, for example class maps, ``(B, N, H, W)``.
