@@ -165,6 +165,12 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
         assert set(np.unique(read_mask(path))) <= {0, *np.unique(truth)}
     assert Image.open(out / "overview.png").size[0] == 7 * 150 and (out / "report.html").is_file()
 
+    page = (out / "report.html").read_text()
+    assert "refined by a first segmenter" in page and "first round's segmenter" in page
+    assert page.count(f"{written['mask_miou_first']:.1f} in the first round") >= 1
+    refined_iou = json.loads((out / "refined_masks" / "metrics.json").read_text())["mask"]["miou"]
+    assert written["mask_miou"] == refined_iou != written["mask_miou_first"]
+
     # what the report needs is kept: each image's counts, the training's own log, costs and versions
     metrics = json.loads((out / "segment" / "metrics.json").read_text())
     tested = json.loads((out / "segment" / "test.json").read_text())

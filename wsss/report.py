@@ -171,6 +171,7 @@ def _about(run: Path, stages: dict[str, _Stage], train: Catalog, data: TagData) 
     val = len(data.catalog(data.val_split, tagged=False).records)
     model = segment.config["model"]
     crf = "with dense CRF" if writer.get("crf") else "without CRF"
+    crf += ", refined by a first segmenter" if "refined_masks" in stages else ""
     rows = [
         ("data", f"{data.root} ({data.layout}): {len(train.records):,} photographs with tags of "
                  f"{len(train.classes)} classes, {val:,} to validate"),
