@@ -76,9 +76,8 @@ def test_order_of_the_images_by_hand(run, small_run, drawn):
     assert unsure == sorted(unsure, reverse=True) and 0 <= unsure[-1] < unsure[0] <= 1
     assert all(2 in entry.record.tags for entry in run.worst_first("iou", tag=2))
     pictures = run.pictures(worst[0])
-    assert [c for _, c in pictures] == [
-        *("photograph", "class map", "pseudo-mask", "refined", "segmenter", "truth")
-    ]
+    captions = ["photograph", "class map", "pseudo-mask", "refined", "segmenter", "truth"]
+    assert [c for _, c in pictures] == captions
     assert all(p.shape == (640, 640, 3) for p, _ in pictures)
 
 
@@ -151,7 +150,7 @@ def test_page_lists_the_images(page, run):
     assert gallery[0][1] == f"{entries[0].iou:.0f} %"
     assert page.browse("uncertainty", "kite", 99)[3] == 1
     words, stages = page.open_entry(entries[0])
-    assert entries[0].record.id in words and len(stages) == 5
+    assert entries[0].record.id in words and len(stages) == 6
     shown = page.to_photograph(entries[0], 0.4, True)
     assert shown[4] == [run.classes[tag] for tag in entries[0].record.tags]
 
