@@ -128,6 +128,24 @@ def test_moving_average_by_lightnings_callback(kind, drawn, tmp_path):
     assert start > 1e-6  # averaged with the start, it lags behind
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("pipeline", {"refine": 5}, "refine in .* must name a config file, got 5"),
+        ("pipeline", {"segment": None}, "segment in .* must name a config file, got None"),
+        ("pseudo_masks", {"trainer": {"accelerator": "cpu"}}, "names no PseudoMaskWriter"),
+        ("refine", {"trainer": {"callbacks": [{"class_path": "x.MaskWriter"}]}}, "RefinedMaskWriter"),
+    ],
+)
+def test_a_bad_pipeline_is_told_before_anything_is_trained(name, change, said, drawn, tmp_path):
+    config = small_pipeline(tmp_path / "configs")
+    path = config.with_name(f"{name}.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    with pytest.raises(UserError, match=said):
+        run_pipeline(config, tmp_path / "run", str(drawn))
+    assert not (tmp_path / "run").exists()
+
+
 def test_refining_needs_the_first_rounds_maps(drawn, tmp_path, capsys):
     writer = {"out": str(tmp_path / "masks"), "maps": str(tmp_path / "nowhere")}
     config = {
@@ -218,7 +236,16 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     run_pipeline(config, out, str(drawn))
     printed = capsys.readouterr().out
     assert "classify: done before" in printed and "segment: settings or inputs changed" in printed
+    assert "refined_masks: settings or inputs changed" in printed
     assert len(list((out / "pseudo_masks.old1" / "masks").glob("*.png"))) == 24
+
+    # a single round
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"refine": None}))
+    single = run_pipeline(config, out, str(drawn))
+    printed = capsys.readouterr().out
+    assert "pseudo_masks: done before" in printed and "segment: settings or inputs changed" in printed
+    assert "segment_first" not in printed and "refined_masks" not in printed
+    assert "mask_miou_first" not in single and single["mask_miou"] > 0
 
     # trained networks load without code from the file, and say what they are
     assert read_checkpoint(out / "classify" / "best.ckpt", "classify")["classes"][0] == "ball"

@@ -24,7 +24,7 @@ from wsss.localize.crf import CRFSettings, resize_scores
 from wsss.localize.pseudo_masks import pseudo_mask
 from wsss.models.classifier import TagClassifier
 from wsss.pictures import heat, overlay, show_mask, write_names
-from wsss.pipeline import read_config
+from wsss.pipeline import find_writer, read_config
 from wsss.progress import progress
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
@@ -225,13 +225,10 @@ class Run:
 
 
 def _writer(config: dict[str, Any], path: Path) -> PseudoMaskWriter:
-    for callback in config.get("trainer", {}).get("callbacks") or []:
-        if callback["class_path"].rpartition(".")[2] == "PseudoMaskWriter":
-            given = dict(callback.get("init_args") or {})
-            if isinstance(given.get("crf"), dict):
-                given["crf"] = CRFSettings(**given["crf"])
-            return PseudoMaskWriter(**given)
-    raise UserError(f"{path} names no PseudoMaskWriter: it is not the config of a run's masks")
+    given = dict(find_writer(config, path, "PseudoMaskWriter"))
+    if isinstance(given.get("crf"), dict):
+        given["crf"] = CRFSettings(**given["crf"])
+    return PseudoMaskWriter(**given)
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:

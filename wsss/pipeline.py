@@ -24,6 +24,8 @@ from wsss.tasks.writers import EvaluationWriter
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
+WRITERS = {"pseudo_masks": "PseudoMaskWriter", "refine": "RefinedMaskWriter"}
+"""What makes the masks of a stage."""
 
 
 def shipped_config(name: str) -> Path:
@@ -47,6 +49,20 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no settings: it must be lines of `name: value`")
     return config
+
+
+def find_writer(config: dict[str, Any], path: str | Path, name: str) -> dict[str, Any]:
+    """The settings (`init_args`) of the writer called `name` in a config, to be read or changed.
+
+    Raises:
+        UserError: no callback of the trainer is that writer.
+    """
+    for callback in (config.get("trainer") or {}).get("callbacks") or []:
+        if isinstance(callback, dict) and callback.get("class_path", "").split(".")[-1] == name:
+            if callback.get("init_args") is None:
+                callback["init_args"] = {}
+            return callback["init_args"]
+    raise UserError(f"{path} names no {name}: give one in trainer.callbacks, as the shipped configs do")
 
 
 def run_pipeline(
@@ -79,8 +95,15 @@ def run_pipeline(
     if missing := sorted(KEYS - set(settings)):
         raise UserError(f"{config} lacks the key '{missing[0]}'")
     run = _Run(Path(out or settings["out"]), root, weights)
-    named = (KEYS - {"out"}) | (settings.keys() & {"refine"})
-    files = {key: Path(config).parent / settings[key] for key in named}
+    files = {}
+    for key in ("classify", "pseudo_masks", "refine", "segment"):
+        if key == "refine" and settings.get(key) is None:
+            continue  # one round
+        if not isinstance(settings[key], str):
+            raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
+        files[key] = Path(config).parent / settings[key]
+        if key in WRITERS:  # told now, not when the classifier is trained
+            find_writer(read_config(files[key]), files[key], WRITERS[key])
     started = time.monotonic()
     classify = run.train("classify", "classify", files["classify"])
     masks = run.make_masks(files["pseudo_masks"], classify)
@@ -175,8 +198,8 @@ class _Run:
     def make_masks(self, path: Path, classify: Path) -> Path:
         """Make the pseudo-masks; returns their stage's folder."""
         folder, config = self.out / "pseudo_masks", self.config(path, model=False)
-        writer = config["trainer"]["callbacks"][0]
-        writer.setdefault("init_args", {})["out"] = str(folder / "masks")
+        writer = find_writer(config, path, WRITERS["pseudo_masks"])
+        writer["out"] = str(folder / "masks")
         config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
         data = TagData(**config["data"])
         inputs = [
@@ -187,7 +210,7 @@ class _Run:
         def work() -> dict[str, Any]:
             self._predict("classify", folder, classify)
             records, metrics = self._judge_masks(folder, data, data.predict_split)
-            background = writer["init_args"].get("background", 0.4)
+            background = writer.get("background", 0.4)
             return metrics | (self._judge_seed(folder, data, records, background) if records else {})
 
         self._stage(folder, config, inputs, work)
@@ -196,11 +219,12 @@ class _Run:
     def refine_masks(self, path: Path, segment: Path, masks: Path) -> Path:
         """Make the masks of the second round; returns their stage's folder."""
         folder, config = self.out / "refined_masks", self.config(path, model=False)
-        writer = config["trainer"]["callbacks"][0]
-        places = {"out": str(folder / "masks"), "maps": str(masks / "maps")}
-        before = read_config(masks / "config.yaml")["trainer"]["callbacks"][0]["init_args"]
-        same = {"background": before["background"]} if "background" in before else {}
-        writer["init_args"] = same | writer.get("init_args", {}) | places
+        writer = find_writer(config, path, WRITERS["refine"])
+        stage = masks / "config.yaml"
+        first = find_writer(read_config(stage), stage, WRITERS["pseudo_masks"])
+        if "background" in first:
+            writer.setdefault("background", first["background"])
+        writer |= {"out": str(folder / "masks"), "maps": str(masks / "maps")}
         config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
         data = MaskData(**config["data"])
         inputs = [

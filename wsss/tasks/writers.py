@@ -1,7 +1,7 @@
 """Callbacks that write what `predict` makes: class maps, pseudo-masks, predicted masks."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -55,17 +55,24 @@ class _Writer(BasePredictionWriter):
         )
 
 
-def _check_shares(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"{name} must lie in 0..1, got {value}")
-
-
 class _PoolWriter(_Writer):
     """Leaves the making of masks to other processes while the network goes on with the next images."""
 
-    def __init__(self, out: str, settings: dict[str, Any], workers: int | None) -> None:
-        super().__init__(out, settings)
+    def __init__(
+        self,
+        out: str,
+        settings: dict[str, Any],
+        background: float,
+        crf: CRFSettings | None,
+        void_below: float,
+        workers: int | None,
+    ) -> None:
+        for name, value in (("background", background), ("void_below", void_below)):
+            if not 0 <= value <= 1:
+                raise UserError(f"{name} must lie in 0..1, got {value}")
+        self.mask_settings = {"background": background, "crf": crf, "void_below": void_below}
+        noted = {"crf": None if crf is None else asdict(crf)}
+        super().__init__(out, settings | self.mask_settings | noted)
         self.workers = workers
         self.pool: ProcessPoolExecutor | None = None
         self.jobs: set[Future] = set()
@@ -73,6 +80,10 @@ class _PoolWriter(_Writer):
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # spawned, not forked: a fork of a process whose threads hold locks can hang
         self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+
+    def _submit(self, make: Callable[..., None], *args: Any) -> None:
+        self.jobs.add(self.pool.submit(make, *args, **self.mask_settings))
+        self._collect(most=64)
 
     def _collect(self, most: int) -> None:
         """Wait until at most `most` masks are outstanding, so that memory stays bounded."""
@@ -121,16 +132,10 @@ class PseudoMaskWriter(_PoolWriter):
         void_below: float = 0.0,
         workers: int | None = None,
     ) -> None:
-        _check_shares(background=background, void_below=void_below)
         if not scales or min(scales) <= 0:
             raise UserError(f"scales must be positive numbers, got {list(scales)}")
         self.map_settings = {"scales": tuple(scales), "flip": flip, "slots": slots}
-        self.mask_settings = {"background": background, "crf": crf, "void_below": void_below}
-        super().__init__(
-            out,
-            self.map_settings | self.mask_settings | {"crf": None if crf is None else asdict(crf)},
-            workers,
-        )
+        super().__init__(out, self.map_settings, background, crf, void_below, workers)
 
     def write_on_batch_end(
         self,
@@ -145,17 +150,14 @@ class PseudoMaskWriter(_PoolWriter):
         scores = seed_maps(prediction).cpu()
         for index, name in enumerate(batch["id"]):
             tags = batch["tags"][index].nonzero().flatten().cpu()
-            job = self.pool.submit(
+            self._submit(
                 make_pseudo_mask,
                 Path(batch["path"][index]),
                 scores[index, tags].numpy().astype(np.float16),
                 (tags + 1).tolist(),
                 self.out / f"{name}.png",
                 self.out.parent / "maps" / f"{name}.npz",
-                **self.mask_settings,
             )
-            self.jobs.add(job)
-        self._collect(most=64)
 
 
 class RefinedMaskWriter(_PoolWriter):
@@ -181,11 +183,8 @@ class RefinedMaskWriter(_PoolWriter):
         void_below: float = 0.0,
         workers: int | None = None,
     ) -> None:
-        _check_shares(background=background, void_below=void_below)
-        self.mask_settings = {"background": background, "crf": crf, "void_below": void_below}
+        super().__init__(out, {"maps": str(maps)}, background, crf, void_below, workers)
         self.maps = Path(maps)
-        noted = self.mask_settings | {"crf": None if crf is None else asdict(crf), "maps": str(maps)}
-        super().__init__(out, noted, workers)
 
     def write_on_batch_end(
         self,
@@ -200,16 +199,13 @@ class RefinedMaskWriter(_PoolWriter):
         shape = fit_long_side(*prediction.shape[-2:], min(JOIN_SIDE, max(prediction.shape[-2:])))
         probabilities = F.interpolate(prediction, shape, mode="area")[0].cpu().numpy()
         name = batch["id"][0]
-        job = self.pool.submit(
+        self._submit(
             make_refined_mask,
             Path(batch["path"][0]),
             probabilities.astype(np.float16),
             self.out / f"{name}.png",
             self.maps / f"{name}.npz",
-            **self.mask_settings,
         )
-        self.jobs.add(job)
-        self._collect(most=64)
 
 
 class MaskWriter(_Writer):
