@@ -18,6 +18,7 @@ from small_pipeline import small_pipeline
 import wsss
 from wsss.cli import main, one_sentence
 from wsss.data.masks import read_mask, write_mask
+from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError
 from wsss.evaluation import confusion_matrix, iou_of
 from wsss.pipeline import run_pipeline
@@ -202,10 +203,13 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
         0.1 < done["memory_gb"] < 100 and done["versions"]["torch"] == torch.__version__.split("+")[0]
     )
 
-    # the segmenters started from the classifier, which has the same network
-    for name in ("segment_first", "segment", "segment_true"):
-        start = yaml.safe_load((out / name / "config.yaml").read_text())["model"]
-        assert start["weights"] == str(out / "classify" / "best.ckpt")
+    # the first round started from the classifier, which has the same network, the second from the first
+    starts = {"segment_first": "classify", "segment": "segment_first", "segment_true": "classify"}
+    settings = {name: yaml.safe_load((out / name / "config.yaml").read_text()) for name in starts}
+    for name, start in starts.items():
+        assert settings[name]["model"]["weights"] == str(out / start / "best.ckpt")
+    epochs = {name: settings[name]["trainer"]["max_epochs"] for name in starts}
+    assert epochs["segment_true"] == epochs["segment_first"] + epochs["segment"]
 
     # again: nothing is done twice, also when the data set was copied anew
     for path in drawn.rglob("*.*"):
@@ -279,7 +283,7 @@ def test_segmenter_starts_afresh_where_told(drawn, tmp_path):
         settings["trainer"]["limit_train_batches"] = 1
         path.write_text(yaml.safe_dump(settings))
     run_pipeline(config, tmp_path / "run", str(drawn))
-    segment = yaml.safe_load((tmp_path / "run" / "segment" / "config.yaml").read_text())
+    segment = yaml.safe_load((tmp_path / "run" / "segment_first" / "config.yaml").read_text())
     assert "weights" not in segment["model"]
     config.write_text(config.read_text() + "begin: here\n")
     with pytest.raises(UserError, match="unknown key 'begin'"):
@@ -300,6 +304,61 @@ def test_frozen_norms_keep_their_statistics(frozen, drawn):
     decoder = [value for name, value in means.items() if not name.startswith("encoder.")]
     assert len(inside) > 20 and all((value == 0) == frozen for value in inside)
     assert all(value > 0 for value in decoder)
+
+
+@pytest.mark.parametrize("kind", ["classify", "segment"])
+@pytest.mark.parametrize(("network", "stride"), [("mobilenetv2_050", 8), ("glnet_nano", 4)])
+def test_frozen_layers_stay_as_they_are(kind, network, stride, drawn, tmp_path):
+    name = {"classify": "backbone", "segment": "encoder"}[kind]
+    words = ["--data.root", str(drawn), f"--model.{name}", network, *QUICK]
+    words += ["--data.size" if kind == "classify" else "--data.crop", "64"]
+    words += ["--model.freeze_stride", str(stride), "--model.lr", "0.01"]
+    task = run_task(kind, ["fit", *words]).model
+    inside = task.model.backbone if kind == "classify" else task.model.net.encoder
+    still = [n for n, p in inside.named_parameters() if not p.requires_grad]
+    learning = {id(p) for group in task.optimizers().param_groups for p in group["params"]}
+    moving = [n for n, p in inside.named_parameters() if id(p) in learning]
+    last = {"mobilenetv2_050": ("blocks.2", "blocks.3"), "glnet_nano": ("stages.0", "stages.1")}[
+        network
+    ]
+    assert still and any(last[0] in n for n in still) and not any(last[1] in n for n in still)
+    assert any(last[1] in n for n in moving) and not any(last[0] in n for n in moving)
+    assert all(layer.training for layer in inside.modules())  # frozen, not set to evaluation
+
+
+def test_freezing_where_there_is_nothing_is_refused():
+    with pytest.raises(UserError, match=r"no features at stride 2.*freeze_stride 4"):
+        ClassificationTask(["a", "b"], "glnet_nano", freeze_stride=2)
+    with pytest.raises(UserError, match=r"no features at stride 2.*raise freeze_stride"):
+        SegmentationTask(["a", "b"], "Unet", "glnet_nano", freeze_stride=2)
+
+
+def test_segmenter_goes_on_from_a_segmenter(small_run):
+    path = str(small_run / "segment" / "best.ckpt")
+    old = read_checkpoint(path, "segment")
+    how = {"decoder": "Unet", "encoder": "tu-glnet_nano", "weights": path}
+    for key, value in SegmentationTask(old["classes"], **how).state_dict().items():
+        torch.testing.assert_close(value, old["state_dict"][key], rtol=0, atol=0)
+    with pytest.raises(UserError, match="holds another network"):
+        SegmentationTask(old["classes"], **how | {"decoder": "FPN"})
+    with pytest.raises(UserError, match="knows the classes"):
+        SegmentationTask(["dog"], **how)
+
+
+def test_one_class_alone(tmp_path):
+    root = tmp_path / "photos"
+    draw_dataset(tmp_path / "drawn", train=12, val=4, size=64)
+    images = sorted((tmp_path / "drawn" / "JPEGImages").glob("*.jpg"))
+    root.mkdir()
+    lines = ["image,tags,split"]
+    for number, path in enumerate(images):
+        (root / path.name).write_bytes(path.read_bytes())
+        lines.append(f"{path.name},{'thing' if number % 2 else ''},{'val' if number > 11 else 'train'}")
+    (root / "tags.csv").write_text("\n".join(lines) + "\n")
+    words = ["--data.layout", "folder", "--data.root", str(root), "--data.size", "64"]
+    trainer = run_task("classify", ["fit", *words, "--model.backbone", "glnet_nano", *QUICK])
+    assert 0 <= trainer.callback_metrics["val_mAP"] <= 100
+    assert "val_AP/thing" in trainer.callback_metrics
 
 
 def test_evaluate_command_and_scripts(tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.data.catalog import read_catalog, read_classes
+from wsss.data.catalog import Catalog, read_catalog, read_classes
 from wsss.data.datasets import MaskedImages, SameShapeBatches
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import file_stamp, read_mask, write_mask
@@ -15,7 +15,7 @@ from wsss.data.modules import MaskData, TagData
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset, draw_scene
 from wsss.data.tags import read_tag_table, split_of
 from wsss.errors import UserError
-from wsss.voc import palette
+from wsss.voc import VOID, palette
 
 
 def test_palette_is_the_devkits():
@@ -185,6 +185,17 @@ def test_mask_of_other_size_is_named(drawn, tmp_path):
     write_mask(tmp_path / "m.png", np.zeros((10, 10)))
     with pytest.raises(UserError, match=r"m\.png is 10x10 pixels.*64x64"):
         MaskedImages(catalog, [tmp_path / "m.png"] * 8, None, 1024)[0]
+
+
+def test_training_crops_show_the_same_share_of_an_image_of_any_size(drawn):
+    record = read_catalog("voc", drawn, "train").records[0]
+    catalog = Catalog(SYNTHETIC_CLASSES, (record,))
+    for crop in (32, 200):  # smaller and larger than the image of 64
+        shown = MaskedImages(catalog, [record.mask], crop, max_side=0)
+        inside = [(shown[0]["mask"] != VOID).float().mean().item() for _ in range(40)]
+        # half a crop long: a quarter is image, the rest padding; two crops long: all is image
+        assert 0.2 < min(inside) < 0.5 and max(inside) == 1
+    assert MaskData(str(drawn), crop=320).max_side == 480
 
 
 def test_training_on_missing_masks_is_refused(drawn, tmp_path):

@@ -82,8 +82,10 @@ def test_refined_mask_joins_both_and_keeps_to_the_tags():
     mask = refined_mask(image, scores, [3, 5], seen, background=0.4)
     assert (mask[:, :1] == 3).all() and (mask[:, 2:4] == 0).all() and (mask[:, 5:] == 5).all()
     assert set(np.unique(mask)) == {0, 3, 5} and mask.shape == (4, 6)
-    # shares by hand at the upper left pixel: segmenter .04 of .081, first round 1 of 1.8 (3) and .4
-    own = np.sqrt(np.array([0.04, 0.04, 0.001]) / 0.081 * np.array([0.4, 1.0, 0.4]) / 1.8)
+    # shares by hand at the upper left pixel: segmenter .04 / .04 (its maximum) for 3, .001 / .5 for 5;
+    # first round 1 of 1.8 for 3
+    share = np.array([0.04, 1.0, 0.002])
+    own = np.sqrt(share / share.sum() * np.array([0.4, 1.0, 0.4]) / 1.8)
     void = own.max() / own.sum()
     for below, expected in ((void - 0.01, 3), (void + 0.01, 255)):
         made = refined_mask(image, scores, [3, 5], seen, 0.4, void_below=below)
@@ -91,12 +93,24 @@ def test_refined_mask_joins_both_and_keeps_to_the_tags():
     assert (refined_mask(image, scores[:0], [], seen, 0.4) == 0).all()
 
 
+def test_refined_mask_keeps_a_tag_that_the_segmenter_has_not_learned():
+    scores = np.zeros((1, 4, 6), np.float32)
+    scores[0, :, :3] = 1.0
+    seen = np.full((4, 4, 6), 1e-4, np.float32)
+    seen[0] = 0.99  # background everywhere, label 3 a little more on the left
+    seen[3, :, :3] = 1e-3
+    mask = refined_mask(np.zeros((4, 6, 3), np.uint8), scores, [3], seen, background=0.4)
+    assert (mask[:, :3] == 3).all() and (mask[:, 3:] == 0).all()
+
+
 class _BrightPixels:
-    """A classifier whose one class map is the image's red channel at a quarter of its size."""
+    """A classifier whose one class map rises with the image's red channel, at a quarter of its size."""
+
+    bias = torch.tensor([-2.0])
 
     def __call__(self, images, slots):
         red = torch.nn.functional.avg_pool2d(images[:, :1], 4)
-        return ClassifierOutput(red.mean((2, 3)), red - 10, None)
+        return ClassifierOutput(red.mean((2, 3)), red / 100, None)
 
 
 def test_class_maps_average_scales_and_mirror_images():
@@ -107,7 +121,8 @@ def test_class_maps_average_scales_and_mirror_images():
     torch.testing.assert_close(mirrored.cam, plain.cam)  # undone before averaging
     several = class_maps(_BrightPixels(), images, scales=(0.5, 1.0, 2.0), flip=True)
     assert several.cam.shape == (2, 1, 16, 24)
-    assert several.cam[0, 0, 2, 2] == pytest.approx(190, abs=1) and several.cam[0, 0, -1, -1] == 0
+    assert several.cam[0, 0, 2, 2] == pytest.approx(0.5, abs=1e-2)  # the sigmoid of 2 - 2
+    assert several.cam[0, 0, -1, -1] == pytest.approx(1 / (1 + np.exp(2)), abs=1e-6)
     only_half = class_maps(_BrightPixels(), images, scales=(0.5,), flip=False)
     assert not torch.allclose(only_half.cam, plain.cam)
 

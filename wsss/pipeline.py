@@ -76,14 +76,14 @@ def run_pipeline(
 
     Args:
         config: a pipeline.yaml: `out` and the config files of the stages, relative to it. With
-            `refine` there are two rounds: a first segmenter learns from the classifier's masks, what
-            it sees refines them, and the segmenter learns from the refined ones. Where classifier
+            `refine` there are two rounds: a segmenter learns from the classifier's masks, what it
+            sees refines them, and it goes on learning from the refined ones. Where classifier
             and segmenter have the same network, the segmenter starts from what the classifier has
             learned from the tags, unless it says `start_from_classifier: false`.
         out: folder for the results instead of the config's.
         root: data.root for all stages.
         weights: model.weights for classifier and segmenter.
-        upper_bound: also train the segmenter on the true masks.
+        upper_bound: also train the segmenter on the true masks, for as many steps in all.
 
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
@@ -107,15 +107,18 @@ def run_pipeline(
     started = time.monotonic()
     classify = run.train("classify", "classify", files["classify"])
     masks = run.make_masks(files["pseudo_masks"], classify)
-    start = classify if settings.get("start_from_classifier", True) else None
+    begin = start = classify if settings.get("start_from_classifier", True) else None
     stages = {"classify": classify, "pseudo_masks": masks}
     if "refine" in files:
-        first = run.train("segment_first", "segment", files["segment"], masks, start)
-        masks = run.refine_masks(files["refine"], first, masks)
-        stages |= {"segment_first": first, "refined_masks": masks}
+        start = run.train("segment_first", "segment", files["segment"], masks, begin)
+        masks = run.refine_masks(files["refine"], start, masks)
+        stages |= {"segment_first": start, "refined_masks": masks}
     stages["segment"] = run.train("segment", "segment", files["segment"], masks, start)
     if upper_bound:
-        stages["segment_true"] = run.train("segment_true", "segment", files["segment"], None, start)
+        rounds = 2 if "refine" in files else 1
+        stages["segment_true"] = run.train(
+            "segment_true", "segment", files["segment"], None, begin, rounds
+        )
     numbers = run.measure(stages)
     print(f"results in {run.out} ({(time.monotonic() - started) / 60:.1f} minutes this time)")
     return numbers
@@ -145,13 +148,18 @@ class _Run:
         path: Path,
         masks: Path | None = None,
         start: Path | None = None,
+        rounds: int = 1,
     ) -> Path:
         """Train and (the segmenter) test in the folder `name`; returns the folder.
 
-        `masks` is the stage whose masks it learns from, `start` the classifier it starts from if
-        that has the same network.
+        `masks` is the stage whose masks it learns from, `start` the stage whose network it starts
+        from if that is the same: the classifier, or the segmenter of the round before. `rounds` are
+        to be trained as one.
         """
         folder, config = self.out / name, self.config(path)
+        trainer = config.setdefault("trainer", {})
+        if rounds > 1:
+            trainer["max_epochs"] = rounds * trainer.get("max_epochs", 1000)  # Lightning's default
         if start is not None and _network(config) == _network(read_config(start / "config.yaml")):
             # at the same number of steps far ahead of the weights it started from itself
             config.setdefault("model", {}).update(
@@ -165,7 +173,6 @@ class _Run:
         if masks is not None:
             config["data"]["mask_dir"] = str(masks / "masks")
             inputs.append(json.loads((masks / "done.json").read_text())["fingerprint"])
-        trainer = config.setdefault("trainer", {})
         trainer["default_root_dir"] = str(folder)
         trainer["logger"] = {
             "class_path": "pytorch_lightning.loggers.CSVLogger",

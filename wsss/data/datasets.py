@@ -139,7 +139,7 @@ class MaskedImages(Dataset):
         catalog: the images.
         masks: file of each record's mask, in the order of the records; None gives samples without.
         crop: side of the random training crops; None gives whole images.
-        max_side: images longer than this are scaled down first (the mask too).
+        max_side: whole images longer than this are scaled down (their masks are not).
     """
 
     def __init__(
@@ -154,7 +154,9 @@ class MaskedImages(Dataset):
         if crop is not None:
             self.transform = A.Compose(
                 [
-                    A.RandomScale((-0.5, 1.0), p=1.0),  # factor 0.5 to 2, DeepLab's habit
+                    # long side of half to two crops: DeepLab's factors .5 to 2 for VOC at a crop of
+                    # 512, and the same share of the image at any other crop or image size
+                    A.LongestMaxSize(range(crop // 2, 2 * crop + 1), area_for_downscale="image"),
                     A.PadIfNeeded(crop, crop, border_mode=0, fill=PAD_COLOUR, fill_mask=VOID),
                     A.RandomCrop(crop, crop),
                     A.HorizontalFlip(),
@@ -176,7 +178,7 @@ class MaskedImages(Dataset):
             "size": torch.tensor(image.shape[:2]),
         }
         shape = image.shape[:2]
-        if max(shape) > self.max_side:
+        if self.crop is None and max(shape) > self.max_side:
             image = resize(image, *fit_long_side(*shape, self.max_side))
         if self.masks is None:
             return sample | {"image": _tensor(image)}
@@ -188,6 +190,5 @@ class MaskedImages(Dataset):
             )
         if self.crop is None:  # evaluation: the mask keeps its original size, whatever the image's
             return sample | {"image": _tensor(image), "mask": torch.from_numpy(mask).long()}
-        mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         out = _augment(self.transform, image=image, mask=mask)
         return sample | {"image": out["image"], "mask": out["mask"].long()}

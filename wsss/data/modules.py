@@ -123,7 +123,8 @@ class MaskData(_Data):
         val_split: list of the images to validate and test on, always with the true masks.
         predict_split: list of the images to predict.
         crop: side of the square training crops, in pixels.
-        max_side: images longer than this are scaled down before they enter the network.
+        max_side: images longer than this are scaled down before they enter the network at test
+            and prediction; None: one and a half crops, well inside what training shows.
         batch_size: crops per training step; whole images go one at a time.
         num_workers: loader processes; None: one per core, at most eight.
         tags: for "folder", a table of tags outside the root; None: the root's own.
@@ -138,7 +139,7 @@ class MaskData(_Data):
         val_split: str = "val",
         predict_split: str = "val",
         crop: int = 512,
-        max_side: int = 1024,
+        max_side: int | None = None,
         batch_size: int = 16,
         num_workers: int | None = None,
         tags: str | None = None,
@@ -147,7 +148,7 @@ class MaskData(_Data):
         self.mask_dir = Path(mask_dir) if mask_dir else None
         self.train_split, self.val_split = train_split, val_split
         self.predict_split = predict_split
-        self.crop, self.max_side, self.batch_size = crop, max_side, batch_size
+        self.crop, self.max_side, self.batch_size = crop, max_side or crop * 3 // 2, batch_size
 
     def train_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.train_split, tagged=False)

@@ -15,7 +15,7 @@ class ClassMaps(NamedTuple):
 
     Attributes:
         probabilities: (B, N) float32 in 0..1, at scale 1.
-        cam: (B, N, h, w) float32, at least 0, averaged over scales and mirror images.
+        cam: (B, N, h, w) float32 in 0..1, averaged over scales and mirror images.
         dispatch: (B, K, h', w') float32 slot shares at scale 1, or None.
     """
 
@@ -31,7 +31,12 @@ def class_maps(
     flip: bool = True,
     slots: Literal["none", "features", "blocks"] = "features",
 ) -> ClassMaps:
-    """Run the classifier at several scales and average its class maps after ReLU.
+    """Run the classifier at several scales and average the probabilities of its positions.
+
+    The probability of a position is the sigmoid of its evidence and the class bias: what the classifier
+    would say of an image that looks like this everywhere. A ReLU, as for the original CAM (Zhou et al.,
+    CVPR 2016), lets single strong positions push the rest of an object down when a map is stretched to
+    0..1; measured in docs/method.md.
 
     Args:
         classifier: a `TagClassifier`.
@@ -55,7 +60,7 @@ def class_maps(
         if flip:
             view = torch.cat([view, view.flip(3)])  # one batch of 2B
         out = classifier(view, slots=slots if scale == 1.0 else "none")
-        cam = out.class_map.relu()
+        cam = (out.class_map + classifier.bias[:, None, None]).sigmoid()
         if size is None:  # scale 1 comes first
             size = cam.shape[-2:]
             probabilities = out.logits[:count].sigmoid()

@@ -51,7 +51,9 @@ def refined_mask(
     """The pseudo-mask of a second round: what a first segmenter sees, restricted to the tags.
 
     The score of a label is the geometric mean of its share in the segmenter's probabilities and of its
-    share in the scores: where one of the two is sure that it is absent, it is.
+    share in the scores: where one of the two is sure that it is absent, it is. A tag is true of the
+    image, so each tag's probability is first divided by its maximum in the image: a segmenter that
+    has not learned a class cannot veto it everywhere.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -68,6 +70,7 @@ def refined_mask(
     if len(labels) == 0:
         return np.zeros(image.shape[:2], np.uint8)
     seen = probabilities[[0, *labels]].astype(np.float32)
+    seen[1:] /= seen[1:].max((1, 2), keepdims=True).clip(1e-6)
     scores = resize_scores(scores.astype(np.float32), *seen.shape[1:])
     scores = np.concatenate([np.full((1, *seen.shape[1:]), background, np.float32), scores])
     shares = [part / part.sum(0).clip(1e-6) for part in (seen, scores)]

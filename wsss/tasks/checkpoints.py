@@ -8,6 +8,15 @@ import torch
 from wsss.errors import UserError
 
 
+def checkpoint_kind(path: str | Path) -> str | None:
+    """Whose checkpoint a file is: "classify", "segment", or None for any other file, or none."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:
+        return None
+    return content.get("kind") if isinstance(content, dict) else None
+
+
 def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     """Load a checkpoint of `wsss classify` or `wsss segment` with `weights_only=True`.
 

@@ -9,13 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
+from torchmetrics.classification import (
+    BinaryAveragePrecision,
+    BinaryF1Score,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+)
 
 from wsss.errors import UserError
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
 from wsss.tasks.checkpoints import read_checkpoint
-from wsss.tasks.optim import Schedule, adamw, freeze_norm
+from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm
 
 
 def make_mosaics(images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,6 +62,8 @@ class ClassificationTask(pl.LightningModule):
         output_stride: pixels per position of the class map, 16 or 32.
         mosaic: probability that a training batch is turned into 2x2 mosaics with a loss per quadrant.
         freeze_norm: keep BatchNorm's running statistics as they are (for small pretrained runs).
+        freeze_stride: do not train the backbone's layers up to this stride, 2, 4, 8 or 16: faster, and
+            a small data set cannot spoil them. null: train all.
         lr: learning rate of the backbone.
         head_factor: the class head learns this many times faster.
         weight_decay: of AdamW.
@@ -76,6 +83,7 @@ class ClassificationTask(pl.LightningModule):
         output_stride: Literal[16, 32] = 16,
         mosaic: float = 0.0,
         freeze_norm: bool = False,
+        freeze_stride: Literal[2, 4, 8, 16] | None = None,
         lr: float = 1e-4,
         head_factor: float = 10.0,
         weight_decay: float = 0.05,
@@ -88,15 +96,36 @@ class ClassificationTask(pl.LightningModule):
         if not 0 <= mosaic <= 1:
             raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
         self.model = TagClassifier(backbone, len(classes), pooling, output_stride, pretrained, weights)
+        if freeze_stride:
+            self._freeze(freeze_stride)
         # several times as fast on CPUs and tensor cores, the same numbers
         self.model.to(memory_format=torch.channels_last)
         count = len(classes)
+        # torchmetrics asks for two labels or more; a data set may know one thing and background
         self.metrics = MetricCollection(
             {
                 "mAP": MultilabelAveragePrecision(count, average="none"),
                 "F1": MultilabelF1Score(count, average="none"),
             }
+            if count > 1
+            else {"mAP": BinaryAveragePrecision(), "F1": BinaryF1Score()}
         )
+
+    def _freeze(self, stride: int) -> None:
+        backbone = self.model.backbone.eval()
+        info = backbone.feature_info
+        levels = [level["reduction"] for level in getattr(info, "info", info)]
+        fitting = [index for index, reduction in enumerate(levels) if reduction <= stride]
+        if not fitting:
+            raise UserError(
+                f"backbone {self.hparams.backbone} has no features at stride {stride} or less: give "
+                f"freeze_stride {levels[0]} or more, or null"
+            )
+        images = torch.zeros(1, 3, *backbone.pretrained_cfg["input_size"][1:])
+        features = backbone.forward_intermediates(
+            images, indices=[fitting[-1]], intermediates_only=True
+        )
+        freeze_before(backbone.train(), features[0])
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "ClassificationTask":
@@ -142,7 +171,7 @@ class ClassificationTask(pl.LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        values = self.metrics.compute()
+        values = {name: value.reshape(-1) for name, value in self.metrics.compute().items()}
         # a class without a positive image has no precision: torchmetrics gives nan, left out here
         self.log("val_mAP", 100 * values["mAP"].nanmean(), prog_bar=True)
         self.log("val_F1", 100 * values["F1"].nanmean())

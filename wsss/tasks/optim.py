@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Schedule = Literal["poly", "cosine"]
 
@@ -60,3 +60,11 @@ def freeze_norm(module: nn.Module) -> None:
     for inside in module.modules():
         if isinstance(inside, nn.modules.batchnorm._BatchNorm):
             inside.eval()
+
+
+def freeze_before(module: nn.Module, features: Tensor) -> None:
+    """Stop the training of every parameter of `module` that went into `features`, an output of it."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import segmentation_models_pytorch as smp
@@ -16,8 +16,8 @@ from wsss.errors import UserError
 from wsss.evaluation import Evaluator
 from wsss.localize.crf import CRFSettings
 from wsss.models.weights import load_weights, no_download
-from wsss.tasks.checkpoints import read_checkpoint
-from wsss.tasks.optim import Schedule, adamw, freeze_norm
+from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
+from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm
 from wsss.voc import VOID
 
 
@@ -148,9 +148,12 @@ class SegmentationTask(pl.LightningModule):
         decoder: a segmentation_models_pytorch architecture.
         encoder: a timm model or one of SMP's encoders.
         pretrained: take the encoder's published ImageNet weights (needs a network the first time).
-        weights: file with weights for the encoder instead (.safetensors or .pth).
+        weights: file with weights for the encoder instead (.safetensors or .pth, or a checkpoint of
+            `wsss classify`), or a checkpoint of `wsss segment`, of which the decoder is taken, too.
         freeze_norm: keep the running statistics of the encoder's BatchNorm as they are (for small
             pretrained runs).
+        freeze_stride: do not train the encoder's layers up to this stride, 2, 4, 8 or 16: faster, and
+            a small data set cannot spoil them. null: train all.
         lr: learning rate of the encoder.
         head_factor: the decoder learns this many times faster.
         weight_decay: of AdamW.
@@ -172,6 +175,7 @@ class SegmentationTask(pl.LightningModule):
         pretrained: bool = False,
         weights: str | None = None,
         freeze_norm: bool = False,
+        freeze_stride: Literal[2, 4, 8, 16] | None = None,
         lr: float = 1e-4,
         head_factor: float = 10.0,
         weight_decay: float = 0.01,
@@ -188,10 +192,35 @@ class SegmentationTask(pl.LightningModule):
         )
         self.classes = list(classes)
         self.scales, self.flip, self.tile, self.crf = tuple(scales), flip, tile, crf
-        self.model = SegmentationNetwork(decoder, encoder, len(classes) + 1, pretrained, weights)
+        whole = weights is not None and checkpoint_kind(weights) == "segment"
+        own = (False, None) if whole else (pretrained, weights)
+        self.model = SegmentationNetwork(decoder, encoder, len(classes) + 1, *own)
+        if whole:
+            self._go_on_from(weights)
+        if freeze_stride:
+            self._freeze(freeze_stride)
         # several times as fast on CPUs and tensor cores, the same numbers
         self.model.to(memory_format=torch.channels_last)
         self.evaluator = Evaluator(classes)
+
+    def _go_on_from(self, path: str) -> None:
+        checkpoint = read_checkpoint(path, "segment")
+        self.on_load_checkpoint(checkpoint)
+        try:
+            self.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} holds another network than this decoder and encoder: start from a checkpoint "
+                "of the same ones"
+            ) from error
+
+    def _freeze(self, stride: int) -> None:
+        encoder = self.model.net.encoder.eval()
+        level = stride.bit_length() - 1  # SMP's k-th features have stride 2^k
+        features = encoder(torch.zeros(1, 3, 64, 64))[level]
+        if features.numel() == 0:
+            raise UserError(f"the encoder has no features at stride {stride}: raise freeze_stride")
+        freeze_before(encoder.train(), features)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "SegmentationTask":

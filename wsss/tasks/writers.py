@@ -124,7 +124,7 @@ class PseudoMaskWriter(_PoolWriter):
     def __init__(
         self,
         out: str,
-        scales: Sequence[float] = (0.5, 1.0, 1.5),
+        scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
         flip: bool = True,
         slots: Literal["none", "features", "blocks"] = "features",
         background: float = 0.4,
