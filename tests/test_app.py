@@ -41,7 +41,7 @@ def _bad_files(folder):
 
 
 def test_masks_are_those_of_the_run(run, small_run):
-    entry = run.entries[5]
+    entry = run.listed("masks")[5]
     found = run.analyse_file(entry.record.image)
     assert found.image.shape == (64, 64, 3) and found.scores.shape[0] == 4
     made = run.pseudo_mask(found, list(entry.record.tags), run.background, crf=True)
@@ -53,7 +53,7 @@ def test_masks_are_those_of_the_run(run, small_run):
 
 
 def test_tags_where_none_is_likely(run):
-    found = run.analyse_file(run.entries[0].record.image)
+    found = run.analyse_file(run.listed("masks")[0].record.image)
     found.probabilities = np.array([0.1, 0.6, 0.2, 0.5], np.float32)
     assert run.likely_tags(found) == [1, 3]
     found.probabilities = np.array([0.1, 0.3, 0.2, 0.2], np.float32)
@@ -61,24 +61,43 @@ def test_tags_where_none_is_likely(run):
 
 
 def test_order_of_the_images_by_hand(run, small_run, drawn):
-    def iou(record):
-        made = read_mask(small_run / "pseudo_masks" / "masks" / f"{record.id}.png")
+    def iou(folder, record):
+        made = read_mask(small_run / folder / f"{record.id}.png")
         truth = read_mask(drawn / "SegmentationClass" / f"{record.id}.png")
         pairs = [(made == i, truth == i) for i in set(np.unique(made)) | set(np.unique(truth))]
         return np.mean([(one & other).sum() / (one | other).sum() for one, other in pairs])
 
-    worst = run.worst_first("iou")
-    assert len(worst) == 24
-    values = [100 * iou(entry.record) for entry in worst]
-    np.testing.assert_allclose([entry.iou for entry in worst], values)
-    assert values == sorted(values) and values[0] < values[-1]
-    unsure = [entry.uncertainty for entry in run.worst_first("uncertainty")]
+    # what the segmenter learnt from, and its own masks of images that it has not seen
+    for order, folder, count in (
+        ("masks", "refined_masks/masks", 24),
+        ("segmenter", "segment/test", 8),
+    ):
+        worst = run.listed(order)
+        assert len(worst) == count
+        values = [100 * iou(folder, entry.record) for entry in worst]
+        np.testing.assert_allclose([entry.value for entry in worst], values)
+        assert values == sorted(values) and values[0] < values[-1]
+    unsure = [entry.value for entry in run.listed("unsure")]
     assert unsure == sorted(unsure, reverse=True) and 0 <= unsure[-1] < unsure[0] <= 1
-    assert all(2 in entry.record.tags for entry in run.worst_first("iou", tag=2))
-    pictures = run.pictures(worst[0])
+    assert all(2 in entry.record.tags for entry in run.listed("masks", tag=2))
     captions = ["photograph", "class map", "pseudo-mask", "refined", "segmenter", "truth"]
-    assert [c for _, c in pictures] == captions
-    assert all(p.shape == (640, 640, 3) for p, _ in pictures)
+    for order, wanted in (("masks", captions), ("segmenter", [*captions[:2], *captions[4:]])):
+        pictures = run.pictures(run.listed(order)[0])
+        assert [c for _, c in pictures] == wanted
+        assert all(p.shape == (640, 640, 3) for p, _ in pictures)
+
+
+def test_a_run_lists_what_it_has(small_run, tmp_path):
+    broken_off = tmp_path / "run"
+    shutil.copytree(small_run, broken_off, ignore=shutil.ignore_patterns("segment", "refined_masks"))
+    run = Run(broken_off)
+    assert run.orders == ["masks", "unsure"]
+    assert {entry.mask.parent for entry in run.listed("masks")} == {
+        broken_off / "pseudo_masks" / "masks"
+    }
+    assert [what for _, what in run.pictures(run.listed("unsure")[0])][2:] == ["pseudo-mask", "truth"]
+    (broken_off / "pseudo_masks" / "masks.json").unlink()  # no truth is known
+    assert run.orders == ["unsure"]
 
 
 def test_uncertainty_of_sure_and_unsure_images():
@@ -118,7 +137,7 @@ def test_page_without_gradio_says_what_to_install(small_run, monkeypatch, capsys
 
 
 def test_functions_of_the_page(page, run, tmp_path):
-    path = run.entries[0].record.image
+    path = run.listed("masks")[0].record.image
     found, note, photograph, chances, names, *rest = page.upload(str(path), 0.4, True)
     maps, pseudo, legend, pseudo_file, segmented, _, mask_file, slots, _ = rest
     assert set(chances) == set(run.classes) and names and photograph.shape == (640, 640, 3)
@@ -145,12 +164,12 @@ def test_functions_of_the_page(page, run, tmp_path):
 
 
 def test_page_lists_the_images(page, run):
-    gallery, entries, words, number = page.browse("worst IoU first", "all", 1)
+    gallery, entries, words, number = page.browse("masks", "all", 1)
     assert len(gallery) == 24 and words == "24 images, page 1 of 1" and number == 1
-    assert gallery[0][1] == f"{entries[0].iou:.0f} %"
-    assert page.browse("uncertainty", "kite", 99)[3] == 1
-    words, stages = page.open_entry(entries[0])
-    assert entries[0].record.id in words and len(stages) == 6
+    assert gallery[0][1] == f"IoU {entries[0].value:.0f} %"
+    assert page.browse("unsure", "kite", 99)[3] == 1
+    words, stages = page.open_entry(entries[0], "masks")
+    assert entries[0].record.id in words and gallery[0][1] in words and len(stages) == 6
     shown = page.to_photograph(entries[0], 0.4, True)
     assert shown[4] == [run.classes[tag] for tag in entries[0].record.tags]
 
@@ -176,7 +195,7 @@ def test_page_in_a_browser(small_run, run, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    record = run.entries[0].record
+    record = run.listed("masks")[0].record
     text, _ = _bad_files(tmp_path)
     command = [sys.executable, "-m", "wsss.cli", "app", str(small_run), "--port", str(port)]
     log = tmp_path / "log.txt"
@@ -218,7 +237,7 @@ def test_page_in_a_browser(small_run, run, tmp_path):
             view.get_by_role("tab", name="The run's images").click()
             view.locator("#images img").first.click()
             view.wait_for_selector("#stages img", state="attached")
-            assert view.get_by_text(run.worst_first("iou")[0].record.id).count() == 1
+            assert view.get_by_text(run.listed("segmenter")[0].record.id).count() == 1
             view.locator("#over").click()
             view.wait_for_selector("#pseudo img")
             browser.close()

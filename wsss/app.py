@@ -14,7 +14,7 @@ import numpy as np
 
 from wsss.data.masks import write_mask
 from wsss.errors import UserError
-from wsss.explore import Analysis, Entry, Run, areas, heat_picture, mask_picture, shown
+from wsss.explore import ORDERS, Analysis, Entry, Run, areas, heat_picture, mask_picture, shown
 from wsss.slot_pictures import block_names, default_blocks, position_sheet, slot_views
 from wsss.voc import palette
 
@@ -155,27 +155,23 @@ class Page:
         sheet = position_sheet(found.image, view, x, y, count=3, columns=3)
         return np.asarray(sheet), f"Pixel {x},{y} of {width}x{height}, {view.name}."
 
-    def browse(self, by: str, tag: str, page: float) -> tuple:
+    def browse(self, by: str, tag: str, page: float = 1) -> tuple:
         """One page of the run's images: gallery, its entries, a line of words."""
         index = self.run.classes.index(tag) if tag in self.run.classes else None
-        entries = self.told(self.run.worst_first, "iou" if by.startswith("worst") else by, index)
+        entries = self.told(self.run.listed, by, index)
         pages = max(1, -(-len(entries) // PER_PAGE))
         number = min(max(1, int(page or 1)), pages)
         few = entries[(number - 1) * PER_PAGE : number * PER_PAGE]
-        gallery = [(self._thumbnail(entry), _caption(entry, by)) for entry in few]
-        words = f"{len(entries)} images, page {number} of {pages}"
-        if not entries and by.startswith("worst"):
-            words = "The true masks of these images are not known: sort by uncertainty."
-        return gallery, few, words, number
+        gallery = [(self._thumbnail(entry), _value(entry, by)) for entry in few]
+        return gallery, few, f"{len(entries)} images, page {number} of {pages}", number
 
     def _thumbnail(self, entry: Entry) -> np.ndarray:
         return self.told(self.run.thumbnail, entry)
 
-    def open_entry(self, entry: Entry) -> tuple[str, list[tuple[np.ndarray, str]]]:
+    def open_entry(self, entry: Entry, by: str) -> tuple[str, list[tuple[np.ndarray, str]]]:
         """Words about one image, and its stages."""
-        iou = "" if entry.iou is None else f", mean IoU of its pseudo-mask {entry.iou:.1f} %"
         tags = ", ".join(self.run.classes[tag] for tag in entry.record.tags) or "no tag"
-        words = f"**{entry.record.id}** ({tags}){iou}, uncertainty {entry.uncertainty:.2f}"
+        words = f"**{entry.record.id}** ({tags}), {_value(entry, by)}"
         return words, self.told(self.run.pictures, entry)
 
     def to_photograph(self, entry: Entry | None, threshold: float, crf: bool) -> tuple:
@@ -186,16 +182,16 @@ class Page:
         return self.show(found, list(entry.record.tags), threshold, crf)
 
 
-def _caption(entry: Entry, by: str) -> str:
-    return f"{entry.iou:.0f} %" if by.startswith("worst") else f"{entry.uncertainty:.2f}"
+def _value(entry: Entry, by: str) -> str:
+    return f"uncertainty {entry.value:.2f}" if by == "unsure" else f"IoU {entry.value:.0f} %"
 
 
 def build(run: Run, folder: Path) -> Any:
     """The page as a `gradio.Blocks`, not yet served."""
     page = Page(run, folder)
     gr = page.gr
-    known = any(r.mask for r in run.data.catalog(run.data.predict_split).records)
-    orders = ["worst IoU first", "uncertainty"] if known else ["uncertainty"]
+    pseudo_label = "Pseudo-mask of the first round" if run.refined else "Pseudo-mask"
+    orders = [(ORDERS[order], order) for order in run.orders]
     blocks = block_names(run.network)
     start = default_blocks(run.network)[-1]
     with gr.Blocks(title=f"wsss: {run.folder.name}", analytics_enabled=False) as demo:
@@ -240,7 +236,7 @@ def build(run: Run, folder: Path) -> Any:
                     with gr.Row():
                         with gr.Column(min_width=280):
                             pseudo = gr.Image(
-                                label="Pseudo-mask",
+                                label=pseudo_label,
                                 interactive=False,
                                 buttons=["fullscreen"],
                                 elem_id="pseudo",
@@ -289,7 +285,7 @@ def build(run: Run, folder: Path) -> Any:
                     )
             with gr.Tab("The run's images", id="images") as browser:
                 with gr.Row():
-                    by = gr.Radio(orders, value=orders[0], label="Order")
+                    by = gr.Radio(orders, value=orders[0][1], label="Order")
                     tag = gr.Dropdown(["all", *run.classes], value="all", label="Tag")
                     number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="page")
                 count = gr.Markdown()
@@ -337,13 +333,15 @@ def build(run: Run, folder: Path) -> Any:
         block.input(page.slots, [found, block, place], [slots, words], api_visibility="private")
         listing = ([by, tag, number], [images, entries, count, number])
         browser.select(page.browse, *listing, api_visibility="private")
-        for change in (by.input, tag.input, number.submit, number.blur):
+        for change in (by.input, tag.input):  # another list begins at its first page
+            change(page.browse, [by, tag], listing[1], api_visibility="private")
+        for change in (number.submit, number.blur):
             change(page.browse, *listing, api_visibility="private")
 
-        def chosen(entries: list, event: gr.SelectData) -> tuple:
-            return entries[event.index], *page.open_entry(entries[event.index])
+        def chosen(entries: list, by: str, event: gr.SelectData) -> tuple:
+            return entries[event.index], *page.open_entry(entries[event.index], by)
 
-        images.select(chosen, [entries], [entry, told, stages], api_visibility="private").success(
+        images.select(chosen, [entries, by], [entry, told, stages], api_visibility="private").success(
             None, js="() => document.getElementById('stages').scrollIntoView({block: 'nearest'})"
         )
         over.click(

@@ -139,6 +139,12 @@ def write_counts(path: Path, classes: Sequence[str], images: dict[str, Counts]) 
     write_atomic(path, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))
 
 
+def read_counts(path: Path) -> tuple[list[str], dict[str, Counts]]:
+    """What `write_counts` wrote: the classes, and the pixel counts of each image by its id."""
+    written = json.loads(path.read_text(encoding="utf-8"))
+    return written["classes"], written["images"]
+
+
 def confusion_matrix(counts: Iterable[Counts], num_labels: int) -> np.ndarray:
     """Sum pixel counts to (num_labels, num_labels) int64: row true, column predicted; no void."""
     matrix = np.zeros((num_labels, num_labels), np.int64)

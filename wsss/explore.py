@@ -3,8 +3,8 @@
 What the page of `wsss app` shows, without the page.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_mask
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
-from wsss.evaluation import confusion_matrix, iou_of, pixel_counts
+from wsss.evaluation import confusion_matrix, iou_of, read_counts
 from wsss.localize.cam import seed_maps
 from wsss.localize.crf import CRFSettings, resize_scores
 from wsss.localize.pseudo_masks import pseudo_mask
@@ -56,19 +56,27 @@ class Analysis:
     predicted: np.ndarray | None
 
 
+ORDERS = {
+    "segmenter": "segmenter's masks, worst IoU first",
+    "masks": "pseudo-masks, worst IoU first",
+    "unsure": "pseudo-masks, least certain first",
+}
+"""How the images of a run can be listed; the segmenter's masks are those of its test."""
+
+
 class Entry(NamedTuple):
-    """One image of a run.
+    """One image in a list of a run's images.
 
     Attributes:
         record: the image.
-        iou: mean IoU of its pseudo-mask in per cent over the labels of truth and mask, or None where
-            the truth is not known.
-        uncertainty: 0..1, see `uncertainty`.
+        mask: file of the mask that the list is about.
+        value: what the list is sorted by: mean IoU of the mask in percent over the labels of truth
+            and mask, or `uncertainty`, 0..1.
     """
 
     record: Record
-    iou: float | None
-    uncertainty: float
+    mask: Path
+    value: float
 
 
 class Run:
@@ -100,9 +108,16 @@ class Run:
         self.classes = self.classifier.classes
         trained = self.folder / "segment" / "best.ckpt"
         self.segmenter = SegmentationTask.from_checkpoint(trained) if trained.is_file() else None
-        self.max_side = None
         if self.segmenter:
-            self.max_side = MaskData(**read_config(trained.with_name("config.yaml"))["data"]).max_side
+            self.mask_data = MaskData(**read_config(trained.with_name("config.yaml"))["data"])
+        refined = self.folder / "refined_masks"
+        self.refined = refined / "masks" if (refined / "done.json").is_file() else None
+        self._lists: dict[str, list[Entry]] = {}
+
+    @property
+    def learnt(self) -> Path:
+        """The masks that the segmenter learns from."""
+        return self.refined or self.masks
 
     @property
     def network(self) -> TagClassifier:
@@ -140,8 +155,8 @@ class Run:
         predicted = None
         if self.segmenter is not None:
             shown = image
-            if max(image.shape[:2]) > self.max_side:
-                shown = resize(image, *fit_long_side(*image.shape[:2], self.max_side))
+            if max(image.shape[:2]) > self.mask_data.max_side:
+                shown = resize(image, *fit_long_side(*image.shape[:2], self.mask_data.max_side))
             batch = {"image": _tensor(shown), "size": torch.tensor([image.shape[:2]])}
             predicted = self.segmenter.predict_mask(batch).numpy().astype(np.uint8)
         return Analysis(
@@ -164,41 +179,51 @@ class Run:
         tags = np.flatnonzero(found.probabilities >= 0.5)
         return [int(t) for t in tags] if len(tags) else [int(found.probabilities.argmax())]
 
-    @cached_property
-    def entries(self) -> list[Entry]:
-        """All images that the run has made a pseudo-mask for, in the order of the data set.
+    @property
+    def orders(self) -> list[str]:
+        """Those of `ORDERS` that can be had: an IoU takes true masks."""
+        judged = [order for order, (masks, _) in self._judged.items() if _counts(masks).is_file()]
+        return [order for order in ORDERS if order == "unsure" or order in judged]
+
+    @property
+    def _judged(self) -> dict[str, tuple[Path, str]]:
+        """Masks with a known truth: their folder, and the split of their images."""
+        judged = {"masks": (self.learnt, self.data.predict_split)}
+        if self.segmenter is not None:
+            judged["segmenter"] = (self.folder / "segment" / "test", self.mask_data.val_split)
+        return judged
+
+    def listed(self, order: str, tag: int | None = None) -> list[Entry]:
+        """The run's images in one of its `orders`: all, or those with a tag.
 
         Raises:
             UserError: the data set is not where it was.
         """
-        catalog = self.data.catalog(self.data.predict_split)
-        made = [r for r in catalog.records if (self.masks / f"{r.id}.png").is_file()]
-        return [self._entry(record) for record in progress(made, "look at the masks", brief=True)]
+        unsure = order == "unsure"
+        if order not in self._lists:
+            entries = self._unsure() if unsure else self._wrong(*self._judged[order])
+            self._lists[order] = sorted(entries, key=lambda entry: entry.value, reverse=unsure)
+        return [entry for entry in self._lists[order] if tag is None or tag in entry.record.tags]
 
-    def _entry(self, record: Record) -> Entry:
-        labels = len(self.classes) + 1
-        iou = None
-        if record.mask is not None:
-            made = read_mask(self.masks / f"{record.id}.png", labels)
-            truth = read_mask(record.mask, labels)
-            iou = float(np.nanmean(iou_of(confusion_matrix([pixel_counts(made, truth)], labels))))
-        return Entry(record, iou, uncertainty(self.scores(record)[0], self.background))
+    def _wrong(self, masks: Path, split: str) -> Iterator[Entry]:
+        records = {record.id: record for record in self.data.catalog(split).records}
+        for name, counts in read_counts(_counts(masks))[1].items():
+            iou = iou_of(confusion_matrix([counts], len(self.classes) + 1))
+            if name in records and not np.isnan(iou).all():
+                yield Entry(records[name], masks / f"{name}.png", float(np.nanmean(iou)))
 
-    def scores(self, record: Record) -> tuple[np.ndarray, list[int]]:
-        """Scores (n, h, w) float32 that the pseudo-mask of an image was made from, their labels."""
-        with np.load(self.maps / f"{record.id}.npz") as file:
-            return file["scores"].astype(np.float32), file["labels"].tolist()
-
-    def worst_first(self, by: str, tag: int | None = None) -> list[Entry]:
-        """Images sorted by `iou` (smallest first; those without truth left out) or `uncertainty`."""
-        chosen = [e for e in self.entries if tag is None or tag in e.record.tags]
-        if by == "iou":
-            return sorted((e for e in chosen if e.iou is not None), key=lambda e: e.iou)
-        return sorted(chosen, key=lambda e: -e.uncertainty)
+    def _unsure(self) -> Iterator[Entry]:
+        records = self.data.catalog(self.data.predict_split).records
+        made = [(record, self.learnt / f"{record.id}.png") for record in records]
+        made = [(record, mask) for record, mask in made if mask.is_file()]
+        for record, mask in progress(made, "look at the maps", brief=True):
+            with np.load(self.maps / f"{record.id}.npz") as file:
+                scores = file["scores"].astype(np.float32)
+            yield Entry(record, mask, uncertainty(scores, self.background))
 
     def thumbnail(self, entry: Entry) -> np.ndarray:
-        """The pseudo-mask of one of the run's images in colours over it, half the page's size."""
-        mask = read_mask(self.masks / f"{entry.record.id}.png")
+        """The mask of one of the run's images in colours over it, half the page's size."""
+        mask = read_mask(entry.mask)
         image = read_image(entry.record.image)
         image = resize(image, *fit_long_side(*image.shape[:2], SHOWN_SIDE // 2))
         return overlay(image, cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST))
@@ -207,21 +232,27 @@ class Run:
         """The stages of one of the run's images side by side, with captions."""
         record = entry.record
         image = read_image(record.image)
-        scores, _ = self.scores(record)
+        found = self.analyse(image, record.id)
+        scores = found.scores[list(record.tags)]
         best = scores.max(0) if len(scores) else np.zeros((1, 1), np.float32)
-        rows = [(shown(image), "photograph"), (heat_picture(image, best), "class map")]
-        masks = [(read_mask(self.masks / f"{record.id}.png"), "pseudo-mask")]
-        refined = self.folder / "refined_masks" / "masks" / f"{record.id}.png"
-        if refined.is_file():
-            masks.append((read_mask(refined), "refined"))
-        predicted = self.analyse(image, record.id).predicted
-        if predicted is not None:
-            masks.append((predicted, "segmenter"))
-        if record.mask is not None:
-            masks.append((read_mask(record.mask), "truth"))
-        for mask, caption in masks:
-            rows.append((mask_picture(image, mask, self.classes), caption))
-        return rows
+        pictures = [(shown(image), "photograph"), (heat_picture(image, best), "class map")]
+        files = {
+            "pseudo-mask": self.masks / f"{record.id}.png",
+            "refined": self.refined and self.refined / f"{record.id}.png",
+            "segmenter": self.folder / "segment" / "test" / f"{record.id}.png",
+            "truth": record.mask,
+        }
+        masks = {what: read_mask(file) for what, file in files.items() if file and file.is_file()}
+        if found.predicted is not None:
+            masks.setdefault("segmenter", found.predicted)
+        for what in [what for what in files if what in masks]:
+            pictures.append((mask_picture(image, masks[what], self.classes), what))
+        return pictures
+
+
+def _counts(masks: Path) -> Path:
+    """File with the pixel counts of a folder of masks whose truth is known."""
+    return masks.with_suffix(".json")
 
 
 def _writer(config: dict[str, Any], path: Path) -> PseudoMaskWriter:

@@ -19,7 +19,7 @@ from wsss.data.catalog import Catalog, Record
 from wsss.data.masks import read_mask, write_atomic
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
-from wsss.evaluation import Counts, confusion_matrix, iou_of, pixel_counts
+from wsss.evaluation import Counts, confusion_matrix, iou_of, pixel_counts, read_counts
 from wsss.pictures import Cell, Row, chain_rows, show_mask, thumbnail, write_strip
 from wsss.resources import versions
 from wsss.voc import VOID
@@ -154,10 +154,10 @@ def _judged(stages: dict[str, _Stage], tags: TagData, masks: MaskData) -> _Judge
     for folder, name, what, data, split in made:
         path = folder / f"{name}.json"
         if path.is_file():
-            written = json.loads(path.read_text("utf-8"))
+            classes, images = read_counts(path)
             records = {record.id: record for record in data.catalog(split, tagged=False).records}
-            images = {key: pixels for key, pixels in written["images"].items() if key in records}
-            names = ["background", *written["classes"]]
+            images = {key: pixels for key, pixels in images.items() if key in records}
+            names = ["background", *classes]
             return _Judged(f"{what} on {split}", folder / name, names, images, records)
     return None
 
@@ -433,7 +433,7 @@ def _void(make: _Stage, data: TagData) -> str:
     names = ["background", *catalog.classes]
     path = make.folder / "masks.json"
     if path.is_file():
-        images = list(json.loads(path.read_text("utf-8"))["images"].values())
+        images = list(read_counts(path)[1].values())
     else:
         spread = np.linspace(0, len(catalog.records) - 1, min(MOST_MASKS, len(catalog.records)))
         files = [make.folder / "masks" / f"{catalog.records[int(i)].id}.png" for i in spread]
