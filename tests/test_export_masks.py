@@ -5,9 +5,11 @@ import shutil
 import stat
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from odd_files import UNREADABLE
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -17,6 +19,7 @@ from wsss.cli import main
 from wsss.commands.export import outlines
 from wsss.commands.import_masks import _run_lengths
 from wsss.data.masks import read_mask, write_mask
+from wsss.errors import UserNotice
 from wsss.voc import VOID, palette
 
 CLASSES = ("ball", "brick", "kite")
@@ -107,6 +110,40 @@ def test_there_and_back_nearly(data, capsys, form, out, more):
         assert f"{3 * 40} void pixels became background" in said
 
 
+def test_lists_are_as_their_readers_want_them(data):
+    """Read by datumaro 0.3.1 and 1.13.12 and by Ultralytics 8.4.190, whose rules these are."""
+    assert _export(data, "voc", "voc") == 0
+    lines = (data / "voc" / "ImageSets" / "Segmentation" / "default.txt").read_text("utf-8")
+    assert lines.splitlines() == ["a/b 2", "a/été 1", "plain"]  # no quotes
+    assert _export(data, "yolo-seg", "y") == 0
+    card = yaml.safe_load((data / "y" / "data.yaml").read_text())
+    assert card == {"train": "train.txt", "names": dict(enumerate(CLASSES))}  # root: its own folder
+    lines = (data / "y" / "train.txt").read_text("utf-8").splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("./")  # else sought from where the program runs
+        front, found, back = str(data / "y" / line).rpartition("/images/")
+        assert found and Path(f"{front}/labels/{back}").with_suffix(".txt").is_file()
+
+
+def test_folders_called_as_theirs(data):
+    """Photographs in folders `images` and `train`, and a list of classes beside data.yaml."""
+    for number, name in enumerate(("images/x", "train/x", "train/images/y")):
+        where = data / "photos" / f"{name}.jpg"
+        where.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(where)
+        write_mask(data / "own" / f"{name}.png", np.full((30, 40), number % 2, np.uint8))
+    assert _export(data, "yolo-seg", "y", masks="own") == 0
+    (data / "y" / "classes.txt").write_text("ball\nbrick\nkite\n")
+    assert _import(data, "y") == 0
+    masks = {p.relative_to(data / "back").as_posix(): read_mask(p) for p in data.glob("back/**/*.png")}
+    assert {name: mask.max() for name, mask in masks.items()} == {
+        "images/x.png": 0,
+        "train/x.png": 1,
+        "train/images/y.png": 0,
+    }
+
+
 @pytest.mark.parametrize("more", [[], ["--polygons"]])
 def test_pycocotools_reads_the_same(data, more):
     assert _export(data, "coco", "c.json", *more) == 0
@@ -186,15 +223,49 @@ def test_run_lengths_as_numbers_crowds_and_overlaps(data):
         ([[0, 0, 1]], "outline"),
         ([["a", "b"]], "outline"),
         ("text", "neither"),
-        ([], "neither"),
+        ([], "they are boxes"),
+        (None, "they are boxes"),
     ],
 )
 def test_broken_segments_are_told(data, capsys, shape, word):
     _coco(data, [{"segmentation": shape}])
     assert _import(data, "given.json") == 2
-    _refused(capsys, "given.json, annotation 1", word)
+    _refused(capsys, "given.json", "annotation", word)
     assert not (data / "back").exists()
     assert not list(data.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/data/local-files/?d=a/b%202.jpg",
+        "images/0123abcd-b_2.jpg",
+        "../media/upload/1/0123abcd-b_2.jpg",
+        "images/01234567__0123abcd-b_2.jpg",
+        "images/01234567__b%202.jpg",
+    ],
+)
+def test_as_label_studio_writes_it(data, name):
+    """Its names of files, no size of an empty image, and a box beside each outline."""
+    outline = {"segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]], "category_id": 0}
+    found = {
+        "images": [
+            {"id": 0, "file_name": name, "width": 48, "height": 64},
+            {"id": 1, "file_name": "89abcdef-été_1.jpg", "width": None, "height": None},
+        ],
+        "categories": [{"id": 0, "name": "kite"}],
+        "annotations": [
+            {"id": 0, "image_id": 0, "segmentation": [], "bbox": [0, 0, 9, 9], "category_id": 0},
+            {"id": 1, "image_id": 0, **outline},
+        ],
+    }
+    (data / "given.json").write_text(json.dumps(found))
+    with pytest.warns(UserNotice, match="1 of 2 annotations in .* no outline .*annotation 0 of"):
+        assert _import(data, "given.json") == 0
+    wanted = np.zeros((64, 48), np.uint8)
+    wanted[:9, :9] = 3
+    np.testing.assert_array_equal(read_mask(data / "back" / "a" / "b 2.png"), wanted)
+    assert not read_mask(data / "back" / "a" / "été 1.png").any()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +273,9 @@ def test_broken_segments_are_told(data, capsys, shape, word):
     [
         ({"name": "../outside.png"}, "outside"),
         ({"name": "/etc/passwd"}, "outside"),
+        ({"name": "/data/local-files/?d=../outside.png"}, "outside"),
         ({"name": "gone.png"}, "there is none"),
+        ({"name": "0123abcd-gone.png"}, "there is none"),
         ({"category": "dog"}, "class 'dog'"),
         ({"name": "other.png"}, "20"),
         ({"name": "a\0.png"}, "correct the name"),
@@ -234,7 +307,7 @@ def test_a_labelmap_gives_the_colours(data):
     picture[:5], picture[5:9], picture[9:11] = (1, 2, 3), (9, 8, 7), (224, 224, 192)
     Image.fromarray(picture).save(root / "SegmentationClass" / "other.png")
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)
-    (root / "ImageSets" / "Segmentation" / "default.txt").write_text('other\n"a/b 2"\n')
+    (root / "ImageSets" / "Segmentation" / "default.txt").write_text("other\na/b 2\n")
     assert _import(data, "cvat", "--rest", str(data / "masks")) == 0
     wanted = np.zeros((20, 30), np.uint8)
     wanted[:5], wanted[5:9], wanted[9:11] = 3, 1, VOID

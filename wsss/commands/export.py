@@ -225,11 +225,6 @@ def _each(masks: dict[str, Path], photos: dict[str, Path], classes: tuple[str, .
         yield name, photo, read_mask(path, len(classes) + 1)
 
 
-def _quoted(name: str) -> str:
-    # CVAT's lists (datumaro) take a name with spaces in quotes
-    return f'"{name}"' if len(name.split()) > 1 else name
-
-
 def _voc(masks, photos, classes, aside: Path, args) -> str:
     from wsss.data.masks import write_mask
     from wsss.voc import VOID, palette
@@ -247,7 +242,7 @@ def _voc(masks, photos, classes, aside: Path, args) -> str:
     for label, name in labels:
         lines.append(f"{name}:{','.join(map(str, colours[3 * label : 3 * label + 3]))}::")
     _write(aside / "labelmap.txt", lines)
-    _write(aside / "ImageSets" / "Segmentation" / "default.txt", map(_quoted, masks))
+    _write(aside / "ImageSets" / "Segmentation" / "default.txt", masks)
     return f"; {void} void pixels are the label '{VOID_NAME}'" if void else ""
 
 
@@ -313,9 +308,10 @@ def _yolo(masks, photos, classes, aside: Path, args) -> str:
                 places = " ".join(f"{value / sides[i % 2]:.6f}" for i, value in enumerate(line))
                 lines.append(f"{label - 1} {places}")
         _write(aside / "labels" / "train" / f"{name}.txt", lines)
-        listed.append(f"images/train/{photo.relative_to(args.photos).as_posix()}")
+        # Ultralytics looks from the list's folder for what begins with a dot, else from where it runs
+        listed.append(f"./images/train/{photo.relative_to(args.photos).as_posix()}")
     _write(aside / "train.txt", listed)
-    card = {"path": ".", "train": "train.txt", "names": dict(enumerate(classes))}
+    card = {"train": "train.txt", "names": dict(enumerate(classes))}
     text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True)
     (aside / "data.yaml").write_text(text, encoding="utf-8")
     return f"; {void} void pixels became background, which YOLO cannot tell apart" if void else ""

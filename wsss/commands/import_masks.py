@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import stat
 import tempfile
@@ -9,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from wsss.commands.export import (
     VOID_NAME,
@@ -19,7 +21,7 @@ from wsss.commands.export import (
     photo_files,
     photo_folder,
 )
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 
 UNPACKED = 8 * 2**30
 """Bytes that an archive may grow to; more is taken for a decompression bomb."""
@@ -90,14 +92,26 @@ def main(args: argparse.Namespace) -> None:
     )
 
 
+_UPLOADED = re.compile(r"^([0-9a-f]{8}(-|__))+")
+"""What Label Studio sets before the name of a file that it was given."""
+
+
+def _as_uploaded(name: str) -> str:
+    """A name as Label Studio keeps it: underscores for spaces, no other signs."""
+    return re.sub(r"[^-\w.]", "", name.replace(" ", "_"))
+
+
 class _Photos:
     """The photographs, looked up by the names that another tool gives them."""
 
     def __init__(self, folder: Path, source: Path) -> None:
         self.folder, self.source, self.files = folder, source, photo_files(folder)
         self.last: dict[str, list[str]] = {}
+        self.uploaded: dict[str, list[str]] = {}
         for name in self.files:
-            self.last.setdefault(PurePosixPath(name).name, []).append(name)
+            last = PurePosixPath(name).name
+            self.last.setdefault(last, []).append(name)
+            self.uploaded.setdefault(_as_uploaded(last), []).append(name)
 
     def find(self, name: str, suffix: bool = True) -> tuple[str, tuple[int, int]]:
         """Our name and (height, width) of the photograph `name`.
@@ -107,12 +121,20 @@ class _Photos:
         from wsss.data.catalog import inside
         from wsss.data.images import image_size
 
-        given = PurePosixPath(name.replace("\\", "/"))
         if "\0" in name:
             raise UserError(f"{self.source} names a photograph {name!r}: correct the name")
-        inside(self.folder, str(given), self.source)
+        if name.startswith("/data/") and "?d=" in name:  # Label Studio's address of a local file
+            name = unquote(name.partition("?d=")[2])
+        given = PurePosixPath(name.replace("\\", "/"))
         plain = (given.with_suffix("") if suffix and given.suffix else given).as_posix()
-        alike = [plain] if plain in self.files else self.last.get(PurePosixPath(plain).name, [])
+        last = PurePosixPath(plain).name
+        if plain in self.files:
+            alike = [plain]
+        elif last not in self.last and _UPLOADED.match(last):
+            alike = self.uploaded.get(_as_uploaded(unquote(_UPLOADED.sub("", last))), [])
+        else:
+            inside(self.folder, str(given), self.source)
+            alike = self.last.get(last, [])
         if len(alike) != 1:
             many = f"{len(alike)} are called so" if alike else f"there is none in {self.folder}"
             raise UserError(f"{self.source} names the photograph '{name}', but {many}: check --photos")
@@ -191,21 +213,37 @@ def _coco(path: Path, told: Path, photos: _Photos, labels: dict[str, int]) -> Ma
         shapes: dict = {number: [] for number in images}
         for one in found["annotations"]:
             shapes[one["image_id"]].append((categories[one["category_id"]], one))
-        sizes = {number: (int(one["height"]), int(one["width"])) for number, one in images.items()}
+        # Label Studio does not know the size of an image in which nothing is marked
+        sizes = {
+            number: one["height"] is not None and (int(one["height"]), int(one["width"]))
+            for number, one in images.items()
+        }
         names = {number: str(one["file_name"]) for number, one in images.items()}
     except ValueError as error:
         raise UserError(f"{told} cannot be read as JSON ({error}): export it again") from error
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{told} is no COCO file ({type(error).__name__}: {error})") from error
+    every = [one for found in shapes.values() for _, one in found]
+    if boxes := [one for one in every if not one.get("segmentation")]:
+        told_boxes = f"{len(boxes)} of {len(every)} annotations in {told} have no outline"
+        if len(boxes) == len(every):
+            raise UserError(f"{told_boxes}, they are boxes: export polygons or masks")
+        first = boxes[0]
+        notice(
+            f"passed over: {told_boxes} (boxes or specks; first: annotation {first.get('id')} of "
+            f"'{names[first['image_id']]}')"
+        )
     for number, name in names.items():
         ours, size = photos.find(name)
-        if sizes[number] != size:
+        if sizes[number] and sizes[number] != size:
             raise UserError(
                 f"{told} says {sizes[number][1]}x{sizes[number][0]} pixels for '{name}', but "
                 f"{photos.files[ours]} is {size[1]}x{size[0]}: give the photographs that were annotated"
             )
         layers = []
         for name, one in shapes[number]:
+            if not one.get("segmentation"):
+                continue
             label = _label(name, labels, told)
             where = _segmentation(one.get("segmentation"), size, f"{told}, annotation {one.get('id')}")
             layers.append((one.get("iscrowd") == 1, where.sum(), label, where))
@@ -311,7 +349,8 @@ def _voc(root: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
         raise UserError(f"{photos.source} has no folder SegmentationClass beside {labelmap.name}")
     files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.png"))}
     lists = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
-    listed = [_unquoted(line) for path in lists for line in read_lines(path) if line.strip()]
+    # a line is a name, with spaces or not
+    listed = [name for path in lists for line in read_lines(path) if (name := line.strip(' "'))]
     for name in dict.fromkeys([*files, *listed]):
         ours, size = photos.find(name, suffix=False)
         path = files.get(name)
@@ -328,12 +367,6 @@ def _voc(root: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
                 f"{size[1]}x{size[0]}: give the photographs that were annotated"
             )
         yield ours, mask
-
-
-def _unquoted(line: str) -> str:
-    """The image of a line of a VOC list: its first word, or what stands in quotes."""
-    line = line.strip()
-    return line[1:].partition('"')[0] if line.startswith('"') else line.split()[0]
 
 
 def _by_colour(path: Path, colours: dict[int, int], order: list[int], labelmap: Path):
@@ -361,14 +394,18 @@ def _by_colour(path: Path, colours: dict[int, int], order: list[int], labelmap: 
     return np.array([table[v] for v in found.tolist()], np.uint8)[inverse].reshape(values.shape)
 
 
+_SUBSET = re.compile(r"^(train|val|test|default)/")
+
+
 def _yolo(card: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
     import numpy as np
     import yaml
 
-    from wsss.data.catalog import read_lines
+    from wsss.data.catalog import inside, read_lines
 
     try:
-        names = yaml.safe_load(card.read_text(encoding="utf-8-sig"))["names"]
+        found = yaml.safe_load(card.read_text(encoding="utf-8-sig"))
+        names = found["names"]
         numbered = dict(enumerate(names) if isinstance(names, list) else names)
     except Exception as error:
         raise UserError(f"{card} has no list 'names' that can be read ({error})") from error
@@ -379,16 +416,14 @@ def _yolo(card: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
     files = {}
     for path in sorted(folder.rglob("*.txt")):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        subset, _, inner = name.partition("/")
-        files[inner if inner and subset in ("train", "val", "test", "default") else name] = path
-    for path in sorted(card.parent.glob("*.txt")):
-        for line in filter(None, map(str.strip, read_lines(path))):
-            # data/images/train/name.jpg: what follows images and the subset is the name
-            inner = line.replace("\\", "/").rpartition("images/")[2]
-            name = PurePosixPath(inner).with_suffix("").as_posix()
-            head, _, tail = name.partition("/")
-            name = tail if tail and head in ("train", "val", "test", "default") else name
-            files.setdefault(name, None)
+        files[_SUBSET.sub("", name)] = path
+    for subset in ("train", "val", "test"):
+        listing = inside(card.parent, str(found.get(subset)), card)
+        for line in read_lines(listing) if listing.suffix == ".txt" and listing.is_file() else ():
+            if name := line.strip().replace("\\", "/"):
+                # ./images/train/name.jpg: an image in which nothing is marked may have no file
+                name = name.partition("images/")[2] or name
+                files.setdefault(PurePosixPath(_SUBSET.sub("", name)).with_suffix("").as_posix(), None)
     for name, path in files.items():
         photo, size = photos.find(name, suffix=False)
         mask = np.zeros(size, np.uint8)
