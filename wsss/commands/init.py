@@ -308,7 +308,9 @@ def settings(
     start: dict[str, Any] = {"pretrained": True} if pretrained else {}
     if weights:
         start = {"weights": str(weights.resolve())}
-    learn: dict[str, Any] = {"lr": 2e-4} if start else {"lr": 1e-3, "head_factor": 1}
+    fresh = {"lr": 1e-3, "head_factor": 1}
+    tags = {"lr": 5e-5, "head_factor": 40} if start else fresh
+    masks = {"lr": 1e-4, "head_factor": 20} if start else fresh
     workers = min(8, machine.cores) if machine.gpu else min(4, max(1, machine.cores // 2))
     data = {
         "layout": "folder",
@@ -339,7 +341,7 @@ def settings(
                 **start,
                 "mosaic": 0.5,
                 "freeze_norm": bool(start),
-                **learn,
+                **tags,
             },
             "data": data | {"size": side, "predict_size": large, "batch_size": batch},
             "trainer": {"max_epochs": epochs(4, 40), **trainer},
@@ -369,7 +371,7 @@ def settings(
                 "encoder": backbone,
                 **start,
                 "freeze_norm": bool(start),
-                **learn,
+                **masks,
             },
             "data": data | {"crop": side, "batch_size": min(8, batch) if not machine.gpu else batch},
             "trainer": {
