@@ -19,7 +19,7 @@ from wsss.cli import main
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.synthetic import draw_scene
 from wsss.evaluation import confusion_matrix, iou_of, pixel_counts, write_counts
-from wsss.pictures import hatching, show_maps, show_mask
+from wsss.pictures import Cell, Label, hatching, show_maps, show_mask
 from wsss.report import what_went_wrong, write_report
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
@@ -274,6 +274,12 @@ def test_class_maps_are_named_where_they_are_highest():
     assert places == [("<cat>", 1, 0), ("dog", 5, 3)]
     assert cell.picture[50, 85].mean() > 1.5 * cell.picture[10, 80].mean()
     assert show_maps(image, scores[:0], []).labels == []
+
+
+def test_names_stay_on_their_picture():
+    labels = [Label("corner", 0.0, 1.0)]
+    figure = wsss.report._figure(Cell("x", np.zeros((9, 9, 3), np.uint8), labels), 80)
+    assert "left:0%;top:100%;transform:translate(-0%,-100%)" in figure
 
 
 def test_values_stand_beside_their_bars():

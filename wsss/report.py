@@ -244,9 +244,9 @@ def _figure(cell: Cell, quality: int) -> str:
     Image.fromarray(cell.picture).save(stream, format="JPEG", quality=quality, optimize=True)
     height, width = cell.picture.shape[:2]
     names = "".join(
-        # moved left by as much of its own width, so that it stays on the picture
+        # moved back by as much of its own size, so that it stays on the picture
         f'<span style="left:{100 * label.x:.0f}%;top:{100 * label.y:.0f}%;'
-        f'transform:translate(-{100 * label.x:.0f}%,-50%)">{escape(label.text)}</span>'
+        f'transform:translate(-{100 * label.x:.0f}%,-{100 * label.y:.0f}%)">{escape(label.text)}</span>'
         for label in cell.labels
     )
     data = base64.b64encode(stream.getvalue()).decode()
@@ -729,6 +729,7 @@ footer { margin: 1.5rem 0; color: var(--soft); font-size: .85rem; }
   section { padding: .7rem; }
   .row { grid-template-columns: repeat(3, 1fr); }
   .shot span { font-size: .65rem; }
+  th, td { padding: .15rem .4rem; }
   dl { font-size: .85rem; gap: .1rem .6rem; }
 }
 """
