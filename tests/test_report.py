@@ -14,11 +14,12 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix as independent_matrix
 
 import wsss.report
+from wsss import charts
 from wsss.cli import main
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.synthetic import draw_scene
 from wsss.evaluation import confusion_matrix, iou_of, pixel_counts, write_counts
-from wsss.pictures import hatching, show_mask
+from wsss.pictures import Cell, Label, hatching, show_maps, show_mask
 from wsss.report import what_went_wrong, write_report
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
@@ -265,6 +266,31 @@ def test_strip_shows_every_step(judged, tags_only):
         assert Image.open(run / "overview.png").size[0] == 150 * len(wanted)
 
 
+def test_class_maps_are_named_where_they_are_highest():
+    image, scores = np.full((60, 90, 3), 128, np.uint8), np.zeros((2, 4, 6), np.float32)
+    scores[0, 0, 1], scores[1, 3, 5] = 1, 0.9
+    cell = show_maps(image, scores, ["<cat>", "dog"])
+    places = [(label.text, int(label.x * 6), int(label.y * 4)) for label in cell.labels]
+    assert places == [("<cat>", 1, 0), ("dog", 5, 3)]
+    assert cell.picture[50, 85].mean() > 1.5 * cell.picture[10, 80].mean()
+    assert show_maps(image, scores[:0], []).labels == []
+
+
+def test_names_stay_on_their_picture():
+    labels = [Label("corner", 0.0, 1.0)]
+    figure = wsss.report._figure(Cell("x", np.zeros((9, 9, 3), np.uint8), labels), 80)
+    assert "left:0%;top:100%;transform:translate(-0%,-100%)" in figure
+
+
+def test_values_stand_beside_their_bars():
+    text = charts.chart("x", "bars", 2, lambda f: charts.bars(f.subplots(), ["a"], [7.0], "%"))
+    path = re.search(r'd="([^"]*)"[^>]*--first', text).group(1)
+    end = max(float(x) for x in re.findall(r"[ML] ([\d.]+) ", path))
+    start = re.search(r'text-anchor: start[^>]* x="([\d.]+)"[^>]*>7\.0<', text).group(1)
+    assert end + 2 < float(start) < end + 5
+    assert "font-size" in text and "DejaVu" not in text  # the page's own font
+
+
 def test_tags_only_says_what_is_not_known(tags_only):
     _, page = tags_only
     assert "no true masks to measure with" in page.text and "IoU by class" not in page.text
@@ -335,6 +361,10 @@ def test_best_and_worst():
     judged = wsss.report._Judged("", Path(), ["background", "a", "b"], counts, {})
     assert wsss.report._ranked(judged, 1, 1) == {"best": ["all of it"], "worst": ["most wrong"]}
     assert wsss.report._ranked(judged, 1, 2)["worst"] == ["most wrong", "half"]
+    # the best one has the most wrong pixels: it stays the best
+    counts = {"large": [(1, 1, 900), (1, 0, 100)], "small": [(0, 0, 980), (1, 1, 10), (1, 0, 10)]}
+    judged = judged._replace(images=counts)
+    assert wsss.report._ranked(judged, 1, 2) == {"best": ["large"], "worst": ["small"]}
 
 
 def test_counts_agree_with_scikit_learn():

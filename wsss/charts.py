@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 WIDTH = 4.6
 """Inches; at 72 points an inch the text is as large on a phone as the page's small print."""
@@ -69,7 +70,8 @@ def chart(name: str, about: str, height: float, draw: Callable[[Figure], None]) 
     text = re.sub(r'\sversion="1.1"|\s(width|height)="[\d.]+pt"', "", text)
     text = re.sub(r'\sid="', f' id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)  # of older matplotlibs
+    text = re.sub(r"font-family: [^;\"]*;?", "", text)
     for stand_in, colour in _PAGE.items():
         text = text.replace(stand_in, colour)
     return text.replace("<svg", f'<svg role="img" aria-label="{about}"', 1)
@@ -132,19 +134,23 @@ def curve(
         marks.items(), [(SECOND, "o"), (FOURTH, "s")], strict=False
     ):
         axes.axvline(where, color=colour, ls="--" if marker == "o" else ":", lw=1.2)
-        axes.plot(where, value, marker, color=colour, ms=8, mec=INK, label=f"{name}: {value:.1f} %")
+        axes.plot(
+            where, value, marker, color=colour, ms=8, mec=INK, clip_on=False,
+            label=f"{name}: {value:.1f} %",
+        )  # fmt: skip
     axes.set_xlim(0, 1)
     axes.set_ylim(0)
     axes.figure.legend(loc="outside upper left", ncols=2)
 
 
 def lines(axes: Axes, series: dict[str, tuple[Sequence[float], Sequence[float]]], ylabel: str) -> None:
-    """Some (x, y) series in one frame."""
+    """Some (x, y) series in one frame, x being whole numbers."""
     looks = [(FIRST, "-", ""), (SECOND, "--", "o"), (THIRD, ":", "s"), (FOURTH, "-.", "^")]
     for (name, (x, y)), (colour, style, marker) in zip(series.items(), looks, strict=False):
         marker = marker or ("o" if len(x) <= 30 else "")  # one point makes no line
         axes.plot(x, y, style, color=colour, marker=marker, ms=4, lw=1.5, label=name)
     axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ylabel == "%":
         axes.set_ylim(0, 100)
     axes.legend(loc="best")
@@ -152,9 +158,8 @@ def lines(axes: Axes, series: dict[str, tuple[Sequence[float], Sequence[float]]]
 
 def bars(axes: Axes, names: Sequence[str], values: Sequence[float], unit: str) -> None:
     """Bars from the top down with their values."""
-    axes.barh(range(len(names)), values, color=FIRST, edgecolor=INK, lw=0.4)
-    for index, value in enumerate(values):
-        axes.text(value, index, f" {value:.1f}", va="center", fontsize=8)
+    drawn = axes.barh(range(len(names)), values, color=FIRST, edgecolor=INK, lw=0.4)
+    axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, max([*values, 1e-9]) * 1.15)

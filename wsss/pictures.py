@@ -111,6 +111,23 @@ def show_mask(image: np.ndarray, mask: np.ndarray, names: Sequence[str], caption
     return Cell(caption, picture, labels)
 
 
+def show_maps(image: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> Cell:
+    """The largest of some class maps at every pixel as heat, each one's name where it is highest.
+
+    Args:
+        image: (H, W, 3) uint8, at the size of the picture.
+        scores: (n, h, w) float32 in 0..1; n may be 0.
+        names: of the n classes.
+    """
+    height, width = image.shape[:2]
+    scores = resize_scores(scores, height, width) if len(scores) else np.zeros((0, height, width))
+    labels = []
+    for name, score in zip(names, scores, strict=True):
+        y, x = np.unravel_index(score.argmax(), score.shape)
+        labels.append(Label(name, (x + 0.5) / width, (y + 0.5) / height))
+    return Cell("class map", heat(image, scores.max(0, initial=0)), labels)
+
+
 def write_names(cell: Cell, size: int) -> np.ndarray:
     """The cell's picture with the names of its regions written on it, `size` pixels high."""
     sheet, font = Image.fromarray(cell.picture), _font(size)
@@ -151,9 +168,8 @@ def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int
         image = thumbnail(record.image, SIDE)
         height, width = image.shape[:2]
         with np.load(masks / "maps" / f"{record.id}.npz") as file:
-            scores = file["scores"].astype(np.float32)
-        best = resize_scores(scores, height, width).max(0) if len(scores) else np.zeros(image.shape[:2])
-        cells = [Cell("photograph", image, []), Cell("class map", heat(image, best), [])]
+            scores, labels = file["scores"].astype(np.float32), file["labels"].tolist()
+        cells = [Cell("photograph", image, []), show_maps(image, scores, [names[i] for i in labels])]
         if slots != "none":
             shape = fit_long_side(height, width, data.predict_size, multiple=32)
             with torch.inference_mode():

@@ -134,7 +134,7 @@ def _page(run: Path, numbers: dict[str, Any], stages: dict[str, _Stage]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>wsss: {name}</title><style>{_STYLE}</style></head><body><main>"
         f"<header><h1>{name}</h1>{_about(run, stages, train, learn)}{_chain(numbers)}</header>"
-        f"{_strip(rows, tags.predict_split)}<nav>{links}</nav>{sections}"
+        f"<nav>{links}</nav>{_strip(rows, tags.predict_split)}{sections}"
         "<footer>Made by wsss. Everything is inside this file; "
         f"<code>wsss report {escape(str(run))}</code> makes it again.</footer></main></body></html>\n"
     )
@@ -176,14 +176,19 @@ def _about(run: Path, stages: dict[str, _Stage], train: Catalog, data: TagData) 
         ("data", f"{data.root} ({data.layout}): {len(train.records):,} photographs with tags of "
                  f"{len(train.classes)} classes, {val:,} to validate"),
         ("classifier", f"{classify.config['model'].get('backbone', 'glnet_4g')}, "
-                       f"{classify.config['trainer'].get('max_epochs')} epochs"),
+                       f"{_epochs(classify)}"),
         ("pseudo-masks", f"slots: {writer['slots']}, background {writer['background']}, {crf}"),
         ("segmenter", f"{model.get('decoder', 'DeepLabV3Plus')} on {model.get('encoder', 'glnet_4g')}, "
-                      f"{segment.config['trainer'].get('max_epochs')} epochs"),
+                      f"{_epochs(segment)}"),
         ("finished", f"{_when(run)}, after {sum(s.done['minutes'] for s in stages.values()):.1f} "
                      f"minutes on {segment.done.get('device', 'an unnoted machine')}"),
     ]  # fmt: skip
     return "<dl>" + "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in rows) + "</dl>"
+
+
+def _epochs(stage: _Stage) -> str:
+    count = stage.config["trainer"].get("max_epochs")
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _when(run: Path) -> str:
@@ -200,7 +205,7 @@ def _chain(numbers: dict[str, Any]) -> str:
     best, void = numbers.get("seed_miou_best"), numbers.get("mask_void")
     first, before = numbers.get("mask_miou_first"), numbers.get("seg_miou_val_first")
     covered = [f"{void:.1f} % of the pixels void"] if void is not None else []
-    covered += [f"{first:.1f} in the first round"] if first is not None else []
+    covered += [f"{first:.1f} before they were refined"] if first is not None else []
     shares = [f"{100 * ours / true:.0f} % of the {true:.1f} with true masks"] if true and ours else []
     shares += [f"{before:.1f} in the first round"] if before is not None else []
     tiles = [
@@ -239,9 +244,9 @@ def _figure(cell: Cell, quality: int) -> str:
     Image.fromarray(cell.picture).save(stream, format="JPEG", quality=quality, optimize=True)
     height, width = cell.picture.shape[:2]
     names = "".join(
-        # moved left by as much of its own width, so that it stays on the picture
+        # moved back by as much of its own size, so that it stays on the picture
         f'<span style="left:{100 * label.x:.0f}%;top:{100 * label.y:.0f}%;'
-        f'transform:translate(-{100 * label.x:.0f}%,-50%)">{escape(label.text)}</span>'
+        f'transform:translate(-{100 * label.x:.0f}%,-{100 * label.y:.0f}%)">{escape(label.text)}</span>'
         for label in cell.labels
     )
     data = base64.b64encode(stream.getvalue()).decode()
@@ -492,8 +497,9 @@ def _training(stages: dict[str, _Stage]) -> str:
 
         title = TITLES.get(name, name)
         keys = [*losses, *scores]
-        drawn = charts.chart(f"train-{name}", f"training of {escape(title)}", 3.6, draw)
-        table = _table(["epoch", "step", *keys], _epochs(log, keys))
+        height = 0.4 + 1.6 * len(panels)
+        drawn = charts.chart(f"train-{name}", f"training of {escape(title)}", height, draw)
+        table = _table(["epoch", "step", *keys], _each_epoch(log, keys))
         parts.append(f"<h3>{escape(title)}</h3>" + _pair(drawn, table))
     return "".join(parts) or "<p>The run holds no logs of its trainings.</p>"
 
@@ -518,7 +524,7 @@ def _read_log(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
     return columns
 
 
-def _epochs(log: dict[str, tuple[list[float], list[float]]], keys: Sequence[str]) -> list[list]:
+def _each_epoch(log: dict[str, tuple[list[float], list[float]]], keys: Sequence[str]) -> list[list]:
     """At most 12 rows: the last value of each column in each epoch."""
     epoch_of = dict(zip(*log["epoch"], strict=True))
     last: dict[int, dict[str, float]] = {}
@@ -550,7 +556,7 @@ def _examples(judged: _Judged | None) -> str:
         sides = ""
         for title, names in ranked.items():
             shots = "".join(_example(judged, name, label) for name in names)
-            sides += f"<div><h4>{title}</h4>{shots or '<p>none</p>'}</div>"
+            sides += f"<div><h4>{title}</h4>{shots or '<p>no other image</p>'}</div>"
         name = escape(judged.names[label])
         parts.append(
             f"<details{' open' if place < 3 else ''}><summary>{name}: IoU {iou[label]:.1f} %"
@@ -576,9 +582,11 @@ def _ranked(judged: _Judged, label: int, count: int) -> dict[str, list[str]]:
             best.append((hit / (hit + wrong), name))
         if wrong:
             worst.append((wrong / every, name))
-    worst = [name for _, name in sorted(worst, reverse=True)[:count]]
-    best = [name for _, name in sorted(best, reverse=True) if name not in worst]
-    return {"best": best[:count], "worst": worst}
+    # an image is shown once; of few, half are the best ones
+    few = min(count, max(1, len({name for _, name in best + worst}) // 2))
+    best = [name for _, name in sorted(best, reverse=True)[:few]]
+    worst = [name for _, name in sorted(worst, reverse=True) if name not in best]
+    return {"best": best, "worst": worst[:count]}
 
 
 def _example(judged: _Judged, name: str, label: int) -> str:
@@ -721,6 +729,7 @@ footer { margin: 1.5rem 0; color: var(--soft); font-size: .85rem; }
   section { padding: .7rem; }
   .row { grid-template-columns: repeat(3, 1fr); }
   .shot span { font-size: .65rem; }
+  th, td { padding: .15rem .4rem; }
   dl { font-size: .85rem; gap: .1rem .6rem; }
 }
 """
