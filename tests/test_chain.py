@@ -186,7 +186,7 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
 
     page = (out / "report.html").read_text()
     assert "refined by a first segmenter" in page and "first round's segmenter" in page
-    assert page.count(f"{written['mask_miou_first']:.1f} in the first round") >= 1
+    assert page.count(f"{written['mask_miou_first']:.1f} before they were refined") >= 1
     refined_iou = json.loads((out / "refined_masks" / "metrics.json").read_text())["mask"]["miou"]
     assert written["mask_miou"] == refined_iou != written["mask_miou_first"]
 
