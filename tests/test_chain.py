@@ -234,7 +234,7 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     # other settings of one stage: it and what follows are made anew, the old results kept
     path = config.parent / "pseudo_masks.yaml"
     settings = yaml.safe_load(path.read_text())
-    settings["trainer"]["callbacks"][0]["init_args"]["background"] = 0.6
+    settings["trainer"]["callbacks"][0]["init_args"]["background"] = 0.5
     path.write_text(yaml.safe_dump(settings))
     capsys.readouterr()
     run_pipeline(config, out, str(drawn))
