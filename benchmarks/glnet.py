@@ -163,7 +163,7 @@ def matmul_rate(dtype: torch.dtype, device: str, size: int) -> float:
 def inference_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) -> Iterator[str]:
     """One table row per input size and batch."""
     base, other = base.eval(), other.eval()
-    fast = copy.deepcopy(base).fuse().to(memory_format=torch.channels_last)
+    fast = copy.deepcopy(base).fuse()
     half, other_half = copy.deepcopy(fast).bfloat16(), copy.deepcopy(other).bfloat16()
     size = 256 if args.quick else 2048
     rates = {d: matmul_rate(d, args.device, size) for d in (torch.float32, torch.bfloat16)}
