@@ -191,8 +191,8 @@ def inference_rows(args: argparse.Namespace, base: nn.Module, other: nn.Module) 
         ]
         if args.compile:
             torch.compiler.reset()
-            for model, x in ((fast, x_last), (half, x_half_last)):
-                calls.append(partial(torch.compile(model, fullgraph=True), x))
+            for model, image in ((fast, x_last), (half, x_half_last)):
+                calls.append(partial(torch.compile(model, fullgraph=True), image))
         with torch.no_grad():
             t = medians(dict(zip(names, calls, strict=True)), args.repeats)
             with FlopCounterMode(display=False) as counter:
