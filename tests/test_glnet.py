@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import wsss.models.glnet  # registers the models  # noqa: F401
 from wsss.errors import UserError
+from wsss.models.glnet import FusedConv2d
 from wsss.models.weights import load_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is no installed package
@@ -249,11 +250,50 @@ def test_fuse_changes_no_output(name: str, image: Tensor) -> None:
     image = image.double()
     with torch.no_grad():
         expected = model.forward_slots(image)
-        fused = model.fuse().forward_slots(image.contiguous(memory_format=torch.channels_last))
+        fused = model.fuse().forward_slots(image)
     torch.testing.assert_close(fused.features, expected.features)
     torch.testing.assert_close(fused.maps[-1].slots_out, expected.maps[-1].slots_out)
     left = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert left == [model.norm]
+
+
+@pytest.mark.parametrize("options", [{}, {"overlap": False, "output_stride": 16}])
+def test_fused_weights_follow_size_type_and_value(options: dict, image: Tensor) -> None:
+    """In float32 and bfloat16 a CPU keeps weights in its own layout, for one size at a time."""
+    model, fused = tiny(**options), tiny(**options).fuse()
+    wide = torch.randn(1, 3, 64, 160, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        for x in (image, wide, image):
+            torch.testing.assert_close(fused(x), model(x), rtol=1e-4, atol=1e-4)
+        convs = [m for m in fused.modules() if isinstance(m, FusedConv2d)]
+        if torch.backends.mkldnn.is_available():
+            assert all(c._packed is not None for c in convs)
+        convs[0].bias.add_(1)
+        moved = fused(image)
+        convs[0].bias.sub_(1)
+        convs[-1].weight.mul_(2)
+        scaled = fused(image)
+        convs[-1].weight.div_(2)
+        for changed in (moved, scaled):
+            assert (changed - model(image)).abs().max() > 1e-2
+        expected = model(image)
+        half = fused.bfloat16()(image.bfloat16()).float()
+        assert 1e-4 < (half - expected).norm() / expected.norm() < 0.05
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert fused.float()(image).dtype == torch.bfloat16
+        born_here = tiny(**options).fuse()
+        torch.testing.assert_close(born_here(image), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fused_model_still_has_gradients_and_compiles(image: Tensor) -> None:
+    model, fused = tiny(), tiny().fuse()
+    a, b = image.clone().requires_grad_(), image.clone().requires_grad_()
+    model(a).square().sum().backward()
+    fused(b).square().sum().backward()
+    torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(image), model(image), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -501,9 +541,16 @@ def test_runs_no_code_from_a_file(tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
 
 
-def test_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # The code generator takes minutes; what matters is that its columns are filled.
+    monkeypatch.setattr(torch, "compile", lambda model, fullgraph: model)
     threads = torch.get_num_threads()
-    benchmark.main(["--quick", "--device", "cpu", "--threads", str(threads)])
+    benchmark.main(["--quick", "--device", "cpu", "--threads", str(threads), "--compile"])
     printed = capsys.readouterr().out
     assert "| ours checkpointed bf16 |" in printed
     assert "Matrix rate:" in printed
+    head, _, row = (
+        line for line in printed.splitlines() if line.startswith(("| batch", "|--", "| 1 "))
+    )
+    assert "compiled bf16, ms" in head
+    assert head.count("|") == row.count("|")
