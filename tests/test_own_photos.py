@@ -10,6 +10,7 @@ import torch
 from odd_files import ODD, UNREADABLE, photo
 
 from wsss.cli import main
+from wsss.commands.predict import find_photographs
 from wsss.data.catalog import read_catalog, read_classes
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.tags import read_tag_table
@@ -119,6 +120,24 @@ def test_check_measures_masks(good, tmp_path):
     assert size in said and label in said
 
 
+def test_check_names_masks_of_no_photograph(good, tmp_path):
+    write_mask(good / "masks" / "größe 1" / "bild 00_mask.png", np.zeros((40, 56), np.uint8))
+    code, report = _check(good, tmp_path)
+    assert code == 1
+    assert report["warnings"]["masks without photograph (not used)"] == [
+        "masks/größe 1/bild 00_mask.png"
+    ]
+
+
+def test_a_raw_file_beside_its_photograph_is_passed_over(tmp_path):
+    photo(0).save(tmp_path / "DSC1.JPG")
+    for name in ("DSC1.NEF", "DSC2.NEF"):
+        (tmp_path / name).write_bytes(b"raw")
+    with pytest.warns(UserNotice, match=r"passed over: 1 files .* \(first: DSC1\.NEF\)"):
+        found = find_photographs([tmp_path])
+    assert found == {"DSC1": tmp_path / "DSC1.JPG", "DSC2": tmp_path / "DSC2.NEF"}
+
+
 def test_check_of_voc_layout(drawn, tmp_path):
     import shutil
 
@@ -149,6 +168,9 @@ FORMS = {
     "bare comma": ("tags.csv", "image,tags\na.jpg,cat,dog\nb.jpg,\n"),
     "semicolon": ("tags.csv", "image,tags\na.jpg,cat;dog\nb.jpg,\n"),
     "pipe": ("tags.csv", "image,tags\na.jpg,cat|dog\nb.jpg,\n"),
+    "columns by semicolon": ("tags.csv", "image;tags;split\na.jpg;cat, dog;train\nb.jpg;;train\n"),
+    "columns by tab": ("tags.csv", "image\ttags\na.jpg\tcat;dog\nb.jpg\t\n"),
+    "0/1 by semicolon": ("tags.csv", "image;cat;dog;cow\na.jpg;1;1;0\nb.jpg;0;0;0\n"),
     "columns": ("tags.csv", "image,cat,dog,cow\na.jpg,1,1,0\nb.jpg,0,0,0\n"),
     "json": ("tags.json", '{"a.jpg": ["cat", "dog"], "b.jpg": []}'),
 }

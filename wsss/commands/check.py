@@ -216,6 +216,10 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
             mask = root / "masks" / Path(row.image).with_suffix(".png")
             record = Record(row.image, root / row.image, (), mask if mask.is_file() else None)
             known[row.image] = (row.tags, record)
+    used = {root / "masks" / Path(name).with_suffix(".png") for name in present}
+    for path in sorted((root / "masks").rglob("*.png")):
+        if path not in used:
+            report.warn("masks without photograph (not used)", path.relative_to(root).as_posix())
     return known
 
 

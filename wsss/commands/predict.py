@@ -57,6 +57,7 @@ def find_photographs(photographs: list[Path], out: Path | None = None) -> dict[s
             if masks:
                 notice(f"passed over: {given / 'masks'} ({len(masks)} files), taken for masks")
             paths = [path for path in paths if not path.is_relative_to(given / "masks")]
+            paths = _without_raw(paths, given)
             pairs = [(p.relative_to(given).with_suffix("").as_posix(), p) for p in paths]
         elif given.is_file():
             pairs = [(given.stem, given)]
@@ -72,6 +73,20 @@ def find_photographs(photographs: list[Path], out: Path | None = None) -> dict[s
     if not found:
         raise UserError(f"there is no photograph in {', '.join(map(str, photographs))}")
     return found
+
+
+def _without_raw(paths: list[Path], folder: Path) -> list[Path]:
+    """The photographs without a camera's raw files (or others not read) that lie beside a copy."""
+    from wsss.data.images import FOREIGN_SUFFIXES
+
+    read = {path.with_suffix("") for path in paths if path.suffix.lower() not in FOREIGN_SUFFIXES}
+    extra = {p for p in paths if p.suffix.lower() in FOREIGN_SUFFIXES and p.with_suffix("") in read}
+    if extra:
+        notice(
+            f"passed over: {len(extra)} files in {folder} that are not read and have a photograph of "
+            f"the same name beside them (first: {min(extra).name})"
+        )
+    return [path for path in paths if path not in extra]
 
 
 def _same_settings(out: Path, ckpt: Path, max_side: int) -> None:

@@ -8,6 +8,10 @@ from PIL import Image, ImageOps
 
 from wsss.errors import UserError
 
+# PIL warns from 89 megapixels on, which phones make, and refuses from 179 on: its refusal is enough.
+# Set once: a filter for one call would be seen by the threads that read other images.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 FOREIGN_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".nef", ".arw", ".psd", ".jp2", ".svg")
@@ -34,11 +38,9 @@ def read_image(path: str | Path) -> np.ndarray:
             f"image {path} is of a format that is not read ({path.suffix}): save it as JPEG or PNG"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with Image.open(path) as image:
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except Image.DecompressionBombError as error:
         raise UserError(
             f"image {path} is refused, it is too large to be a photograph ({error}): "
             "scale it down or remove it"
@@ -62,11 +64,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of the upright photograph, from the file's header only."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except FileNotFoundError:
         raise UserError(
             f"no image file {path}: check the root folder and the list that names it"

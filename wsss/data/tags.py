@@ -98,7 +98,11 @@ def _row(image: str, tags: Iterable[str], split: str | None = None) -> TagRow:
 
 
 def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
-    lines = list(csv.DictReader(io.StringIO(_text(path)), skipinitialspace=True))
+    text = _text(path)
+    first = text.partition("\n")[0]
+    # spreadsheets of many languages write ; between columns, or a tab
+    comma = next((sign for sign in ",;\t" if sign in first), ",")
+    lines = list(csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=comma))
     if not lines:
         raise UserError(f"{path} lists no image: its first line is image,tags, then a line an image")
     classes = [name for name in lines[0] if name not in (None, "image", "tags", "split")]
