@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import json
 import os
@@ -281,6 +282,7 @@ def test_fused_weights_follow_size_type_and_value(options: dict, image: Tensor) 
         assert 1e-4 < (half - expected).norm() / expected.norm() < 0.05
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert fused.float()(image).dtype == torch.bfloat16
+        torch.testing.assert_close(copy.deepcopy(fused.float())(image), fused(image))
         born_here = tiny(**options).fuse()
         torch.testing.assert_close(born_here(image), expected, rtol=1e-4, atol=1e-4)
 

@@ -174,6 +174,13 @@ class ResidualDepthwise(nn.Conv2d):
         return self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1))
 
 
+# Not torch's public interface: where a release lacks them, fused layers are ordinary convolutions.
+_HAS_PACKING = torch.backends.mkldnn.is_available() and all(
+    hasattr(torch.ops.mkldnn, name)
+    for name in ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
+)
+
+
 class FusedConv2d(nn.Conv2d):
     """A convolution for inference, with GELU after it if wanted; see :meth:`GLNet.fuse`.
 
@@ -196,8 +203,7 @@ class FusedConv2d(nn.Conv2d):
         self.weight = nn.Parameter(conv.weight_with_identity()) if residual else conv.weight
         self.bias = conv.bias
         self.gelu = gelu
-        self._packed: Tensor | None = None
-        self._packed_for: tuple[Any, ...] | None = None
+        self._packed: tuple[Any, Tensor] | None = None  # what it was made for, the weight
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._can_pack(x):
@@ -208,18 +214,22 @@ class FusedConv2d(nn.Conv2d):
         weight = self.weight
         version = None if weight.is_inference() else weight._version  # those count no changes
         state = (x.shape, weight.dtype, weight.data_ptr(), version)
-        if state != self._packed_for:
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *places, x.shape)
-            self._packed_for = state
+        packed = self._packed
+        if packed is None or packed[0] != state:
+            packed = state, torch.ops.mkldnn._reorder_convolution_weight(weight, *places, x.shape)
+            self._packed = packed
         then = ("gelu", [], "none") if self.gelu else ("none", [], "")  # "none": erf, not tanh
-        return torch.ops.mkldnn._convolution_pointwise(x, self._packed, self.bias, *places, *then)
+        return torch.ops.mkldnn._convolution_pointwise(x, packed[1], self.bias, *places, *then)
+
+    def __getstate__(self) -> dict[str, Any]:  # copies make their own
+        return self.__dict__ | {"_packed": None}
 
     def _can_pack(self, x: Tensor) -> bool:
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type != "cpu":
             return False
         if x.dtype != self.weight.dtype or torch.is_autocast_enabled("cpu"):
             return False
-        if not torch.backends.mkldnn.is_available():
+        if not _HAS_PACKING:
             return False
         return x.dtype == torch.float32 or (
             x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
