@@ -17,7 +17,7 @@ outputs are the same, so released weights load strictly; the code is written ane
   rate of the BLAS behind ``nn.Linear`` on AMD processors (docs/glnet.md).
 - :meth:`GLNet.fuse` makes a model for inference: BatchNorm and layer scale fold into convolutions,
   GELU joins the one before it, and on a CPU each weight stays in the layout that oneDNN works in,
-  which it would otherwise produce anew at every call (a fifth of the time for one 224-pixel image).
+  which it would otherwise produce anew at every call (docs/glnet.md).
 - The cosine is taken as a product divided by the pixel's norm: the normalised copy of the pixels
   that the reference multiplies with is never written. Dispatch and local branch are added in one
   pass (``baddbmm``).
