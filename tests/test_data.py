@@ -80,7 +80,7 @@ def test_truncated_and_huge_images_are_named(tmp_path, monkeypatch):
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"cut\.jpg"):
         read_image(tmp_path / "cut.jpg")
-    # PIL warns of 9216 pixels then, which a phone may have; in a process of its own, as pytest sets filters
+    # PIL warns of 9216 pixels then, which a phone may have; not in here, as pytest sets the filters
     code = "import sys; from PIL import Image; from wsss.data.images import read_image; "
     code += "Image.MAX_IMAGE_PIXELS = 6000; print(read_image(sys.argv[1]).shape)"
     words = [sys.executable, "-c", code, str(tmp_path / "whole.jpg")]
