@@ -4,6 +4,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -51,17 +52,28 @@ def _deep(path: Path) -> None:
     Image.fromarray(np.arange(40 * 56, dtype=np.uint16).reshape(40, 56) * 20).save(path)
 
 
+def _deep_colour(path: Path) -> None:
+    noise = np.random.default_rng(10).integers(0, 65535, (40, 56, 3), np.uint16)
+    cv2.imwrite(str(path), noise)
+
+
+def _real(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(11).random((40, 56), np.float32)).save(path)
+
+
 # name -> how to make it, words of what `wsss check` says
 UNREADABLE = {
     "zero.jpg": (lambda path: path.write_bytes(b""), "zero bytes"),
     "cut off.jpg": (_truncated, "truncated"),
     "text.jpg": (lambda path: path.write_text("no image"), "broken or no image"),
     "phone.heic": (lambda path: path.write_bytes(b"ftypheic"), "format that is not read"),
+    "real.tif": (_real, "floating-point values"),
     "bomb.png": (lambda path: path.write_bytes(_bomb()), "decompression bomb"),
 }
 ODD = {
     "cmyk.jpg": (lambda path: photo(6).convert("CMYK").save(path), "CMYK"),
     "deep.png": (_deep, "16-bit"),
+    "deep colour.png": (_deep_colour, "16-bit"),
     "grey.png": (lambda path: photo(7).convert("L").save(path), "greyscale"),
     "alpha.png": (_alpha, "alpha"),
     "palette.png": (lambda path: photo(8).convert("P").save(path), "palette"),

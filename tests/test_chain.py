@@ -392,6 +392,8 @@ def test_evaluate_command_and_scripts(tmp_path, capsys):
         (["segment", "fit", "--data.root", "ROOT", "--model.weights", "no.pth"], "no.pth"),
         (["segment", "fit", "--data.root", "ROOT", "--model.encoder", "nix"], "'nix'"),
         (["classify", "fit", "--data.root", "ROOT", "--data.train_split", "x", *QUICK], "split 'x'"),
+        (["classify", "validate", "--data.root", "ROOT", "--ckpt_path", "no.ckpt"], "no.ckpt: give"),
+        (["segment", "test", "--data.root", "ROOT", "--ckpt_path", __file__], "plain tensors"),
     ],
 )
 def test_bad_input_is_one_sentence(words, message, drawn, capsys):

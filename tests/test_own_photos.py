@@ -82,7 +82,9 @@ def test_check_finds_faults_of_the_table(good, tmp_path):
     first = good / "größe 1" / "bild 00.jpg"
     (good / "copy.jpg").write_bytes(first.read_bytes())
     photo(11).save(good / "untagged.jpg")
+    photo(12).save(good / "copy.png")
     _add(good, "copy.jpg", "Cat")
+    _add(good, "copy.png", "cat")
     _add(good, "copy.jpg", "cat")
     code, report = _check(good, tmp_path)
     found = report["warnings"]
@@ -91,6 +93,7 @@ def test_check_finds_faults_of_the_table(good, tmp_path):
     assert found["duplicate images (same content)"] == ["copy.jpg = größe 1/bild 00.jpg"]
     assert found["class names that differ by case or spaces"] == ["Cat / cat"]
     assert found["class with fewer than 10 images"] == ["Cat (1)"]
+    assert found["names that differ by suffix only (the first is used)"] == ["copy.jpg, copy.png"]
 
 
 @pytest.mark.parametrize("name", ["gone.jpg", "../secret.jpg", "/etc/secret.jpg", "link.jpg"])

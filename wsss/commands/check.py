@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from wsss.data.catalog import Record, mask_fault, read_catalog, read_classes, read_lines
-from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, read_image
+from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_alpha, read_image
 from wsss.data.masks import write_atomic
 from wsss.data.tags import alike, read_tag_table, tag_source
 from wsss.errors import UserError
@@ -22,7 +22,7 @@ FEW = 10
 """A class with fewer images than this is reported."""
 
 ENORMOUS = 50_000_000
-"""Pixels from which on a photograph is reported; PIL itself refuses from about 90 million."""
+"""Pixels from which on a photograph is reported; PIL refuses from 179 million on."""
 
 _FORMATS = {
     ".jpg": ("JPEG", "MPO"),
@@ -86,20 +86,21 @@ def image_oddities(path: Path) -> list[str]:
             return ["unreadable: format that is not read (save it as JPEG or PNG)"]
         if "refused" in reason:
             return ["unreadable: enormous (refused as a decompression bomb)"]
-        return ["unreadable: " + ("truncated" if "truncated" in reason else "broken or no image")]
+        known = [kind for kind in ("truncated", "floating-point values") if kind in reason]
+        return ["unreadable: " + (known[0] if known else "broken or no image")]
     with Image.open(path) as image:
         odd = []
         if image.format not in _FORMATS.get(path.suffix.lower(), ()):
             odd.append(f"wrong extension (content is {image.format})")
         if image.mode == "CMYK":
             odd.append("CMYK")
-        elif image.mode.startswith("I"):
+        elif image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile):
             odd.append("16-bit")
         elif image.mode in ("L", "1"):
             odd.append("greyscale")
         elif image.mode == "P":
             odd.append("palette")
-        if "A" in image.getbands() or "transparency" in image.info:
+        if has_alpha(image):
             odd.append("alpha")
         if image.getexif().get(0x0112, 1) != 1:
             odd.append("EXIF-rotated")
@@ -210,9 +211,13 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
     both = set.intersection(*(set(read_lines(path)) for path in lists)) if lists else set()
     for name in sorted(filter(None, map(str.strip, both))):
         report.warn("train and val overlap (used for val only)", name)
-    known = {}
+    known, names = {}, {}
     for row in rows:
         if row.image in present:
+            first = names.setdefault(Path(row.image).with_suffix(""), row.image)
+            if first != row.image:
+                kind = "names that differ by suffix only (the first is used)"
+                report.warn(kind, f"{first}, {row.image}")
             mask = root / "masks" / Path(row.image).with_suffix(".png")
             record = Record(row.image, root / row.image, (), mask if mask.is_file() else None)
             known[row.image] = (row.tags, record)

@@ -21,14 +21,15 @@ FOREIGN_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".nef", ".arw", "
 def read_image(path: str | Path) -> np.ndarray:
     """Read a photograph as RGB, upright.
 
-    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits,
-    and the first frame of an animation is taken.
+    The EXIF orientation is applied, transparency is laid over white, 16 bits are scaled to 8, and the
+    first frame of an animation is taken.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        UserError: the file is missing, unreadable or a decompression bomb.
+        UserError: the file is missing, unreadable, a decompression bomb or of floating-point values,
+            whose range nobody knows.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,15 +51,22 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point values, save it with 8 bits")
     if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion clips at 255
         grey = np.asarray(image, dtype=np.float64)
         top = 65535.0 if grey.max(initial=0) > 255 else 255.0
         image = Image.fromarray(np.clip(grey * 255.0 / top, 0, 255).astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
+    if has_alpha(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether an image is transparent anywhere; LAB has a band A that is a colour."""
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -63,8 +63,10 @@ class TagData(_Data):
         train_split: list of the images to train on.
         val_split: list of the images to validate on.
         predict_split: list of the images to make pseudo-masks for.
-        size: side of the square training crops and validation images, in pixels.
-        predict_size: long side of the images that maps are made from at scale 1; None: `size`.
+        size: side of the square training crops, in pixels.
+        predict_size: side of the square validation images and long side of the images that maps are
+            made from at scale 1; None: `size`. Larger than `size` is better, since the crops of
+            training enlarge what they show (Touvron et al., NeurIPS 2019, arXiv 1906.06423).
         min_scale: smallest share of the image's area in a training crop.
         batch_size: images per step.
         num_workers: loader processes; None: one per core, at most eight.
@@ -104,7 +106,7 @@ class TagData(_Data):
         return self._loader(dataset, self.batch_size, train=True)
 
     def val_dataloader(self) -> DataLoader:
-        dataset = TaggedImages(self.catalog(self.val_split), self.size, augment=False)
+        dataset = TaggedImages(self.catalog(self.val_split), self.predict_size, augment=False)
         return self._loader(dataset, self.batch_size)
 
     def predict_dataloader(self) -> DataLoader:

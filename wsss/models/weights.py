@@ -119,7 +119,7 @@ def read_weights(path: str | Path, tag: str | None = None) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # no advice to trust it
         raise UserError(
             f"{path} is no PyTorch file of plain tensors ({reason}). Download it again, or save "
             "its weights alone from where it was made: no code is run from a weight file."

@@ -29,7 +29,7 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # no advice to trust it
         raise UserError(
             f"{path} is not a checkpoint of plain tensors ({reason}): no code is run from a file"
         ) from error

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.data.modules import MaskData, TagData
 from wsss.tasks.bars import Bars
+from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 
@@ -18,6 +19,7 @@ from wsss.tasks.segmentation import SegmentationTask
 _NOT_A_WARNING = (
     "LightningCLI's args parameter",  # the stages of a run are given their words from Python
     ".*isinstance.treespec, LeafSpec",  # Lightning's own use of torch
+    "Starting from v1.9.0, `tensorboardX`",  # without it logs are CSV, which the report reads
     "The dirpath has changed",  # pseudo-masks have a folder of their own
     "Couldn't infer the batch indices",  # batches of one shape are made by the data set
     ".*does not have many workers",  # data.num_workers is the user's choice
@@ -37,6 +39,14 @@ def _no_unexpected_keys(record: logging.LogRecord) -> bool:
 class TaskCLI(LightningCLI):
     """Links the class names of the data to the task and keeps checkpoints self-contained."""
 
+    kind: str
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path and path not in ("best", "last"):  # Lightning's own words
+            read_checkpoint(path, self.kind)  # says what is wrong, where Lightning would break off
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
 
@@ -51,6 +61,8 @@ class TaskCLI(LightningCLI):
 class ClassifyCLI(TaskCLI):
     """fit, validate, predict (= make pseudo-masks)."""
 
+    kind = "classify"
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         known = LightningCLI.subcommands()
@@ -59,6 +71,8 @@ class ClassifyCLI(TaskCLI):
 
 class SegmentCLI(TaskCLI):
     """fit, test, predict (= write masks)."""
+
+    kind = "segment"
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
