@@ -1,8 +1,10 @@
-"""Draw docs/method/steps.png: the slot step on a drawn scene, with colours in place of features.
+"""Draw the figures of docs/method.md.
 
-python scripts/method_figure.py
+python scripts/method_figure.py            # steps.png: the slot step on drawn scenes
+python scripts/method_figure.py runs/demo  # masks.png: a run's pseudo-masks, from the best to the worst
 """
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,18 +12,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from wsss.data.masks import read_mask
 from wsss.data.synthetic import draw_scene
+from wsss.explore import Entry, Run
 from wsss.localize.cam import ClassMaps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings
 from wsss.localize.pseudo_masks import pseudo_mask
 from wsss.localize.slots import cluster_slots, propagate
-from wsss.pictures import heat, overlay
+from wsss.pictures import Cell, Row, heat, overlay, show_mask, thumbnail, write_strip
 
+FIGURES = Path(__file__).parents[1] / "docs" / "method"
 SIDE = 128
 
 
 def steps(seed: int) -> list[np.ndarray]:
-    """Panels (SIDE, SIDE, 3) uint8: scene, seed, its slot average, product, slots, mask."""
+    """Panels (SIDE, SIDE, 3) uint8: scene, slots, seed, its slot average, product, mask.
+
+    Colours take the place of a network's features, a spot that of its class map.
+    """
     rng = np.random.default_rng(seed)
     image, truth = draw_scene(rng, SIDE)
     label = int(np.bincount(truth[truth > 0]).argmax())
@@ -44,13 +52,30 @@ def steps(seed: int) -> list[np.ndarray]:
     return [image, groups, *(heat(image, m) for m in maps), overlay(image, mask)]
 
 
+def ranked(run: Run, count: int = 8) -> list[Row]:
+    """Images at even steps in the order of their pseudo-masks' IoU, with every round's mask."""
+    names = ["background", *run.classes]
+    entries = run.listed("masks")[::-1]
+
+    def row(entry: Entry) -> Row:
+        image = thumbnail(entry.record.image, SIDE)
+        masks = {"first": run.masks, "refined": run.learnt}
+        paths = {caption: folder / f"{entry.record.id}.png" for caption, folder in masks.items()}
+        paths["truth"] = entry.record.mask
+        cells = [show_mask(image, read_mask(path), names, caption) for caption, path in paths.items()]
+        tags = ", ".join(run.classes[tag] for tag in entry.record.tags)
+        return Row(f"{tags}: IoU {entry.value:.0f} %", [Cell("photograph", image, []), *cells])
+
+    return [row(entries[int(i)]) for i in np.linspace(0, len(entries) - 1, count)]
+
+
 def main() -> None:
-    """Write the figure, one scene a row."""
+    """Write one of the figures."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    if len(sys.argv) > 1:
+        return write_strip(FIGURES / "masks.png", ranked(Run(sys.argv[1])))
     rows = [np.concatenate(steps(seed), 1) for seed in (1, 3, 4)]
-    picture = np.concatenate(rows)[..., ::-1]
-    out = Path(__file__).parents[1] / "docs/method/steps.png"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(out), picture)
+    cv2.imwrite(str(FIGURES / "steps.png"), np.concatenate(rows)[..., ::-1])
 
 
 if __name__ == "__main__":

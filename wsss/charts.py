@@ -150,6 +150,7 @@ def lines(axes: Axes, series: dict[str, tuple[Sequence[float], Sequence[float]]]
         marker = marker or ("o" if len(x) <= 30 else "")  # one point makes no line
         axes.plot(x, y, style, color=colour, marker=marker, ms=4, lw=1.5, label=name)
     axes.set_ylabel(ylabel)
+    axes.set_xlim(0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ylabel == "%":
         axes.set_ylim(0, 100)
