@@ -313,7 +313,8 @@ def test_frozen_layers_stay_as_they_are(kind, network, stride, drawn, tmp_path):
     words = ["--data.root", str(drawn), f"--model.{name}", network, *QUICK]
     words += ["--data.size" if kind == "classify" else "--data.crop", "64"]
     words += ["--model.freeze_stride", str(stride), "--model.lr", "0.01"]
-    task = run_task(kind, ["fit", *words]).model
+    trainer = run_task(kind, ["fit", *words])
+    task = trainer.model
     inside = task.model.backbone if kind == "classify" else task.model.net.encoder
     still = [n for n, p in inside.named_parameters() if not p.requires_grad]
     learning = {id(p) for group in task.optimizers().param_groups for p in group["params"]}
@@ -324,6 +325,9 @@ def test_frozen_layers_stay_as_they_are(kind, network, stride, drawn, tmp_path):
     assert still and any(last[0] in n for n in still) and not any(last[1] in n for n in still)
     assert any(last[1] in n for n in moving) and not any(last[0] in n for n in moving)
     assert all(layer.training for layer in inside.modules())  # frozen, not set to evaluation
+    trainer.save_checkpoint(tmp_path / "frozen.ckpt")
+    with torch.inference_mode():
+        type(task).from_checkpoint(tmp_path / "frozen.ckpt")
 
 
 def test_freezing_where_there_is_nothing_is_refused():
