@@ -40,7 +40,7 @@ def adamw(
         },
         {"params": [p for p in head if p.ndim < 2], "lr": lr * head_factor, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
     total = max(1, int(trainer.estimated_stepping_batches))
     rising = max(1, round(warmup * total))
     falling = (
