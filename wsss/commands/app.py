@@ -21,5 +21,8 @@ def main(args: argparse.Namespace) -> None:
     from wsss.explore import Run
 
     # ended from outside, too, the uploads are removed
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    serve(Run(args.run), args.port)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        serve(Run(args.run), args.port)
+    finally:
+        signal.signal(signal.SIGTERM, before)

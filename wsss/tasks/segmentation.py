@@ -226,9 +226,7 @@ class SegmentationTask(pl.LightningModule):
     def from_checkpoint(cls, path: str | Path) -> "SegmentationTask":
         """The trained task of a checkpoint file, in eval mode on the CPU."""
         checkpoint = read_checkpoint(path, "segment")
-        # what is frozen matters in training only, and finding it needs gradients
-        options = checkpoint["hyper_parameters"] | {"freeze_stride": None}
-        task = cls(checkpoint["classes"], **options)
+        task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
         task.load_state_dict(checkpoint["state_dict"])
         return task.eval()
 
