@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from PIL import Image
 from small_pipeline import small_pipeline
@@ -30,6 +32,7 @@ from wsss.tasks.segmentation import (
     SegmentationTask,
     predict_probabilities,
 )
+from wsss.tasks.writers import MaskWriter
 
 PROJECT = Path(__file__).parent.parent
 CONFIGS = sorted(PROJECT.glob("configs/*/*.yaml"))
@@ -94,7 +97,7 @@ def test_shipped_configs(config, drawn, photographs, tmp_path):
         words = ["-c", str(changed), "--data.root", str(root), *QUICK]
         main_ok(["segment", "predict", *words, "--model.encoder", "glnet_nano"])
         made = list((tmp_path / "masks").glob("*.png"))
-        assert len(made) == 1 and set(np.unique(read_mask(made[0]))) <= {0, 2}
+        assert made and all(set(np.unique(read_mask(path))) <= {0, 2} for path in made)
     else:
         settings["trainer"]["callbacks"][0]["init_args"]["out"] = str(tmp_path / "masks")
         changed = tmp_path / "pseudo_masks.yaml"
@@ -162,6 +165,37 @@ def test_refining_needs_the_first_rounds_maps(drawn, tmp_path, capsys):
     assert main(["segment", "predict", "-c", str(path)]) == 2
     error = capsys.readouterr().err
     assert "nowhere" in error and "first round" in error and "Traceback" not in error
+
+
+def test_refined_masks_do_not_depend_on_the_batch(small_run, drawn, tmp_path):
+    made, maps = {}, str(small_run / "pseudo_masks" / "maps")
+    for size in (1, 5):
+        out = tmp_path / str(size)
+        given = {"out": str(out), "maps": maps}
+        writer = {"class_path": "wsss.tasks.writers.RefinedMaskWriter", "init_args": given}
+        data = {"root": str(drawn), "predict_split": "train", "crop": 64, "batch_size": size}
+        config = {
+            "data": data | {"layout": "voc", "num_workers": 0},
+            "trainer": {"accelerator": "cpu", "logger": False, "callbacks": [writer]},
+        }
+        (tmp_path / "predict.yaml").write_text(yaml.safe_dump(config))
+        checkpoint = str(small_run / "segment" / "best.ckpt")
+        main_ok(["segment", "predict", "-c", str(tmp_path / "predict.yaml"), "--ckpt_path", checkpoint])
+        made[size] = {path.name: read_mask(path) for path in sorted(out.glob("*.png"))}
+    assert len(made[1]) == 24 and made[1].keys() == made[5].keys()
+    for name, mask in made[1].items():
+        assert (mask == made[5][name]).mean() > 0.99  # sums in another order
+
+
+def test_predicted_masks_of_a_batch(tmp_path):
+    names, sizes = ["a", "b", "c"], torch.tensor([[8, 12], [16, 24], [8, 12]])
+    scores = torch.rand(3, 5, 8, 12)
+    batch = {"id": names, "size": sizes, "image": torch.zeros(3, 3, 8, 12)}
+    task = SimpleNamespace(labels=SegmentationTask.labels, crf=None)
+    MaskWriter(str(tmp_path)).write_on_batch_end(None, task, scores, None, batch, 0, 0)
+    for name, size, one in zip(names, sizes.tolist(), scores, strict=True):
+        whole = F.interpolate(one[None], size, mode="bilinear")[0].argmax(0)
+        assert (read_mask(tmp_path / f"{name}.png") == whole.numpy()).all()
 
 
 @pytest.mark.slow

@@ -182,10 +182,19 @@ def test_class_without_image_is_named(drawn, tmp_path):
 
 def test_predict_batches_cover_every_image_once(drawn):
     catalog = read_catalog("voc", drawn, "train")
-    batches = SameShapeBatches(catalog, 64, batch_size=5)
+    batches = SameShapeBatches(catalog, lambda height, width: (height, width), 5 * 64**2)
     items = [batches[index] for index in range(len(batches))]
     assert sorted(name for item in items for name in item["id"]) == [r.id for r in catalog.records]
     assert items[0]["image"].shape == (5, 3, 64, 64)
+
+
+def test_large_photographs_are_predicted_at_the_size_seen_in_training(drawn):
+    data = MaskData(str(drawn), crop=32, max_side=48, batch_size=3, num_workers=0)
+    for batch in data.predict_dataloader():
+        height, width = batch["image"].shape[-2:]
+        assert max(height, width) <= 48 and len(batch["image"]) * height * width <= 3 * 32**2
+        for name, size in zip(batch["path"], batch["size"], strict=True):
+            assert Image.open(name).size[::-1] == tuple(size.tolist())
 
 
 def test_mask_of_other_size_is_named(drawn, tmp_path):

@@ -5,7 +5,7 @@ dictionary: image (3, H, W) uint8, tags (N,) float32 multi-hot, id, path, size (
 and, where asked for, mask (H, W) int64 with 255 for void.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,24 +96,30 @@ class TaggedImages(Dataset):
 
 
 class SameShapeBatches(Dataset):
-    """Whole images for map making; an item is a batch of images of one shape.
+    """Whole images for prediction; an item is a batch of images of one shape.
 
-    Every image is scaled to the long side `long_side` with both sides a multiple of 32; images that
-    come out equal in shape share a batch, so nothing is padded or cropped and the aspect ratio is
-    kept to within the rounding.
+    Images that come out equal in shape share a batch, so nothing is padded or cropped.
+
+    Args:
+        catalog: the images.
+        shape: height and width of an image to those at which the network sees it.
+        pixels: a batch holds at most so many pixels, but one image at least.
     """
 
-    def __init__(self, catalog: Catalog, long_side: int, batch_size: int) -> None:
+    def __init__(
+        self, catalog: Catalog, shape: Callable[[int, int], tuple[int, int]], pixels: int
+    ) -> None:
         self.catalog = catalog
         shapes: dict[tuple[int, int], list[Record]] = {}
         for record in catalog.records:
-            shape = fit_long_side(*image_size(record.image), long_side, multiple=32)
-            shapes.setdefault(shape, []).append(record)
-        self.batches = [
-            (shape, records[start : start + batch_size])
-            for shape, records in shapes.items()
-            for start in range(0, len(records), batch_size)
-        ]
+            shapes.setdefault(shape(*image_size(record.image)), []).append(record)
+        self.batches = []
+        for (height, width), records in shapes.items():
+            count = max(1, pixels // (height * width))
+            self.batches += [
+                ((height, width), records[start : start + count])
+                for start in range(0, len(records), count)
+            ]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -137,7 +143,7 @@ class MaskedImages(Dataset):
 
     Args:
         catalog: the images.
-        masks: file of each record's mask, in the order of the records; None gives samples without.
+        masks: file of each record's mask, in the order of the records.
         crop: side of the random training crops; None gives whole images.
         max_side: whole images longer than this are scaled down (their masks are not).
     """
@@ -145,7 +151,7 @@ class MaskedImages(Dataset):
     def __init__(
         self,
         catalog: Catalog,
-        masks: Sequence[Path] | None,
+        masks: Sequence[Path],
         crop: int | None,
         max_side: int,
     ) -> None:
@@ -180,8 +186,6 @@ class MaskedImages(Dataset):
         shape = image.shape[:2]
         if self.crop is None and max(shape) > self.max_side:
             image = resize(image, *fit_long_side(*shape, self.max_side))
-        if self.masks is None:
-            return sample | {"image": _tensor(image)}
         mask = read_mask(self.masks[index], self.num_labels)
         if mask.shape != shape:
             raise UserError(

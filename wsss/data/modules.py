@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.data.catalog import Catalog, read_catalog, read_classes
-from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
+from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages, fit_long_side
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 from wsss.errors import UserError, notice
 
@@ -68,7 +69,7 @@ class TagData(_Data):
             made from at scale 1; None: `size`. Larger than `size` is better, since the crops of
             training enlarge what they show (Touvron et al., NeurIPS 2019, arXiv 1906.06423).
         min_scale: smallest share of the image's area in a training crop.
-        batch_size: images per step.
+        batch_size: images per step; for map making, the pixels of so many squares of `predict_size`.
         num_workers: loader processes; None: one per core, at most eight.
         tags: for "folder", a table of tags outside the root; None: the root's own.
     """
@@ -111,7 +112,9 @@ class TagData(_Data):
 
     def predict_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.predict_split)
-        return self._loader(SameShapeBatches(catalog, self.predict_size, self.batch_size), None)
+        shape = partial(fit_long_side, long_side=self.predict_size, multiple=32)
+        pixels = self.batch_size * self.predict_size**2
+        return self._loader(SameShapeBatches(catalog, shape, pixels), None)
 
 
 class MaskData(_Data):
@@ -127,7 +130,8 @@ class MaskData(_Data):
         crop: side of the square training crops, in pixels.
         max_side: images longer than this are scaled down before they enter the network at test
             and prediction; None: one and a half crops, well inside what training shows.
-        batch_size: crops per training step; whole images go one at a time.
+        batch_size: crops per training step, and the pixels of so many in prediction; whole images are
+            validated and tested one at a time.
         num_workers: loader processes; None: one per core, at most eight.
         tags: for "folder", a table of tags outside the root; None: the root's own.
     """
@@ -188,7 +192,13 @@ class MaskData(_Data):
 
     def predict_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.predict_split, tagged=False)
-        return self._loader(MaskedImages(catalog, None, None, self.max_side), 1)
+
+        def shape(height: int, width: int) -> tuple[int, int]:
+            fits = max(height, width) <= self.max_side
+            return (height, width) if fits else fit_long_side(height, width, self.max_side)
+
+        # as many pixels as a batch of training
+        return self._loader(SameShapeBatches(catalog, shape, self.batch_size * self.crop**2), None)
 
     def _true_masks(self, catalog: Catalog, split: str) -> list[Path]:
         missing = [record.id for record in catalog.records if record.mask is None]

@@ -320,7 +320,7 @@ class SegmentationTask(pl.LightningModule):
         return {"scales": self.scales, "flip": self.flip, "tile": self.tile, "crf": self.crf}
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        """Probabilities (1, L, h, w) of a batch of one image; the writers make masks of them."""
+        """Probabilities (B, L, h, w) of a batch; the writers make masks of them."""
         return predict_probabilities(self.model, batch["image"], self.scales, self.flip, self.tile)
 
     def configure_optimizers(self) -> dict[str, Any]:

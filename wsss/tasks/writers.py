@@ -197,15 +197,15 @@ class RefinedMaskWriter(_PoolWriter):
         dataloader_idx: int,
     ) -> None:
         shape = fit_long_side(*prediction.shape[-2:], min(JOIN_SIDE, max(prediction.shape[-2:])))
-        probabilities = F.interpolate(prediction, shape, mode="area")[0].cpu().numpy()
-        name = batch["id"][0]
-        self._submit(
-            make_refined_mask,
-            Path(batch["path"][0]),
-            probabilities.astype(np.float16),
-            self.out / f"{name}.png",
-            self.maps / f"{name}.npz",
-        )
+        probabilities = F.interpolate(prediction, shape, mode="area").cpu().numpy().astype(np.float16)
+        for index, name in enumerate(batch["id"]):
+            self._submit(
+                make_refined_mask,
+                Path(batch["path"][index]),
+                probabilities[index],
+                self.out / f"{name}.png",
+                self.maps / f"{name}.npz",
+            )
 
 
 class MaskWriter(_Writer):
@@ -228,8 +228,10 @@ class MaskWriter(_Writer):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        mask = pl_module.labels(batch, prediction, pl_module.crf)
-        write_mask(self.out / f"{batch['id'][0]}.png", mask.cpu().numpy())
+        for index, name in enumerate(batch["id"]):
+            one = {key: batch[key][index : index + 1] for key in ("image", "size")}
+            mask = pl_module.labels(one, prediction[index : index + 1], pl_module.crf)
+            write_mask(self.out / f"{name}.png", mask.cpu().numpy())
 
 
 class EvaluationWriter(pl.Callback):
