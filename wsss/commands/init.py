@@ -357,7 +357,7 @@ def settings(
         },
         "refine": {
             "model": {"flip": True},
-            "data": data | {"predict_split": "train"},
+            "data": data | {"predict_split": "train", "batch_size": min(4, batch)},
             "trainer": trainer
             | {
                 "callbacks": [
