@@ -65,7 +65,7 @@ def trained(tmp_path_factory):
 
 
 def test_blocks_have_the_names_of_the_network(glnet):
-    assert block_names(glnet)[:6] == ["0.0", "0.1", "1.0", "1.1", "2.0", "2.2"]
+    assert block_names(glnet)[:4] == ["0.0", "1.0", "2.0", "2.2"]
     assert default_blocks(glnet) == ["0.0", "1.0", "2.0"] == check_blocks(glnet, [])
     assert check_blocks(glnet, ["2.2", "features", "2.2"]) == ["2.2", "features"]
     assert check_blocks(glnet, ["all"]) == block_names(glnet)
@@ -77,8 +77,8 @@ def test_blocks_have_the_names_of_the_network(glnet):
 
 def test_views_are_the_networks_own_slots(glnet):
     image = _photograph(40, 130)
-    views = slot_views(glnet, image, ["2.0", "0.1", "features", "features.0"], 128)
-    assert [v.name for v in views] == ["2.0", "0.1", "features", "features.0"]
+    views = slot_views(glnet, image, ["2.0", "0.0", "features", "features.0"], 128)
+    assert [v.name for v in views] == ["2.0", "0.0", "features", "features.0"]
     assert [v.dispatch.shape for v in views] == [(64, 2, 8), (64, 8, 32), (64, 2, 8), (64, 8, 32)]
     for view in views:
         np.testing.assert_allclose(view.dispatch.sum(0), 1, atol=1e-5)
@@ -95,7 +95,7 @@ def test_networks_with_another_number_of_slots():
     network = TagClassifier("glnet_nano", 1).eval()
     network.backbone = timm.create_model("glnet_nano", num_classes=0, num_slots=10, learned_slots=True)
     image = _photograph(50, 120)
-    view = slot_views(network.eval(), image, ["1.1"], 96)[0]
+    view = slot_views(network.eval(), image, ["1.0"], 96)[0]
     assert view.dispatch.shape == (10, 4, 12)
     assert group_sheet(image, view).width > map_sheet(image, view).width
 
