@@ -30,7 +30,7 @@ import yaml
 from torch import Tensor
 
 from wsss.data.catalog import read_catalog
-from wsss.data.datasets import fit_long_side, resize
+from wsss.data.datasets import fit_long_side, fit_within, resize
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_atomic
 from wsss.evaluation import Evaluator
@@ -194,7 +194,7 @@ class Images:
         for image in progress(self.images, "what the first segmenter sees"):
             x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
             out = predict_probabilities(network, x, self.config["refine_scales"], True)
-            shape = fit_long_side(*image.shape[:2], min(JOIN_SIDE, max(image.shape[:2])))
+            shape = fit_within(*image.shape[:2], JOIN_SIDE)
             found.append(F.interpolate(out, shape, mode="area")[0].numpy().astype(np.float16))
         return found
 

@@ -6,7 +6,6 @@ import argparse
 import copy
 import importlib
 import json
-import os
 import sys
 import zlib
 from pathlib import Path
@@ -86,11 +85,8 @@ def image() -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def reference_dir() -> Path:
-    root = os.environ.get("WSSS_SHARED")
-    if root is None:
-        pytest.skip("WSSS_SHARED is not set: no stored reference outputs to compare with")
-    return Path(root) / "glnet_reference"
+def reference_dir(shared: Path) -> Path:
+    return shared / "glnet_reference"
 
 
 def relative(ours: Tensor, stored: np.ndarray) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from wsss.data.catalog import Record
-from wsss.data.datasets import fit_long_side, resize
+from wsss.data.datasets import fit_long_side, fit_within, resize
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_mask
 from wsss.data.modules import MaskData, TagData
@@ -154,9 +154,7 @@ class Run:
         maps = self.classifier.maps(_tensor(resize(image, *shape)), **self.map_settings)
         predicted = None
         if self.segmenter is not None:
-            shown = image
-            if max(image.shape[:2]) > self.mask_data.max_side:
-                shown = resize(image, *fit_long_side(*image.shape[:2], self.mask_data.max_side))
+            shown = resize(image, *fit_within(*image.shape[:2], self.mask_data.max_side))
             batch = {"image": _tensor(shown), "size": torch.tensor([image.shape[:2]])}
             predicted = self.segmenter.predict_mask(batch).numpy().astype(np.uint8)
         return Analysis(

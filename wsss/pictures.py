@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss.data.catalog import Record
-from wsss.data.datasets import fit_long_side, resize
+from wsss.data.datasets import fit_long_side, fit_within, resize
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_atomic
 from wsss.data.modules import TagData
@@ -178,8 +178,7 @@ def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int
             cells.append(Cell("slot groups", groups, []))
         with torch.inference_mode():
             whole = read_image(record.image)
-            if max(whole.shape[:2]) > max_side:
-                whole = resize(whole, *fit_long_side(*whole.shape[:2], max_side))
+            whole = resize(whole, *fit_within(*whole.shape[:2], max_side))
             batch = {"image": _batch(whole), "size": torch.tensor([[height, width]])}
             predicted = segmenter.predict_mask(batch).numpy().astype(np.uint8)
         made = read_mask(masks / "masks" / f"{record.id}.png")

@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
     import torch
     from PIL import Image
 
-    from wsss.data.datasets import fit_long_side, resize
+    from wsss.data.datasets import fit_within, resize
     from wsss.data.images import read_image
     from wsss.data.masks import read_mask, write_atomic, write_mask
     from wsss.pictures import overlay
@@ -142,9 +142,7 @@ def main(args: argparse.Namespace) -> int:
         if done and picture.stat().st_mtime >= path.stat().st_mtime:
             mask = read_mask(target, len(task.classes) + 1)
         else:
-            shown = image
-            if max(image.shape[:2]) > max_side:  # as `MaskedImages` does in training
-                shown = resize(image, *fit_long_side(*image.shape[:2], max_side))
+            shown = resize(image, *fit_within(*image.shape[:2], max_side))  # as in training
             tensor = torch.from_numpy(shown.transpose(2, 0, 1).copy())[None].to(device)
             try:
                 with torch.inference_mode():

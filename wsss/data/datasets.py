@@ -42,6 +42,11 @@ def fit_long_side(height: int, width: int, long_side: int, multiple: int = 1) ->
     return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
 
 
+def fit_within(height: int, width: int, max_side: int) -> tuple[int, int]:
+    """(height, width), scaled down where the longer one is above `max_side`."""
+    return fit_long_side(height, width, min(max_side, max(height, width)))
+
+
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize (H, W, 3) uint8: area averaging when shrinking, bilinear when growing."""
     if image.shape[:2] == (height, width):
@@ -184,8 +189,8 @@ class MaskedImages(Dataset):
             "size": torch.tensor(image.shape[:2]),
         }
         shape = image.shape[:2]
-        if self.crop is None and max(shape) > self.max_side:
-            image = resize(image, *fit_long_side(*shape, self.max_side))
+        if self.crop is None:
+            image = resize(image, *fit_within(*shape, self.max_side))
         mask = read_mask(self.masks[index], self.num_labels)
         if mask.shape != shape:
             raise UserError(

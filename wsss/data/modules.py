@@ -10,7 +10,13 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.data.catalog import Catalog, read_catalog, read_classes
-from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages, fit_long_side
+from wsss.data.datasets import (
+    MaskedImages,
+    SameShapeBatches,
+    TaggedImages,
+    fit_long_side,
+    fit_within,
+)
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 from wsss.errors import UserError, notice
 
@@ -192,12 +198,7 @@ class MaskData(_Data):
 
     def predict_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.predict_split, tagged=False)
-
-        def shape(height: int, width: int) -> tuple[int, int]:
-            fits = max(height, width) <= self.max_side
-            return (height, width) if fits else fit_long_side(height, width, self.max_side)
-
-        # as many pixels as a batch of training
+        shape = partial(fit_within, max_side=self.max_side)
         return self._loader(SameShapeBatches(catalog, shape, self.batch_size * self.crop**2), None)
 
     def _true_masks(self, catalog: Catalog, split: str) -> list[Path]:

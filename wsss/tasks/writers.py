@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from wsss.data.datasets import fit_long_side
+from wsss.data.datasets import fit_within
 from wsss.data.masks import file_stamp, write_atomic, write_mask
 from wsss.errors import UserError
 from wsss.evaluation import Counts, pixel_counts, write_counts
@@ -196,7 +196,7 @@ class RefinedMaskWriter(_PoolWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        shape = fit_long_side(*prediction.shape[-2:], min(JOIN_SIDE, max(prediction.shape[-2:])))
+        shape = fit_within(*prediction.shape[-2:], JOIN_SIDE)
         probabilities = F.interpolate(prediction, shape, mode="area").cpu().numpy().astype(np.float16)
         for index, name in enumerate(batch["id"]):
             self._submit(
