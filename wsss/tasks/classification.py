@@ -19,6 +19,7 @@ from torchmetrics.classification import (
 from wsss.errors import UserError
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
+from wsss.models.fast import fast_layers
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm
 
@@ -58,7 +59,7 @@ class ClassificationTask(pl.LightningModule):
         backbone: any timm model that gives feature maps; GLNet's names start with `glnet_`.
         pretrained: take timm's published ImageNet weights (needs a network the first time).
         weights: file with weights for the backbone instead (.safetensors or .pth).
-        pooling: how the class map becomes a score: average, gwrp, top20 or lse.
+        pooling: how the class map becomes a score: average, gwrp, top20, top10 or lse.
         output_stride: pixels per position of the class map, 16 or 32.
         mosaic: probability that a training batch is turned into 2x2 mosaics with a loss per quadrant.
         freeze_norm: keep BatchNorm's running statistics as they are (for small pretrained runs).
@@ -98,8 +99,7 @@ class ClassificationTask(pl.LightningModule):
         self.model = TagClassifier(backbone, len(classes), pooling, output_stride, pretrained, weights)
         if freeze_stride:
             self._freeze(freeze_stride)
-        # several times as fast on CPUs and tensor cores, the same numbers
-        self.model.to(memory_format=torch.channels_last)
+        fast_layers(self.model)
         count = len(classes)
         # torchmetrics asks for two labels or more; a data set may know one thing and background
         self.metrics = MetricCollection(

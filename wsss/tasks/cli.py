@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.data.modules import MaskData, TagData
+from wsss.models.fast import keep_memory
 from wsss.tasks.bars import Bars
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask
@@ -93,6 +94,7 @@ def run_task(
     Returns:
         The trainer, whose `callback_metrics` hold the last metrics.
     """
+    keep_memory()
     classify = kind == "classify"
     # the segmenter keeps its last weights: choosing by val masks would use the truth it is judged by
     best = ModelCheckpoint(

@@ -15,6 +15,7 @@ import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
 from wsss.errors import UserError
 from wsss.evaluation import Evaluator
 from wsss.localize.crf import CRFSettings
+from wsss.models.fast import fast_layers
 from wsss.models.weights import load_weights, no_download
 from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
 from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm
@@ -199,8 +200,7 @@ class SegmentationTask(pl.LightningModule):
             self._go_on_from(weights)
         if freeze_stride:
             self._freeze(freeze_stride)
-        # several times as fast on CPUs and tensor cores, the same numbers
-        self.model.to(memory_format=torch.channels_last)
+        fast_layers(self.model)
         self.evaluator = Evaluator(classes)
 
     def _go_on_from(self, path: str) -> None:

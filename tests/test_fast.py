@@ -1,0 +1,54 @@
+"""The fast layers compute what PyTorch's own do."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from wsss.models.fast import PhasedConv2d, fast_layers
+from wsss.tasks.classification import ClassificationTask
+from wsss.tasks.segmentation import SegmentationTask
+
+
+@pytest.mark.parametrize("dilation", [2, 4])
+@pytest.mark.parametrize("shape", [(20, 20), (21, 18), (5, 3)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_phases_equal_a_dilated_convolution(dilation, shape, bias):
+    plain = nn.Conv2d(6, 6, 3, padding=dilation, dilation=dilation, groups=6, bias=bias)
+    phased = fast_layers(copy.deepcopy(plain))
+    assert type(phased) is PhasedConv2d
+    results = []
+    for layer in (plain, phased):
+        torch.manual_seed(0)
+        x = torch.randn(2, 6, *shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+        out = layer(x)
+        (out * torch.randn(out.shape)).sum().backward()
+        results.append([out, x.grad, *(parameter.grad for parameter in layer.parameters())])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),  # not dilated
+        nn.Conv2d(6, 6, 3, padding=2, dilation=2),  # not depthwise
+        nn.Conv2d(6, 6, 3, padding=1, dilation=2, groups=6),  # loses its rim
+        nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=6, stride=2),
+        nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=6, padding_mode="reflect"),
+        nn.Conv2d(6, 6, 3, padding=12, dilation=12, groups=6),  # an ASPP's
+    ],
+)
+def test_other_convolutions_stay_as_they_are(conv):
+    assert type(fast_layers(conv)) is nn.Conv2d
+
+
+def test_both_tasks_have_them():
+    classes = ["dog", "sofa"]
+    for task in (
+        ClassificationTask(classes, "mobilenetv2_100"),
+        SegmentationTask(classes, "DeepLabV3Plus", "mobilenetv2_100"),
+    ):
+        phased = [layer for layer in task.modules() if type(layer) is PhasedConv2d]
+        assert len(phased) == 3  # stride 16 instead of 32: the last stage is dilated
+        assert all(layer.in_channels == 960 for layer in phased)
