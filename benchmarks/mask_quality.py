@@ -243,7 +243,9 @@ def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -
         config = yaml.safe_load(base.read_text())
         change = dict(change)
         config["seed_everything"] = change.pop("seed", 0)
-        config["data"] |= {"root": root, "size": change.pop("size", config["data"]["size"])}
+        data = config["data"]
+        data.setdefault("predict_size", data["size"])  # stays, where training alone has other crops
+        data |= {"root": root, "size": change.pop("size", data["size"])}
         config["model"] |= change | ({"weights": weights} if weights else {})
         logger = {"save_dir": str(out), "name": "", "version": "log"}
         config["trainer"] |= {

@@ -18,7 +18,7 @@ from wsss.errors import UserError
 from wsss.localize.slots import cluster_slots
 from wsss.models.weights import load_weights, no_download
 
-Pooling = Literal["average", "gwrp", "top20", "top10", "lse"]
+Pooling = Literal["average", "gwrp", "top20", "lse"]
 
 
 def pool_class_map(class_map: Tensor, pooling: Pooling) -> Tensor:
@@ -26,7 +26,7 @@ def pool_class_map(class_map: Tensor, pooling: Pooling) -> Tensor:
 
     - `average`: the mean (CAM).
     - `gwrp`: global weighted rank pooling, weight 0.996^rank (Kolesnikov & Lampert, ECCV 2016).
-    - `top20`, `top10`: mean of the largest 20 % or 10 % of the positions.
+    - `top20`: mean of the largest 20 % of the positions.
     - `lse`: log of the mean exponential (Pinheiro & Collobert, CVPR 2015, r = 1).
     """
     values = class_map.float().flatten(2)  # B N HW
@@ -35,12 +35,11 @@ def pool_class_map(class_map: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "gwrp":
         weights = 0.996 ** torch.arange(values.shape[2], device=values.device)
         return (values.sort(2, descending=True).values * weights).sum(2) / weights.sum()
-    if pooling in ("top20", "top10"):
-        share = int(pooling.removeprefix("top")) / 100
-        return values.topk(max(1, round(share * values.shape[2])), 2).values.mean(2)
+    if pooling == "top20":
+        return values.topk(max(1, round(0.2 * values.shape[2])), 2).values.mean(2)
     if pooling == "lse":
         return values.logsumexp(2) - torch.tensor(float(values.shape[2])).log()
-    raise UserError(f"pooling '{pooling}' is unknown: use average, gwrp, top20, top10 or lse")
+    raise UserError(f"pooling '{pooling}' is unknown: use average, gwrp, top20 or lse")
 
 
 class ClassifierOutput(NamedTuple):

@@ -59,7 +59,7 @@ class ClassificationTask(pl.LightningModule):
         backbone: any timm model that gives feature maps; GLNet's names start with `glnet_`.
         pretrained: take timm's published ImageNet weights (needs a network the first time).
         weights: file with weights for the backbone instead (.safetensors or .pth).
-        pooling: how the class map becomes a score: average, gwrp, top20, top10 or lse.
+        pooling: how the class map becomes a score: average, gwrp, top20 or lse.
         output_stride: pixels per position of the class map, 16 or 32.
         mosaic: probability that a training batch is turned into 2x2 mosaics with a loss per quadrant.
         freeze_norm: keep BatchNorm's running statistics as they are (for small pretrained runs).
