@@ -1,6 +1,9 @@
 """The fast layers compute what PyTorch's own do."""
 
 import copy
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -54,3 +57,22 @@ def test_both_tasks_have_them():
         phased = [layer for layer in task.modules() if type(layer) is PhasedConv2d]
         assert len(phased) == 3  # stride 16 instead of 32: the last stage is dilated
         assert all(layer.in_channels == 960 for layer in phased)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc what to do")
+def test_memory_is_kept_inside_and_given_back_after():
+    code = """
+import os, torch
+from wsss.models.fast import kept_memory
+
+def megabytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+with kept_memory():
+    torch.ones(50_000_000)  # 200 MB, and gone
+    inside = megabytes()
+print(inside - megabytes())
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(found.stdout) > 150

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,7 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.data.modules import MaskData, TagData
-from wsss.models.fast import keep_memory
+from wsss.models.fast import kept_memory
 from wsss.tasks.bars import Bars
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask
@@ -94,7 +95,6 @@ def run_task(
     Returns:
         The trainer, whose `callback_metrics` hold the last metrics.
     """
-    keep_memory()
     classify = kind == "classify"
     # the segmenter keeps its last weights: choosing by val masks would use the truth it is judged by
     best = ModelCheckpoint(
@@ -110,7 +110,8 @@ def run_task(
         logging.getLogger(library).setLevel(logging.WARNING)
     # an encoder has no use for the class head that is in its weight file
     logging.getLogger("timm.models._builder").addFilter(_no_unexpected_keys)
-    with warnings.catch_warnings():
+    fit = "fit" in args
+    with warnings.catch_warnings(), kept_memory() if fit else nullcontext():
         for message in _NOT_A_WARNING:
             warnings.filterwarnings("ignore", message)
         cli = (ClassifyCLI if classify else SegmentCLI)(
@@ -120,7 +121,7 @@ def run_task(
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             # kept is what a training began with; a test in the same folder must not lie over it
-            save_config_callback=SaveConfigCallback if "fit" in args else None,
+            save_config_callback=SaveConfigCallback if fit else None,
             trainer_defaults={
                 "callbacks": [best, last, *callbacks],
                 "log_every_n_steps": 10,
