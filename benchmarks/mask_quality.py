@@ -37,7 +37,7 @@ from wsss.evaluation import Evaluator
 from wsss.localize.cam import class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings
 from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
-from wsss.localize.slots import cluster_slots, propagate
+from wsss.localize.slots import cluster_slots, foreground_prior, propagate
 from wsss.progress import progress
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.cli import run_task
@@ -69,6 +69,18 @@ def dense_affinity(cam: Tensor, features: Tensor, temperature: float = 0.1) -> T
     shares = ((z.transpose(1, 2) @ z) / temperature).softmax(2)  # 1 HW HW, rows sum to 1
     flat = cam.flatten(2).transpose(1, 2)
     return (shares @ (shares @ flat)).transpose(1, 2).reshape(cam.shape)
+
+
+def dense_prior(cam: Tensor, features: Tensor, temperature: float = 0.2) -> Tensor:
+    """Control: the class map times a `foreground_prior` of pixels instead of slots."""
+    features = F.interpolate(features, cam.shape[-2:], mode="bilinear", align_corners=False)
+    z = F.normalize(features.flatten(2), dim=1)
+    alike = ((z.transpose(1, 2) @ z - 1) / temperature).exp()  # 1 HW HW
+    border = torch.zeros(cam.shape[-2:])
+    for side in (border[0], border[-1], border[:, 0], border[:, -1]):
+        side += 1
+    connectivity = (alike @ border.flatten()) / alike.sum(2).sqrt()
+    return normalise_maps(cam) * (-connectivity.square() / 2).exp().reshape(1, 1, *border.shape)
 
 
 def centre(cam: Tensor) -> Tensor:
@@ -177,8 +189,11 @@ class Images:
                 "superpixels": lambda c=cam, i=image: superpixels(c, i),
                 "dense affinity": lambda c=cam, x=x: dense_affinity(c, model.slot_features(x)),
                 "slots": lambda c=cam, e=every: propagate(c, e.dispatch),
-                "slots x own": lambda c=cam, e=every: seed_maps(e._replace(cam=c)),
-                "feature slots x own": lambda c=cam, e=every, x=x: seed_maps(
+                "dense prior": lambda c=cam, x=x: dense_prior(c, model.slot_features(x)),
+                "prior": lambda c=cam, e=every: normalise_maps(c) * foreground_prior(e.dispatch),
+                "slots x own": lambda c=cam, e=every: seed_maps(e._replace(cam=c), 2, False),
+                "slots x own x prior": lambda c=cam, e=every: seed_maps(e._replace(cam=c)),
+                "feature slots x own x prior": lambda c=cam, e=every, x=x: seed_maps(
                     e._replace(cam=c, dispatch=cluster_slots(model.slot_features(x)).dispatch)
                 ),
             }
@@ -326,14 +341,14 @@ def measure_rows(args: argparse.Namespace, config: dict, rows: dict[str, dict], 
             base = Path(args.config).parent / config["base"]
             name = "".join(c if c.isalnum() else "-" for c in title)
             checkpoint = train(args.root, args.weights, base, change, args.out / name)
-        used = list(dict.fromkeys([n for n, _ in plans] + ["slots x own"]))
+        used = list(dict.fromkeys([n for n, _ in plans] + ["slots x own x prior"]))
         scores, times = images.seeds(checkpoint, used)
         for row, (n, crf) in named.items():
             add(row, partial(images.first, scores[n], crf), maps_ms=times[n])
         if again:
             seen = images.seen(args.run / "segment_first" / "best.ckpt")
             for crf in (None, CRFSettings()):
-                job = partial(images.second, scores["slots x own"], seen, crf)
+                job = partial(images.second, scores["slots x own x prior"], seen, crf)
                 add(second + (" + CRF" if crf else ""), job)
 
 

@@ -18,7 +18,7 @@ from wsss.explore import Entry, Run
 from wsss.localize.cam import ClassMaps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings
 from wsss.localize.pseudo_masks import pseudo_mask
-from wsss.localize.slots import cluster_slots, propagate
+from wsss.localize.slots import cluster_slots, foreground_prior, propagate
 from wsss.pictures import Cell, Row, heat, overlay, show_mask, thumbnail, write_strip
 
 FIGURES = Path(__file__).parents[1] / "docs" / "method"
@@ -26,7 +26,7 @@ SIDE = 128
 
 
 def steps(seed: int) -> list[np.ndarray]:
-    """Panels (SIDE, SIDE, 3) uint8: scene, slots, seed, its slot average, product, mask.
+    """Panels (SIDE, SIDE, 3) uint8: scene, slots, seed, its slot average, product, prior, score, mask.
 
     Colours take the place of a network's features, a spot that of its class map.
     """
@@ -43,13 +43,15 @@ def steps(seed: int) -> list[np.ndarray]:
     cam = normalise_maps(F.adaptive_avg_pool2d(torch.from_numpy(spot)[None, None], 32))
     dispatch = cluster_slots(colours, temperature=0.3).dispatch
     averaged = normalise_maps(propagate(cam, dispatch))
-    product = seed_maps(ClassMaps(torch.ones(1, 1), cam, dispatch))
+    maps = ClassMaps(torch.ones(1, 1), cam, dispatch)
+    product, score = seed_maps(maps, border_prior=False), seed_maps(maps)
+    prior = foreground_prior(dispatch)
     shades = np.random.default_rng(0).integers(40, 255, (64, 3), dtype=np.uint8)
     groups = shades[dispatch[0].argmax(0).numpy()]
     groups = cv2.resize(groups, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-    mask = pseudo_mask(image, product[0].numpy(), [label], 0.4, CRFSettings())
-    maps = [cv2.resize(m[0, 0].numpy(), (SIDE, SIDE)) for m in (cam, averaged, product)]
-    return [image, groups, *(heat(image, m) for m in maps), overlay(image, mask)]
+    mask = pseudo_mask(image, score[0].numpy(), [label], 0.4, CRFSettings())
+    shown = [cv2.resize(m[0, 0].numpy(), (SIDE, SIDE)) for m in (cam, averaged, product, prior, score)]
+    return [image, groups, *(heat(image, m) for m in shown), overlay(image, mask)]
 
 
 def ranked(run: Run, count: int = 8) -> list[Row]:

@@ -136,9 +136,29 @@ def test_seed_maps_is_geometric_mean_of_map_and_slot_average():
         means.amax(1, keepdim=True) - means.amin(1, keepdim=True)
     )
     expected = (normalise_maps(cam)[0, :, :, 0] * stretched[:, :1]).sqrt()
-    out = seed_maps(ClassMaps(None, cam, dispatch))
+    out = seed_maps(ClassMaps(None, cam, dispatch), border_prior=False)
     torch.testing.assert_close(out[0, :, :, 0], expected)
     torch.testing.assert_close(seed_maps(ClassMaps(None, cam, None)), normalise_maps(cam))
+
+
+@pytest.mark.parametrize("size", [(8, 10), (16, 20)])  # the class map's own size or another
+def test_seed_maps_lower_what_runs_along_the_border(size):
+    dispatch = torch.zeros(1, 3, 8, 10)
+    dispatch[:, 0] = 1
+    dispatch[..., 2:6, 2:5] = torch.tensor([0.0, 1, 0])[:, None, None]  # inside
+    dispatch[..., 3:, 6:8] = torch.tensor([0.0, 0, 1])[:, None, None]  # cut by the border
+    cam = torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(1))
+    maps = ClassMaps(None, cam, dispatch)
+    plain, out = seed_maps(maps, border_prior=False), seed_maps(maps)
+    assert plain[..., 0, :].amax() > 0.3 and out[..., 0, :].amax() < 0.01
+    torch.testing.assert_close(out.amax((2, 3)), torch.ones(1, 2))
+    torch.testing.assert_close(out.amin((2, 3)), torch.zeros(1, 2))
+
+
+def test_seed_maps_keep_a_tag_that_fills_the_image():
+    dispatch = torch.rand(1, 5, 8, 10, generator=torch.Generator().manual_seed(0)).softmax(1)
+    out = seed_maps(ClassMaps(None, torch.rand(1, 2, 8, 10), dispatch))
+    torch.testing.assert_close(out.amax((2, 3)), torch.ones(1, 2))
 
 
 def test_pooling_against_plain_formulas():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsss.localize.slots import cluster_slots, propagate
+from wsss.localize.slots import cluster_slots, foreground_prior, propagate
 
 
 def unit(v):
@@ -60,6 +60,24 @@ def reference_propagation(maps, dispatch, steps):
     return maps
 
 
+def reference_prior(dispatch):
+    """One image (K, H, W) in float64, one pixel and one slot at a time."""
+    count, height, width = dispatch.shape
+    area, length = np.zeros(count), np.zeros(count)
+    for k in range(count):
+        for y in range(height):
+            for x in range(width):
+                sides = (y == 0) + (y == height - 1) + (x == 0) + (x == width - 1)
+                area[k] += dispatch[k, y, x]
+                length[k] += sides * dispatch[k, y, x]
+    out = np.zeros((height, width))
+    for k in range(count):
+        alike = [float(unit(dispatch[k].ravel()) @ unit(other.ravel())) for other in dispatch]
+        connectivity = np.dot(alike, length) / np.sqrt(np.dot(alike, area))
+        out += np.exp(-(connectivity**2) / 2) * dispatch[k]
+    return out
+
+
 @pytest.mark.parametrize(
     ("size", "grid", "steps", "temperature"),
     [((9, 9), (3, 3), 3, 0.1), ((7, 12), (3, 2), 2, 0.3), ((5, 4), (8, 8), 1, 0.05)],
@@ -89,6 +107,32 @@ def test_propagation_equals_loops(steps):
             maps[image].double().numpy(), dispatch[image].double().numpy(), steps
         )
         np.testing.assert_allclose(got[image].numpy(), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(5, 8), (9, 4)])
+def test_prior_equals_loops(size):
+    dispatch = torch.randn(2, 6, *size, generator=torch.Generator().manual_seed(2)).mul(3).softmax(1)
+    dispatch = dispatch.reshape(2, 6, *size)
+    got = foreground_prior(dispatch)
+    assert got.shape == (2, 1, *size)
+    for image in range(2):
+        want = reference_prior(dispatch[image].double().numpy())
+        np.testing.assert_allclose(got[image, 0].numpy(), want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [16, 48])
+def test_prior_is_high_inside_and_low_along_the_border_at_any_resolution(side):
+    dispatch = torch.zeros(1, 3, side, side)
+    dispatch[:, 0] = 1  # sky
+    dispatch[..., side // 4 : side // 2, side // 4 : side // 2] = torch.tensor([0, 1, 0])[:, None, None]
+    dispatch[..., side // 2 :, side // 2 : 3 * side // 4] = torch.tensor([0, 0, 1])[:, None, None]
+    sky, inside, cut = foreground_prior(dispatch)[
+        0, 0, [0, side // 3, -1], [0, side // 3, side * 5 // 8]
+    ]
+    assert inside == pytest.approx(1)
+    assert sky < 0.01
+    # its length on the border is the root of half its area: exp(-(1/4)^2 / (2 * 1/8)), at any size
+    assert cut == pytest.approx(np.exp(-0.25), abs=1e-5)
 
 
 def test_pixels_are_shared_out_completely():

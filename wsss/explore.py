@@ -103,6 +103,7 @@ class Run:
         self.masks, self.maps = stage / "masks", stage / "maps"
         writer = _writer(config, stage / "config.yaml")
         self.map_settings, self.mask_settings = writer.map_settings, writer.mask_settings
+        self.seed_settings = writer.seed_settings
         self.crf = self.mask_settings["crf"] or CRFSettings()
         self.classifier = ClassificationTask.from_checkpoint(self.folder / "classify" / "best.ckpt")
         self.classes = self.classifier.classes
@@ -157,9 +158,8 @@ class Run:
             shown = resize(image, *fit_within(*image.shape[:2], self.mask_data.max_side))
             batch = {"image": _tensor(shown), "size": torch.tensor([image.shape[:2]])}
             predicted = self.segmenter.predict_mask(batch).numpy().astype(np.uint8)
-        return Analysis(
-            name, image, maps.probabilities[0].numpy(), seed_maps(maps)[0].numpy(), predicted
-        )
+        scores = seed_maps(maps, **self.seed_settings)[0].numpy()
+        return Analysis(name, image, maps.probabilities[0].numpy(), scores, predicted)
 
     def pseudo_mask(self, found: Analysis, tags: list[int], background: float, crf: bool) -> np.ndarray:
         """(H, W) uint8 pseudo-mask of the given classes, made as the run's own are."""

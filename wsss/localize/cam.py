@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.localize.slots import propagate
+from wsss.localize.slots import foreground_prior, propagate
 
 
 class ClassMaps(NamedTuple):
@@ -78,13 +78,20 @@ def normalise_maps(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp_min(1e-6)
 
 
-def seed_maps(maps: ClassMaps, steps: int = 2) -> Tensor:
+def seed_maps(maps: ClassMaps, steps: int = 2, border_prior: bool = True) -> Tensor:
     """Foreground scores (B, N, h, w) in 0..1 for the pseudo-masks.
 
     With slots: the geometric mean of the class map and of its average over the slots, each
-    normalised, so that a pixel needs evidence of its own and of its group. Without: the class map.
+    normalised, so that a pixel needs evidence of its own and of its group; times the slots'
+    `foreground_prior` unless `border_prior` is off, and normalised again, so that a tag stays whose
+    object fills the image. Without slots: the class map.
     """
     own = normalise_maps(maps.cam)
     if maps.dispatch is None:
         return own
-    return (own * normalise_maps(propagate(maps.cam, maps.dispatch, steps))).sqrt()
+    scores = (own * normalise_maps(propagate(maps.cam, maps.dispatch, steps))).sqrt()
+    if not border_prior:
+        return scores
+    prior = foreground_prior(maps.dispatch)
+    prior = F.interpolate(prior, scores.shape[-2:], mode="bilinear", align_corners=False)
+    return normalise_maps(scores * prior)

@@ -118,3 +118,38 @@ def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
     for _ in range(steps):
         flat = torch.bmm(torch.bmm(flat, to_slots), to_pixels)
     return flat.unflatten(2, (height, width))
+
+
+def foreground_prior(dispatch: Tensor) -> Tensor:
+    """Share of each pixel in slots that do not run along the image's border.
+
+    Sky, water, grass and walls leave the image over a long stretch of its border, objects lie inside or
+    are cut on one side. With G the cosine similarity of the slots' dispatch maps (row by row: what
+    a slot flows into), A its area and L its length on the border, both in pixels::
+
+        c = (G L) / sqrt(G A)
+        prior = exp(-c^2 / 2) D
+
+    The border connectivity c and its scale are those of Zhu et al., CVPR 2014 ("Saliency optimization
+    from robust background detection"), with soft slots in the place of superpixels and their geodesic
+    distances.
+
+    Args:
+        dispatch: Share of each pixel that belongs to each slot, ``(B, K, H, W)``, summing to 1 over K.
+
+    Returns:
+        ``(B, 1, H, W)`` float32 in [0, 1]: near 0 for what runs along the border, 1 for what is not
+        tied to it at all.
+    """
+    height, width = dispatch.shape[-2:]
+    to_pixels = dispatch.float().flatten(2)  # B K HW
+    border = to_pixels.new_zeros(height, width)
+    for side in (border[0], border[-1], border[:, 0], border[:, -1]):
+        side += 1  # a corner lies on two sides
+    length = to_pixels @ border.flatten()  # B K
+    area = to_pixels.sum(2)
+    directions = F.normalize(to_pixels, dim=2)
+    tied = directions @ directions.transpose(1, 2)  # B K K, 1 on the diagonal
+    length, area = (torch.stack([length, area], 2).transpose(1, 2) @ tied).unbind(1)  # B K
+    inside = (-length.square() / (2 * area.clamp_min(1e-12))).exp()
+    return (inside[:, None] @ to_pixels).unflatten(2, (height, width))

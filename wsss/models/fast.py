@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +63,8 @@ def kept_memory() -> Iterator[None]:
     """Inside, glibc keeps freed memory for the next tensors rather than hand it back to the system.
 
     Large tensors are otherwise mapped anew and zeroed by the kernel page by page, every time: a sixth
-    of a training step. For steps that are all alike: where sizes change, as in map making, what is kept
-    fits nothing and adds up. Elsewhere than with glibc nothing happens.
+    of a training step. For steps that are alike: where sizes change, what is kept fits nothing and adds
+    up, so hand it back then (`release_memory`). Elsewhere than with glibc nothing happens.
     """
     trim_threshold, mmap_threshold, adapted = -1, -3, 2**25  # malloc.h; glibc's own goes up to 32 MB
     try:
@@ -79,4 +79,10 @@ def kept_memory() -> Iterator[None]:
     finally:
         libc.mallopt(mmap_threshold, adapted)
         libc.mallopt(trim_threshold, 2 * adapted)
-        libc.malloc_trim(0)
+        release_memory()
+
+
+def release_memory() -> None:
+    """Hand the freed memory that glibc keeps back to the system."""
+    with suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -3,15 +3,15 @@
 import logging
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.data.modules import MaskData, TagData
-from wsss.models.fast import kept_memory
+from wsss.models.fast import kept_memory, release_memory
 from wsss.tasks.bars import Bars
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask
@@ -82,6 +82,21 @@ class SegmentCLI(TaskCLI):
         return {name: known[name] for name in ("fit", "test", "predict")}
 
 
+class _Memory(pl.Callback):
+    """Lets no memory add up where images of one shape give way to those of another."""
+
+    shape: torch.Size | None = None
+
+    def on_predict_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Any], *index: int
+    ) -> None:
+        if batch["image"].shape != self.shape:
+            release_memory()
+            self.shape = batch["image"].shape
+
+    on_test_batch_start = on_validation_batch_start = on_predict_batch_start
+
+
 def run_task(
     kind: str, args: list[str] | dict[str, Any], callbacks: Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
@@ -111,7 +126,7 @@ def run_task(
     # an encoder has no use for the class head that is in its weight file
     logging.getLogger("timm.models._builder").addFilter(_no_unexpected_keys)
     fit = "fit" in args
-    with warnings.catch_warnings(), kept_memory() if fit else nullcontext():
+    with warnings.catch_warnings(), kept_memory():
         for message in _NOT_A_WARNING:
             warnings.filterwarnings("ignore", message)
         cli = (ClassifyCLI if classify else SegmentCLI)(
@@ -123,7 +138,7 @@ def run_task(
             # kept is what a training began with; a test in the same folder must not lie over it
             save_config_callback=SaveConfigCallback if fit else None,
             trainer_defaults={
-                "callbacks": [best, last, *callbacks],
+                "callbacks": [best, last, _Memory(), *callbacks],
                 "log_every_n_steps": 10,
                 # where rich is installed, Lightning prints its table of layers past the log
                 "enable_model_summary": False,

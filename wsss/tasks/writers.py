@@ -115,6 +115,8 @@ class PseudoMaskWriter(_PoolWriter):
         flip: average with the mirror image.
         slots: where the slots come from: `features` (training-free clustering, any backbone),
             `blocks` (GLNet's own), or `none`.
+        border_prior: lower the scores of slots that run along the image's border, as sky and water do
+            (`wsss.localize.slots.foreground_prior`); false where such things are among the classes.
         background: score of the background, 0..1; more makes objects smaller.
         crf: dense CRF, null for the plain threshold.
         void_below: pixels whose largest share lies below are void, 0..1; 0 leaves none void.
@@ -127,6 +129,7 @@ class PseudoMaskWriter(_PoolWriter):
         scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
         flip: bool = True,
         slots: Literal["none", "features", "blocks"] = "features",
+        border_prior: bool = True,
         background: float = 0.4,
         crf: CRFSettings | None = CRFSettings(),  # noqa: B008  (frozen)
         void_below: float = 0.0,
@@ -135,7 +138,9 @@ class PseudoMaskWriter(_PoolWriter):
         if not scales or min(scales) <= 0:
             raise UserError(f"scales must be positive numbers, got {list(scales)}")
         self.map_settings = {"scales": tuple(scales), "flip": flip, "slots": slots}
-        super().__init__(out, self.map_settings, background, crf, void_below, workers)
+        self.seed_settings = {"border_prior": border_prior}
+        settings = self.map_settings | self.seed_settings
+        super().__init__(out, settings, background, crf, void_below, workers)
 
     def write_on_batch_end(
         self,
@@ -147,7 +152,7 @@ class PseudoMaskWriter(_PoolWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        scores = seed_maps(prediction).cpu()
+        scores = seed_maps(prediction, **self.seed_settings).cpu()
         for index, name in enumerate(batch["id"]):
             tags = batch["tags"][index].nonzero().flatten().cpu()
             self._submit(
