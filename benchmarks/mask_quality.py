@@ -190,7 +190,7 @@ class Images:
                 "dense affinity": lambda c=cam, x=x: dense_affinity(c, model.slot_features(x)),
                 "slots": lambda c=cam, e=every: propagate(c, e.dispatch),
                 "dense prior": lambda c=cam, x=x: dense_prior(c, model.slot_features(x)),
-                "prior": lambda c=cam, e=every: normalise_maps(c) * foreground_prior(e.dispatch),
+                "prior": lambda c=normalise_maps(cam), e=every: c * foreground_prior(c, e.dispatch),
                 "slots x own": lambda c=cam, e=every: seed_maps(e._replace(cam=c), 2, False),
                 "slots x own x prior": lambda c=cam, e=every: seed_maps(e._replace(cam=c)),
                 "feature slots x own x prior": lambda c=cam, e=every, x=x: seed_maps(

@@ -45,7 +45,7 @@ def steps(seed: int) -> list[np.ndarray]:
     averaged = normalise_maps(propagate(cam, dispatch))
     maps = ClassMaps(torch.ones(1, 1), cam, dispatch)
     product, score = seed_maps(maps, border_prior=False), seed_maps(maps)
-    prior = foreground_prior(dispatch)
+    prior = foreground_prior(product, dispatch)
     shades = np.random.default_rng(0).integers(40, 255, (64, 3), dtype=np.uint8)
     groups = shades[dispatch[0].argmax(0).numpy()]
     groups = cv2.resize(groups, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)

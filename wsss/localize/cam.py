@@ -83,8 +83,8 @@ def seed_maps(maps: ClassMaps, steps: int = 2, border_prior: bool = True) -> Ten
 
     With slots: the geometric mean of the class map and of its average over the slots, each
     normalised, so that a pixel needs evidence of its own and of its group; times the slots'
-    `foreground_prior` unless `border_prior` is off, and normalised again, so that a tag stays whose
-    object fills the image. Without slots: the class map.
+    `foreground_prior` unless `border_prior` is off, and normalised again, so that no tag is lost.
+    Without slots: the class map.
     """
     own = normalise_maps(maps.cam)
     if maps.dispatch is None:
@@ -92,6 +92,4 @@ def seed_maps(maps: ClassMaps, steps: int = 2, border_prior: bool = True) -> Ten
     scores = (own * normalise_maps(propagate(maps.cam, maps.dispatch, steps))).sqrt()
     if not border_prior:
         return scores
-    prior = foreground_prior(maps.dispatch)
-    prior = F.interpolate(prior, scores.shape[-2:], mode="bilinear", align_corners=False)
-    return normalise_maps(scores * prior)
+    return normalise_maps(scores * foreground_prior(scores, maps.dispatch))

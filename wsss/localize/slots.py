@@ -107,49 +107,56 @@ def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
     height, width = maps.shape[-2:]
-    maps, dispatch = maps.float(), dispatch.float()
-    if dispatch.shape[-2:] != (height, width):
-        dispatch = F.interpolate(dispatch, size=(height, width), mode="bilinear", align_corners=False)
-    to_pixels = dispatch.flatten(2)  # B K HW
+    to_pixels = _fit(dispatch, height, width).flatten(2)  # B K HW
     # A slot that no pixel belongs to would divide by zero; it gives nothing back either way.
     mass = to_pixels.sum(dim=2, keepdim=True).clamp_min(1e-12)
     to_slots = (to_pixels / mass).transpose(1, 2)  # B HW K
-    flat = maps.flatten(2)  # B N HW
+    flat = maps.float().flatten(2)  # B N HW
     for _ in range(steps):
         flat = torch.bmm(torch.bmm(flat, to_slots), to_pixels)
     return flat.unflatten(2, (height, width))
 
 
-def foreground_prior(dispatch: Tensor) -> Tensor:
-    """Share of each pixel in slots that do not run along the image's border.
+def foreground_prior(scores: Tensor, dispatch: Tensor) -> Tensor:
+    """Share of each pixel in slots that do not run along the image's border, for every class.
 
     Sky, water, grass and walls leave the image over a long stretch of its border, objects lie inside or
-    are cut on one side. With G the cosine similarity of the slots' dispatch maps (row by row: what
-    a slot flows into), A its area and L its length on the border, both in pixels::
+    are cut on one side. With G the cosine similarity of the slots' dispatch maps, A = D 1 the slots'
+    areas and L their lengths on the border, in pixels, of which a class's own scores S are taken off::
 
-        c = (G L) / sqrt(G A)
+        c = (G L) / sqrt(G A)    where L = sum over the border of D (1 - S)
         prior = exp(-c^2 / 2) D
 
     The border connectivity c and its scale are those of Zhu et al., CVPR 2014 ("Saliency optimization
     from robust background detection"), with soft slots in the place of superpixels and their geodesic
-    distances.
+    distances. That a class's own scores do not count against it spares what fills the image.
 
     Args:
-        dispatch: Share of each pixel that belongs to each slot, ``(B, K, H, W)``, summing to 1 over K.
+        scores: How much speaks for each class, in 0..1, ``(B, N, H, W)``.
+        dispatch: Share of each pixel that belongs to each slot, ``(B, K, h, w)``, summing to 1 over
+            K; resized as in :func:`propagate`.
 
     Returns:
-        ``(B, 1, H, W)`` float32 in [0, 1]: near 0 for what runs along the border, 1 for what is not
+        ``(B, N, H, W)`` float32 in [0, 1]: near 0 for what runs along the border, 1 for what is not
         tied to it at all.
     """
-    height, width = dispatch.shape[-2:]
-    to_pixels = dispatch.float().flatten(2)  # B K HW
+    height, width = scores.shape[-2:]
+    to_pixels = _fit(dispatch, height, width).flatten(2)  # B K HW
     border = to_pixels.new_zeros(height, width)
     for side in (border[0], border[-1], border[:, 0], border[:, -1]):
         side += 1  # a corner lies on two sides
-    length = to_pixels @ border.flatten()  # B K
-    area = to_pixels.sum(2)
+    against = (1 - scores.float()) * border  # B N H W
+    length = against.flatten(2) @ to_pixels.transpose(1, 2)  # B N K
     directions = F.normalize(to_pixels, dim=2)
-    tied = directions @ directions.transpose(1, 2)  # B K K, 1 on the diagonal
-    length, area = (torch.stack([length, area], 2).transpose(1, 2) @ tied).unbind(1)  # B K
-    inside = (-length.square() / (2 * area.clamp_min(1e-12))).exp()
-    return (inside[:, None] @ to_pixels).unflatten(2, (height, width))
+    alike = directions @ directions.transpose(1, 2)  # B K K
+    area = (to_pixels.sum(2)[:, None] @ alike).clamp_min(1e-12)  # B 1 K
+    inside = (-(length @ alike).square() / (2 * area)).exp()  # B N K
+    return (inside @ to_pixels).unflatten(2, (height, width))
+
+
+def _fit(dispatch: Tensor, height: int, width: int) -> Tensor:
+    """Dispatch maps (B, K, h, w) as float32 at another size; bilinear weights keep the sum of 1."""
+    dispatch = dispatch.float()
+    if dispatch.shape[-2:] == (height, width):
+        return dispatch
+    return F.interpolate(dispatch, size=(height, width), mode="bilinear", align_corners=False)
