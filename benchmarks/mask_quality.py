@@ -71,16 +71,16 @@ def dense_affinity(cam: Tensor, features: Tensor, temperature: float = 0.1) -> T
     return (shares @ (shares @ flat)).transpose(1, 2).reshape(cam.shape)
 
 
-def dense_prior(cam: Tensor, features: Tensor, temperature: float = 0.2) -> Tensor:
-    """Control: the class map times a `foreground_prior` of pixels instead of slots."""
-    features = F.interpolate(features, cam.shape[-2:], mode="bilinear", align_corners=False)
+def dense_prior(own: Tensor, features: Tensor, temperature: float = 0.2) -> Tensor:
+    """Control: normalised class maps times a `foreground_prior` of pixels instead of slots."""
+    features = F.interpolate(features, own.shape[-2:], mode="bilinear", align_corners=False)
     z = F.normalize(features.flatten(2), dim=1)
     alike = ((z.transpose(1, 2) @ z - 1) / temperature).exp()  # 1 HW HW
-    border = torch.zeros(cam.shape[-2:])
+    border = torch.zeros(own.shape[-2:])
     for side in (border[0], border[-1], border[:, 0], border[:, -1]):
         side += 1
-    connectivity = (alike @ border.flatten()) / alike.sum(2).sqrt()
-    return normalise_maps(cam) * (-connectivity.square() / 2).exp().reshape(1, 1, *border.shape)
+    length = ((1 - own) * border).flatten(2) @ alike
+    return own * (-length.square() / (2 * alike.sum(1, keepdim=True))).exp().reshape(own.shape)
 
 
 def centre(cam: Tensor) -> Tensor:
@@ -181,6 +181,7 @@ class Images:
             with torch.autocast("cpu", torch.bfloat16):  # as the shipped configuration does
                 every = timed("maps", lambda x=x, s=scales: class_maps(model, x, s, True, kind))
             cam = every.cam[:, tags]
+            own = normalise_maps(cam)
             build = {
                 "centre": lambda c=cam: centre(c),
                 "one scale": lambda x=x, t=tags: class_maps(model, x, (1.0,), False, "none").cam[:, t],
@@ -189,8 +190,8 @@ class Images:
                 "superpixels": lambda c=cam, i=image: superpixels(c, i),
                 "dense affinity": lambda c=cam, x=x: dense_affinity(c, model.slot_features(x)),
                 "slots": lambda c=cam, e=every: propagate(c, e.dispatch),
-                "dense prior": lambda c=cam, x=x: dense_prior(c, model.slot_features(x)),
-                "prior": lambda c=normalise_maps(cam), e=every: c * foreground_prior(c, e.dispatch),
+                "dense prior": lambda c=own, x=x: dense_prior(c, model.slot_features(x)),
+                "prior": lambda c=own, e=every: c * foreground_prior(c, e.dispatch),
                 "slots x own": lambda c=cam, e=every: seed_maps(e._replace(cam=c), 2, False),
                 "slots x own x prior": lambda c=cam, e=every: seed_maps(e._replace(cam=c)),
                 "feature slots x own x prior": lambda c=cam, e=every, x=x: seed_maps(

@@ -60,8 +60,8 @@ def reference_propagation(maps, dispatch, steps):
     return maps
 
 
-def reference_prior(dispatch):
-    """One image (K, H, W) in float64, one pixel and one slot at a time."""
+def reference_prior(scores, dispatch):
+    """One class (H, W) of one image (K, H, W) in float64, one pixel and one slot at a time."""
     count, height, width = dispatch.shape
     area, length = np.zeros(count), np.zeros(count)
     for k in range(count):
@@ -69,7 +69,7 @@ def reference_prior(dispatch):
             for x in range(width):
                 sides = (y == 0) + (y == height - 1) + (x == 0) + (x == width - 1)
                 area[k] += dispatch[k, y, x]
-                length[k] += sides * dispatch[k, y, x]
+                length[k] += sides * dispatch[k, y, x] * (1 - scores[y, x])
     out = np.zeros((height, width))
     for k in range(count):
         alike = [float(unit(dispatch[k].ravel()) @ unit(other.ravel())) for other in dispatch]
@@ -111,13 +111,16 @@ def test_propagation_equals_loops(steps):
 
 @pytest.mark.parametrize("size", [(5, 8), (9, 4)])
 def test_prior_equals_loops(size):
-    dispatch = torch.randn(2, 6, *size, generator=torch.Generator().manual_seed(2)).mul(3).softmax(1)
-    dispatch = dispatch.reshape(2, 6, *size)
-    got = foreground_prior(dispatch)
-    assert got.shape == (2, 1, *size)
+    generator = torch.Generator().manual_seed(2)
+    dispatch = torch.randn(2, 6, *size, generator=generator).mul(3).softmax(1)
+    scores = torch.rand(2, 3, *size, generator=generator)
+    got = foreground_prior(scores, dispatch)
     for image in range(2):
-        want = reference_prior(dispatch[image].double().numpy())
-        np.testing.assert_allclose(got[image, 0].numpy(), want, rtol=1e-4, atol=1e-6)
+        for label in range(3):
+            want = reference_prior(
+                scores[image, label].double().numpy(), dispatch[image].double().numpy()
+            )
+            np.testing.assert_allclose(got[image, label].numpy(), want, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [16, 48])
@@ -126,13 +129,21 @@ def test_prior_is_high_inside_and_low_along_the_border_at_any_resolution(side):
     dispatch[:, 0] = 1  # sky
     dispatch[..., side // 4 : side // 2, side // 4 : side // 2] = torch.tensor([0, 1, 0])[:, None, None]
     dispatch[..., side // 2 :, side // 2 : 3 * side // 4] = torch.tensor([0, 0, 1])[:, None, None]
-    sky, inside, cut = foreground_prior(dispatch)[
-        0, 0, [0, side // 3, -1], [0, side // 3, side * 5 // 8]
-    ]
+    rows, columns = [0, side // 3, -1], [0, side // 3, side * 5 // 8]
+    scores = torch.stack([torch.zeros(side, side), torch.ones(side, side)])[None]
+    sky, inside, cut = foreground_prior(scores, dispatch)[0, 0, rows, columns]
     assert inside == pytest.approx(1)
     assert sky < 0.01
     # its length on the border is the root of half its area: exp(-(1/4)^2 / (2 * 1/8)), at any size
     assert cut == pytest.approx(np.exp(-0.25), abs=1e-5)
+    # the second class fills the image: its own scores do not count against it
+    torch.testing.assert_close(foreground_prior(scores, dispatch)[0, 1], torch.ones(side, side))
+
+
+def test_prior_of_resized_dispatch():
+    scores, dispatch = torch.rand(1, 2, 6, 9), torch.rand(1, 4, 12, 18).softmax(1)
+    small = torch.nn.functional.interpolate(dispatch, (6, 9), mode="bilinear")
+    torch.testing.assert_close(foreground_prior(scores, dispatch), foreground_prior(scores, small))
 
 
 def test_pixels_are_shared_out_completely():
