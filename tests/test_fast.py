@@ -11,6 +11,7 @@ from torch import nn
 
 from wsss.models.fast import PhasedConv2d, fast_layers
 from wsss.tasks.classification import ClassificationTask
+from wsss.tasks.cli import _Memory
 from wsss.tasks.segmentation import SegmentationTask
 
 
@@ -60,10 +61,11 @@ def test_both_tasks_have_them():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc what to do")
-def test_memory_is_kept_inside_and_given_back_after():
+@pytest.mark.parametrize("early", [False, True])
+def test_memory_is_kept_inside_and_given_back_after_or_when_told(early):
     code = """
-import os, torch
-from wsss.models.fast import kept_memory
+import os, sys, torch
+from wsss.models.fast import kept_memory, release_memory
 
 def megabytes():
     with open("/proc/self/statm") as file:
@@ -72,7 +74,22 @@ def megabytes():
 with kept_memory():
     torch.ones(50_000_000)  # 200 MB, and gone
     inside = megabytes()
-print(inside - megabytes())
+    if sys.argv[1:]:
+        release_memory()
+        print(inside - megabytes())
+if not sys.argv[1:]:
+    print(inside - megabytes())
 """
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    words = [sys.executable, "-c", code, *["early"] * early]
+    found = subprocess.run(words, check=True, capture_output=True, text=True)
     assert float(found.stdout) > 150
+
+
+def test_memory_is_given_back_where_the_shape_changes(monkeypatch):
+    calls = []
+    monkeypatch.setattr("wsss.tasks.cli.release_memory", lambda: calls.append(len(calls)))
+    memory, counts = _Memory(), []
+    for shape in ((2, 3, 8, 8), (2, 3, 8, 8), (2, 3, 8, 9), (1, 3, 8, 9)):
+        memory.on_predict_batch_start(None, None, {"image": torch.zeros(shape)}, 0, 0)
+        counts.append(len(calls))
+    assert counts == [1, 1, 2, 3]

@@ -12,6 +12,7 @@ from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings, dense_crf
 from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
 from wsss.models.classifier import ClassifierOutput, TagClassifier, pool_class_map
+from wsss.tasks.writers import PseudoMaskWriter
 
 
 def _scene(height=60, width=90):
@@ -212,3 +213,18 @@ def test_own_slots_of_glnet_only():
 def test_unknown_backbone_is_named():
     with pytest.raises(UserError, match="mobilenetv9"):
         TagClassifier("mobilenetv9", 5)
+
+
+@pytest.mark.parametrize("border_prior", [True, False])
+def test_writer_hands_on_whether_the_border_counts(tmp_path, monkeypatch, border_prior):
+    dispatch = torch.rand(1, 5, 8, 10).mul(3).softmax(1)
+    maps = ClassMaps(None, torch.rand(1, 2, 8, 10), dispatch)
+    writer = PseudoMaskWriter(str(tmp_path), border_prior=border_prior)
+    sent = []
+    monkeypatch.setattr(writer, "_submit", lambda *job: sent.append(job))
+    batch = {"id": ["a"], "path": ["a.jpg"], "tags": torch.tensor([[0, 1]])}
+    writer.write_on_batch_end(None, None, maps, None, batch, 0, 0)
+    expected = seed_maps(maps, border_prior=border_prior)[0, 1:]
+    torch.testing.assert_close(torch.from_numpy(sent[0][2]).float(), expected, atol=1e-3, rtol=1e-3)
+    other = seed_maps(maps, border_prior=not border_prior)[0, 1:]
+    assert not torch.allclose(expected, other, atol=1e-2)
