@@ -194,6 +194,9 @@ class Images:
                 "prior": lambda c=own, e=every: c * foreground_prior(c, e.dispatch),
                 "slots x own": lambda c=cam, e=every: seed_maps(e._replace(cam=c), 2, False),
                 "slots x own x prior": lambda c=cam, e=every: seed_maps(e._replace(cam=c)),
+                "unsharpened x own x prior": lambda c=cam, e=every, x=x: seed_maps(
+                    e._replace(cam=c, dispatch=model(x, slots=kind).dispatch)
+                ),
                 "feature slots x own x prior": lambda c=cam, e=every, x=x: seed_maps(
                     e._replace(cam=c, dispatch=cluster_slots(model.slot_features(x)).dispatch)
                 ),

@@ -12,6 +12,7 @@ from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings, dense_crf
 from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
 from wsss.models.classifier import ClassifierOutput, TagClassifier, pool_class_map
+from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.writers import PseudoMaskWriter
 
 
@@ -208,6 +209,39 @@ def test_own_slots_of_glnet_only():
     torch.testing.assert_close(out.dispatch.sum(1), torch.ones_like(out.dispatch[:, 0]))
     with pytest.raises(UserError, match="no GLMix blocks"):
         TagClassifier("resnet18", 5)(images, slots="blocks")
+
+
+@pytest.mark.parametrize("power", [1.0, 4.0])
+def test_the_writers_power_sharpens_glnets_own_slots(tmp_path, power):
+    model = TagClassifier("glnet_nano", 5).eval()
+    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    writer = PseudoMaskWriter(str(tmp_path), scales=(1.0,), slots="blocks", sharpen=power)
+    with torch.no_grad():
+        maps = class_maps(model, images, **writer.map_settings)
+        shares = model(images, slots="blocks").dispatch.double() ** power
+        clustered = class_maps(model, images, (1.0,), slots="features", sharpen=power).dispatch
+        features = model(images, slots="features").dispatch
+    expected = (shares / shares.sum(1, keepdim=True)).float()
+    torch.testing.assert_close(maps.dispatch, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(clustered, features)  # hard enough by their temperature
+
+
+def test_a_power_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"sharpen.*-1"):
+        PseudoMaskWriter(str(tmp_path), sharpen=-1.0)
+
+
+def test_arguments_reach_the_backbone(tmp_path):
+    model = TagClassifier("glnet_nano", 5, backbone_args={"slot_scale_init": 0.1})
+    assert model.backbone.stages[0].blocks[0].slot_scale.item() == pytest.approx(0.1)
+    with pytest.raises(UserError, match=r"glnet_nano cannot be built.*number_of_slots"):
+        TagClassifier("glnet_nano", 5, backbone_args={"number_of_slots": 9})
+    task = ClassificationTask(["a", "b"], "glnet_nano", backbone_args={"num_slots": 16})
+    state = {"kind": "classify", "classes": ["a", "b"], "state_dict": task.state_dict()}
+    torch.save(state | {"hyper_parameters": dict(task.hparams)}, tmp_path / "a.ckpt")
+    loaded = ClassificationTask.from_checkpoint(tmp_path / "a.ckpt")
+    images = torch.zeros(1, 3, 64, 96)
+    assert loaded.model(images, slots="blocks").dispatch.shape[1] == 16
 
 
 def test_unknown_backbone_is_named():

@@ -65,7 +65,7 @@ def test_table_of_the_drawn_scenes(bench, drawn, tmp_path, monkeypatch, capsys):
     words = ["--root", str(drawn), "--config", str(path), "--out", str(tmp_path / "out")]
     bench.main(words)
     rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
-    assert len(rows) == 1 + 9 + 7 + 2 * 4
+    assert len(rows) == 1 + 10 + 8 + 2 * 5
     assert rows["shipped: slots x own + CRF"]["background"] in (0.3, 0.5)
     truths = rows["all background"]
     assert truths["recall"] == 0 and 0 < truths["miou"] < 30

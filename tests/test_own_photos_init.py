@@ -1,6 +1,7 @@
 """`wsss init`: what it finds, how it splits, what it fits to the machine."""
 
 import csv
+import inspect
 import json
 import unicodedata
 from collections import Counter
@@ -17,6 +18,7 @@ from wsss.data.masks import write_mask
 from wsss.data.modules import TagData
 from wsss.data.tags import TagRow, split_of
 from wsss.errors import UserNotice
+from wsss.tasks.writers import PseudoMaskWriter
 
 LAPTOP = init.Machine("CPU, 2 cores", False, 2, 0.0, False)
 CARD = init.Machine("some GPU", True, 16, 24.0, True)
@@ -249,6 +251,10 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     assert small["classify"]["data"]["batch_size"] == 4  # of 16 images
     assert small["classify"]["data"]["num_workers"] == 1
     TagData(**small["classify"]["data"])  # every setting exists
+    shown = small["pseudo_masks"]["trainer"]["callbacks"][0]["init_args"]
+    defaults = inspect.signature(PseudoMaskWriter).parameters
+    for name in ("background", "border_prior"):  # written down to be found, without changing anything
+        assert shown[name] == defaults[name].default
     quick = config("quick", "--quick", "--weights", table)
     assert quick["classify"]["model"]["weights"] == str(table) and "pretrained" not in quick["classify"]
     assert {quick[s]["trainer"]["max_epochs"] for s in ("classify", "segment")} == {1}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsss.localize.slots import cluster_slots, foreground_prior, propagate
+from wsss.localize.slots import cluster_slots, foreground_prior, propagate, sharpen_slots
 
 
 def unit(v):
@@ -236,3 +236,14 @@ def test_propagation_is_a_walk_in_slot_space():
         expected = (d.transpose(1, 2) @ torch.linalg.matrix_power(walk, steps - 1) @ slots).mT
         out = propagate(maps, dispatch, steps).flatten(2).double()
         torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_sharpened_shares_are_powers_that_sum_to_one():
+    shares = torch.rand(2, 6, 4, 5).mul(4).softmax(1)
+    torch.testing.assert_close(sharpen_slots(shares, 1.0), shares)
+    got = sharpen_slots(shares, 3.0)
+    for image, row, column in ((0, 0, 0), (1, 3, 4)):
+        here = [float(share) ** 3 for share in shares[image, :, row, column]]
+        expected = torch.tensor([share / sum(here) for share in here])
+        torch.testing.assert_close(got[image, :, row, column], expected)
+    assert torch.isfinite(sharpen_slots(torch.eye(6)[None, :, :, None], 50.0)).all()  # shares of 0

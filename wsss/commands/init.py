@@ -322,7 +322,8 @@ def settings(
     trainer = {"accelerator": "gpu" if machine.gpu else "cpu", "devices": 1, "precision": precision}
     results = (out / "results").resolve()
     first, second = results / "pseudo_masks", results / "refined_masks"
-    writer: dict[str, Any] = {"out": str(first / "masks")}
+    # the defaults of what one's own data may need otherwise, to be changed where they stand
+    writer: dict[str, Any] = {"out": str(first / "masks"), "background": 0.4, "border_prior": True}
     joiner = {"out": str(second / "masks"), "maps": str(first / "maps")}
     if quick:
         writer["scales"] = [1.0]
@@ -557,4 +558,9 @@ def _tell(
         print(f"backbone: {args.backbone}, its published weights are downloaded by the first run")
     else:
         print(f"backbone: {args.backbone} from scratch: that takes thousands of photographs to learn")
+    masks = out / "pseudo_masks.yaml"
+    print(
+        "masks: what runs along the border of photographs counts less; if that is what you tagged "
+        f"(sky, water, roads), set border_prior: false in {masks}"
+    )
     print(f"next: wsss run -c {shlex.quote(str(out / 'pipeline.yaml'))}")

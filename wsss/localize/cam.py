@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.localize.slots import foreground_prior, propagate
+from wsss.localize.slots import foreground_prior, propagate, sharpen_slots
 
 
 class ClassMaps(NamedTuple):
@@ -30,6 +30,7 @@ def class_maps(
     scales: Sequence[float] = (1.0,),
     flip: bool = True,
     slots: Literal["none", "features", "blocks"] = "features",
+    sharpen: float = 4.0,
 ) -> ClassMaps:
     """Run the classifier at several scales and average the probabilities of its positions.
 
@@ -44,6 +45,7 @@ def class_maps(
         scales: factors of the image size; the sides are rounded to multiples of 32.
         flip: also take the mirror image.
         slots: as in `TagClassifier.forward`, at scale 1.
+        sharpen: power for the slots of `blocks` (`wsss.localize.slots.sharpen_slots`).
 
     Returns:
         Maps at the class map's resolution of scale 1.
@@ -65,6 +67,8 @@ def class_maps(
             size = cam.shape[-2:]
             probabilities = out.logits[:count].sigmoid()
             dispatch = None if out.dispatch is None else out.dispatch[:count]
+            if slots == "blocks":
+                dispatch = sharpen_slots(dispatch, sharpen)
         if flip:
             cam = (cam[:count] + cam[count:].flip(3)) / 2
         if scale in scales:

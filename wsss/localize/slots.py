@@ -117,6 +117,22 @@ def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
     return flat.unflatten(2, (height, width))
 
 
+def sharpen_slots(dispatch: Tensor, power: float) -> Tensor:
+    """Raise each pixel's slot shares to a power and let them sum to 1 again.
+
+    A GLMix block that was trained for tags alone leaves its slots soft: nothing asks it to tell pixels
+    apart as clearly as a mask must.
+
+    Args:
+        dispatch: Share of each pixel that belongs to each slot, ``(B, K, h, w)``, summing to 1 over K.
+        power: Above 1 for harder shares; 1 leaves them as they are.
+
+    Returns:
+        ``(B, K, h, w)`` float32, summing to 1 over K.
+    """
+    return (power * dispatch.float().clamp_min(1e-8).log()).softmax(1)
+
+
 def foreground_prior(scores: Tensor, dispatch: Tensor) -> Tensor:
     """Share of each pixel in slots that do not run along the image's border, for every class.
 

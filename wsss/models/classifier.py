@@ -6,11 +6,11 @@ inside the map it would shift what ReLU cuts off.
 """
 
 import inspect
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
@@ -77,9 +77,11 @@ class TagClassifier(nn.Module):
         output_stride: 32 or 16 pixels per position of the class map.
         pretrained: take timm's own published weights.
         weights: file with weights for the backbone (.safetensors or .pth).
+        backbone_args: further arguments of the timm model.
 
     Raises:
-        UserError: the backbone is unknown or cannot have this stride, the weights do not fit.
+        UserError: the backbone is unknown or cannot have this stride or these arguments, the weights
+            do not fit.
     """
 
     def __init__(
@@ -90,18 +92,21 @@ class TagClassifier(nn.Module):
         output_stride: Literal[16, 32] = 16,
         pretrained: bool = False,
         weights: str | None = None,
+        backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not timm.is_model(backbone):
             near = ", ".join(timm.list_models(f"*{backbone[:6]}*")[:5]) or "see timm.list_models()"
             raise UserError(f"backbone '{backbone}' is no timm model: did you mean one of {near}?")
         stride = {} if output_stride == 32 else {"output_stride": output_stride}
+        own = dict(backbone_args or {})
         try:
-            self.backbone = _any_size(backbone, pretrained, num_classes=0, **stride)
+            self.backbone = _any_size(backbone, pretrained, **{"num_classes": 0} | stride | own)
         except (TypeError, NotImplementedError) as error:
+            also = f" and backbone_args {own}" if own else ""
             raise UserError(
-                f"backbone {backbone} cannot be built with output stride {output_stride} "
-                f"({error}): try --model.output_stride 32"
+                f"backbone {backbone} cannot be built with output stride {output_stride}{also} "
+                f"({error}): try --model.output_stride 32{', or without backbone_args' if own else ''}"
             ) from error
         except OSError as error:
             raise UserError(no_download(backbone)) from error
@@ -180,7 +185,5 @@ class TagClassifier(nn.Module):
             )
         out = self.backbone.forward_slots(x)
         deep = max(block.stage for block in out.maps)
-        # the first block of the deepest GLMix stage is where the groups follow objects best; its
-        # softmax is sharpened, as a network trained for tags alone leaves it soft
-        logits = next(b.dispatch for b in out.maps if b.stage == deep).float().clamp_min(1e-8).log()
-        return out.features, F.softmax(4.0 * logits, dim=1)
+        # the first block of the deepest GLMix stage is where the groups follow objects best
+        return out.features, next(b.dispatch for b in out.maps if b.stage == deep).float()

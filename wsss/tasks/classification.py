@@ -1,6 +1,5 @@
 """Training the tag classifier and making class maps with it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +69,7 @@ class ClassificationTask(pl.LightningModule):
         weight_decay: of AdamW.
         warmup: share of the steps with a rising rate.
         schedule: decay of the rate, poly (power 0.9) or cosine.
+        backbone_args: further arguments of the timm model, for example GLNet's slot_scale_init.
     """
 
     name = "classifier"
@@ -90,13 +90,16 @@ class ClassificationTask(pl.LightningModule):
         weight_decay: float = 0.05,
         warmup: float = 0.05,
         schedule: Schedule = "cosine",
+        backbone_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["classes", "pretrained", "weights"])
         self.classes = list(classes)
         if not 0 <= mosaic <= 1:
             raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
-        self.model = TagClassifier(backbone, len(classes), pooling, output_stride, pretrained, weights)
+        self.model = TagClassifier(
+            backbone, len(classes), pooling, output_stride, pretrained, weights, backbone_args
+        )
         if freeze_stride:
             self._freeze(freeze_stride)
         fast_layers(self.model)
@@ -180,9 +183,9 @@ class ClassificationTask(pl.LightningModule):
             self.log(f"val_F1/{name}", 100 * values["F1"][index])
         self.metrics.reset()
 
-    def maps(self, images: Tensor, scales: Sequence[float], flip: bool, slots: str) -> ClassMaps:
+    def maps(self, images: Tensor, **how: Any) -> ClassMaps:
         """Class maps of images (B, 3, H, W) in 0..255; see `wsss.localize.cam.class_maps`."""
-        return class_maps(self.model, images, scales, flip, slots)
+        return class_maps(self.model, images, **how)
 
     def configure_optimizers(self) -> dict[str, Any]:
         h = self.hparams

@@ -115,6 +115,8 @@ class PseudoMaskWriter(_PoolWriter):
         flip: average with the mirror image.
         slots: where the slots come from: `features` (training-free clustering, any backbone),
             `blocks` (GLNet's own), or `none`.
+        sharpen: power that the shares of `blocks` are raised to, as training for tags alone leaves them
+            soft (`wsss.localize.slots.sharpen_slots`); 1: as they are.
         border_prior: lower the scores of slots that run along the image's border, as sky and water do
             (`wsss.localize.slots.foreground_prior`); false where such things are among the classes.
         background: score of the background, 0..1; more makes objects smaller.
@@ -129,6 +131,7 @@ class PseudoMaskWriter(_PoolWriter):
         scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
         flip: bool = True,
         slots: Literal["none", "features", "blocks"] = "features",
+        sharpen: float = 4.0,
         border_prior: bool = True,
         background: float = 0.4,
         crf: CRFSettings | None = CRFSettings(),  # noqa: B008  (frozen)
@@ -137,7 +140,10 @@ class PseudoMaskWriter(_PoolWriter):
     ) -> None:
         if not scales or min(scales) <= 0:
             raise UserError(f"scales must be positive numbers, got {list(scales)}")
-        self.map_settings = {"scales": tuple(scales), "flip": flip, "slots": slots}
+        if not sharpen > 0:
+            raise UserError(f"sharpen is a power above 0, got {sharpen}")
+        shared = {"scales": tuple(scales), "flip": flip, "slots": slots}
+        self.map_settings = shared | {"sharpen": float(sharpen)}
         self.seed_settings = {"border_prior": border_prior}
         settings = self.map_settings | self.seed_settings
         super().__init__(out, settings, background, crf, void_below, workers)
