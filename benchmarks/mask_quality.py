@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -308,6 +309,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="only that many images")
     args = parser.parse_args(words)
     config = yaml.safe_load(Path(args.config).read_text()) | {"limit": args.limit}
+    if "superpixels" in config["seeds"] and find_spec("skimage") is None:  # told before the work
+        raise SystemExit(
+            f"the row superpixels of {args.config} needs scikit-image: install it, or leave the row out"
+        )
     table, rows = args.out / "table.json", {}
     if table.is_file():
         before = json.loads(table.read_text())

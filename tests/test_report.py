@@ -79,7 +79,8 @@ def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
         cost = {"memory_gb": 1.25, "gpu_memory_gb": None, "device": "an abacus"}
         _write_json(run / stage / "done.json", {"minutes": 1.5, "versions": {"torch": "9.9"}} | cost)
     made = run / "pseudo_masks"
-    _write_json(made / "masks" / "settings.json", {"slots": "features", "background": 0.4, "crf": None})
+    writer = {"slots": "features", "border_prior": truth, "background": 0.4, "crf": None}
+    _write_json(made / "masks" / "settings.json", writer)
     images = {"pseudo_masks": {}, "segment": {}}
     for index, (name, mask) in enumerate(masks.items()):
         labels = [int(label) for label in np.unique(mask) if 0 < label < 9]
@@ -201,6 +202,7 @@ def test_numbers_are_those_of_the_files(judged):
         "51.6 %",
         "80 % of the 64.5",
         "2.5 % of the pixels void",
+        "slots: features with border prior, background 0.4, without CRF",
     ):
         assert shown in page.text
     root = run.parent / "photos"
@@ -293,6 +295,7 @@ def test_values_stand_beside_their_bars():
 
 def test_tags_only_says_what_is_not_known(tags_only):
     _, page = tags_only
+    assert "slots: features, background 0.4, without CRF" in page.text
     assert "no true masks to measure with" in page.text and "IoU by class" not in page.text
     assert "nan" not in page.text.lower().split()
     rows = [row for row in page.rows if row[0] in NAMES and len(row) == 3]

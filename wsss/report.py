@@ -170,6 +170,7 @@ def _about(run: Path, stages: dict[str, _Stage], train: Catalog, data: TagData) 
     writer = _writer_settings(make)
     val = len(data.catalog(data.val_split, tagged=False).records)
     model = segment.config["model"]
+    prior = " with border prior" if writer.get("border_prior") and writer["slots"] != "none" else ""
     crf = "with dense CRF" if writer.get("crf") else "without CRF"
     crf += ", refined by a first segmenter" if "refined_masks" in stages else ""
     rows = [
@@ -177,7 +178,7 @@ def _about(run: Path, stages: dict[str, _Stage], train: Catalog, data: TagData) 
                  f"{len(train.classes)} classes, {val:,} to validate"),
         ("classifier", f"{classify.config['model'].get('backbone', 'glnet_4g')}, "
                        f"{_epochs(classify)}"),
-        ("pseudo-masks", f"slots: {writer['slots']}, background {writer['background']}, {crf}"),
+        ("pseudo-masks", f"slots: {writer['slots']}{prior}, background {writer['background']}, {crf}"),
         ("segmenter", f"{model.get('decoder', 'DeepLabV3Plus')} on {model.get('encoder', 'glnet_4g')}, "
                       f"{_epochs(segment)}"),
         ("finished", f"{_when(run)}, after {sum(s.done['minutes'] for s in stages.values()):.1f} "
