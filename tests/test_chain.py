@@ -11,10 +11,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from small_pipeline import small_pipeline
 
 import wsss
@@ -23,7 +25,7 @@ from wsss.data.masks import read_mask, write_mask
 from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError
 from wsss.evaluation import confusion_matrix, iou_of
-from wsss.pipeline import run_pipeline
+from wsss.pipeline import _Run, run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
 from wsss.tasks.cli import run_task
@@ -61,6 +63,12 @@ def photographs(drawn, tmp_path_factory) -> Path:
     return root
 
 
+def _random_weights(network: str, folder: Path) -> Path:
+    path = folder / f"{network}.safetensors"
+    save_file(timm.create_model(network).state_dict(), path)
+    return path
+
+
 def _trainaug(root: Path) -> None:
     lists = root / "ImageSets" / "Segmentation"
     shutil.copy(lists / "train.txt", lists / "trainaug.txt")
@@ -80,10 +88,13 @@ def test_shipped_configs(config, drawn, photographs, tmp_path):
         shutil.copytree(drawn, root)
         _trainaug(root)
     words = ["-c", str(config), "--data.root", str(root), *QUICK]
+    start = ["--model.pretrained", "false"]
+    if network := settings.get("model", {}).get("backbone", settings.get("model", {}).get("encoder")):
+        start += ["--model.weights", str(_random_weights(network, tmp_path))]
     if config.stem == "classify":
-        main_ok(["classify", "fit", *words, "--data.size", "64", "--model.pretrained", "false"])
+        main_ok(["classify", "fit", *words, "--data.size", "64", *start])
     elif config.stem == "segment":
-        main_ok(["segment", "fit", *words, "--data.crop", "64", "--model.pretrained", "false"])
+        main_ok(["segment", "fit", *words, "--data.crop", "64", *start])
     elif config.stem == "refine":
         maps = tmp_path / "maps"
         maps.mkdir()
@@ -293,6 +304,33 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     assert task.classes == ["ball", "brick", "kite", "star"] and not task.training
 
 
+def test_minutes_go_on_counting_after_a_break(tmp_path):
+    def broken():
+        raise KeyboardInterrupt
+
+    run, folder = _Run(tmp_path, None, None), tmp_path / "classify"
+    with pytest.raises(KeyboardInterrupt):
+        run._stage(folder, {"a": 1}, [], broken)
+    begun = json.loads((folder / "begun.json").read_text())
+    assert begun["minutes"] > 0
+    (folder / "begun.json").write_text(json.dumps(begun | {"minutes": 7.0}))
+    run._stage(folder, {"a": 1}, [], dict)
+    assert 7 < json.loads((folder / "done.json").read_text())["minutes"] < 8
+    run._stage(folder, {"a": 2}, [], dict)  # begins anew
+    assert json.loads((folder / "done.json").read_text())["minutes"] < 1
+
+
+def test_upper_bound_without_true_masks_is_told_first(photographs, tmp_path):
+    root = shutil.copytree(photographs, tmp_path / "photos")
+    shutil.rmtree(root / "masks")
+    config = small_pipeline(tmp_path / "configs")
+    for path in config.parent.glob("*.yaml"):
+        path.write_text(path.read_text().replace("layout: synthetic", "layout: folder"))
+    with pytest.raises(UserError, match="no true mask"):
+        run_pipeline(config, tmp_path / "run", str(root), upper_bound=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_segmenter_starts_from_the_classifier(small_run):
     checkpoint = small_run / "classify" / "best.ckpt"
     learned = read_checkpoint(checkpoint, "classify")["state_dict"]
@@ -325,8 +363,9 @@ def test_segmenter_starts_afresh_where_told(drawn, tmp_path):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_frozen_norms_keep_their_statistics(frozen, drawn):
-    words = ["--data.root", str(drawn), "--data.crop", "64", "--model.encoder", "mobilenetv2_050"]
+def test_frozen_norms_keep_their_statistics(frozen, drawn, tmp_path):
+    words = ["--model.weights", str(_random_weights("mobilenetv2_050", tmp_path))]
+    words += ["--data.root", str(drawn), "--data.crop", "64", "--model.encoder", "mobilenetv2_050"]
     words += ["--model.freeze_norm", str(frozen).lower(), *QUICK]
     trainer = run_task("segment", ["fit", *words])
     means = {
@@ -347,6 +386,7 @@ def test_frozen_layers_stay_as_they_are(kind, network, stride, drawn, tmp_path):
     words = ["--data.root", str(drawn), f"--model.{name}", network, *QUICK]
     words += ["--data.size" if kind == "classify" else "--data.crop", "64"]
     words += ["--model.freeze_stride", str(stride), "--model.lr", "0.01"]
+    words += ["--model.weights", str(_random_weights(network, tmp_path))]
     trainer = run_task(kind, ["fit", *words])
     task = trainer.model
     inside = task.model.backbone if kind == "classify" else task.model.net.encoder
@@ -362,6 +402,28 @@ def test_frozen_layers_stay_as_they_are(kind, network, stride, drawn, tmp_path):
     trainer.save_checkpoint(tmp_path / "frozen.ckpt")
     with torch.inference_mode():
         type(task).from_checkpoint(tmp_path / "frozen.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [("classify", ClassificationTask), ("segment", SegmentationTask)],
+)
+def test_checkpoint_of_a_network_that_has_changed(kind, task, small_run, tmp_path):
+    checkpoint = read_checkpoint(small_run / kind / "best.ckpt", kind)
+    checkpoint["state_dict"].popitem()
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    with pytest.raises(UserError, match=r"old.ckpt does not fit .* Missing key"):
+        task.from_checkpoint(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["classify", "segment"])
+@pytest.mark.parametrize("setting", ["freeze_norm=true", "freeze_stride=8"])
+def test_random_layers_are_not_frozen(kind, setting, drawn, capsys):
+    network = {"classify": "backbone", "segment": "encoder"}[kind]
+    words = [kind, "fit", "--data.root", str(drawn), f"--model.{network}", "mobilenetv2_050", *QUICK]
+    assert main([*words, f"--model.{setting}"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: {setting.partition('=')[0]} would keep random numbers")
 
 
 def test_freezing_where_there_is_nothing_is_refused():
@@ -460,6 +522,21 @@ def test_masks_of_other_settings_are_not_mixed(drawn, tmp_path, capsys):
     assert main(["classify", "predict", "-c", str(config(0.3)), *words]) == 0
     assert main(["classify", "predict", "-c", str(config(0.5)), *words]) == 2
     assert "other settings" in capsys.readouterr().err
+    larger = [*words, "--data.predict_size", "96"]
+    assert main(["classify", "predict", "-c", str(config(0.3)), *larger]) == 2
+    assert "other settings" in capsys.readouterr().err
+    callback = {
+        "class_path": "wsss.tasks.writers.MaskWriter",
+        "init_args": {"out": str(tmp_path / "s")},
+    }
+    path = tmp_path / "segment.yaml"
+    path.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    words = ["segment", "predict", "-c", str(path), "--data.root", str(drawn), *QUICK]
+    words += ["--model.encoder", "glnet_nano", "--data.crop", "64"]
+    assert main(words) == main(words) == 0  # the same again goes on
+    for change in (["--model.flip", "true"], ["--data.max_side", "80"]):
+        assert main([*words, *change]) == 2
+        assert "other settings" in capsys.readouterr().err
 
 
 def test_mosaics_and_quadrants_agree():

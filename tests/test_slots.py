@@ -247,3 +247,14 @@ def test_sharpened_shares_are_powers_that_sum_to_one():
         expected = torch.tensor([share / sum(here) for share in here])
         torch.testing.assert_close(got[image, :, row, column], expected)
     assert torch.isfinite(sharpen_slots(torch.eye(6)[None, :, :, None], 50.0)).all()  # shares of 0
+
+
+def test_float32_inside_autocast_too():
+    features, maps = torch.randn(2, 8, 6, 7), torch.rand(2, 3, 6, 7)
+    outside = cluster_slots(features, (2, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = cluster_slots(features, grid=(2, 3))
+        got = [step(maps, dispatch=inside.dispatch) for step in (propagate, foreground_prior)]
+    expected = [step(maps, outside.dispatch) for step in (propagate, foreground_prior)]
+    for one, other in zip((*inside, *got), (*outside, *expected), strict=True):
+        assert one.dtype == torch.float32 and torch.equal(one, other)

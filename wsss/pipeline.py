@@ -104,6 +104,8 @@ def run_pipeline(
         files[key] = Path(config).parent / settings[key]
         if key in WRITERS:  # told now, not when the classifier is trained
             find_writer(read_config(files[key]), files[key], WRITERS[key])
+    if upper_bound:
+        run.require_truth(files["segment"])
     started = time.monotonic()
     classify = run.train("classify", "classify", files["classify"])
     masks = run.make_masks(files["pseudo_masks"], classify)
@@ -140,6 +142,11 @@ class _Run:
                 raise UserError(f"there is no weight file {self.weights}: correct --weights")
             config.setdefault("model", {})["weights"] = self.weights
         return config
+
+    def require_truth(self, path: Path) -> None:
+        """Refuse an upper bound whose images lack true masks, before anything is trained."""
+        data = MaskData(**self.config(path)["data"])
+        data.true_masks(data.catalog(data.train_split, tagged=False), data.train_split)
 
     def train(
         self,
@@ -312,13 +319,18 @@ class _Run:
             print(f"{folder.name}: settings or inputs changed, earlier results are in {aside}")
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{folder.name}: {'goes on' if begun.is_file() else 'starts'}", flush=True)
-        _write_json(begun, {"fingerprint": fingerprint})
+        before = json.loads(begun.read_text()).get("minutes", 0.0) if begun.is_file() else 0.0
+        _write_json(begun, {"fingerprint": fingerprint, "minutes": before})
         dumped = yaml.safe_dump(config, sort_keys=False)
         write_atomic(folder / "config.yaml", lambda aside: aside.write_text(dumped))
-        cost = Cost()
-        metrics = work()
+        cost = Cost(before)
+        try:
+            metrics = work()
+        finally:  # broken off, it goes on counting
+            spent = cost.so_far()
+            _write_json(begun, {"fingerprint": fingerprint, "minutes": spent["minutes"]})
         _write_json(folder / "metrics.json", metrics)
-        _write_json(done, {"fingerprint": fingerprint} | cost.so_far())
+        _write_json(done, {"fingerprint": fingerprint} | spent)
 
     def measure(self, stages: dict[str, Path]) -> dict[str, float | None]:
         """Write metrics.json and the report, print the table."""

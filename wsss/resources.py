@@ -47,12 +47,15 @@ def device() -> str:
 class Cost:
     """Time and peak memory from its making on.
 
+    Args:
+        minutes: spent before, which count as well.
+
     Memory is that of this process, without the loaders' and the CRF's. Linux alone can forget an
     earlier peak; elsewhere the largest one since the process began is given.
     """
 
-    def __init__(self) -> None:
-        self.start = time.monotonic()
+    def __init__(self, minutes: float = 0.0) -> None:
+        self.before, self.start = minutes, time.monotonic()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         try:
@@ -65,7 +68,7 @@ class Cost:
         """minutes, memory_gb (RAM; None where unknown), gpu_memory_gb, device, versions."""
         gpu = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
         return {
-            "minutes": (time.monotonic() - self.start) / 60,
+            "minutes": self.before + (time.monotonic() - self.start) / 60,
             "memory_gb": _peak(),
             "gpu_memory_gb": gpu,
             "device": device(),

@@ -478,7 +478,8 @@ def main(args: argparse.Namespace) -> int:
     if args.tags is None and (photographs / "JPEGImages").is_dir():
         raise UserError(
             f"{photographs} has the VOC layout and needs no init: "
-            f"run `wsss run -c configs/voc-mobilenetv2/pipeline.yaml --root {photographs}`"
+            f"run `wsss run -c configs/voc-mobilenetv2/pipeline.yaml --root {photographs} "
+            "--weights mobilenetv2_100.safetensors`"
         )
     out = args.out or Path("runs") / photographs.resolve().name
     table = args.tags or tag_source(photographs)

@@ -12,7 +12,7 @@ TILE = 1024
 """Side in pixels of the window slid over larger images."""
 
 MAX_SIDE = 1024
-"""Long side for networks whose checkpoint does not tell theirs, the default of `MaskData`."""
+"""Long side in pixels for networks whose checkpoint does not tell theirs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,8 +124,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--max-side must be 32 or more, got {args.max_side}")
     max_side = args.max_side or read_checkpoint(args.ckpt, "segment").get("max_side") or MAX_SIDE
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    task = SegmentationTask.from_checkpoint(args.ckpt)
     try:
-        task = SegmentationTask.from_checkpoint(args.ckpt).to(device)
+        task = task.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{device}' cannot be used ({error}): try --device cpu") from error
     _same_settings(args.out, args.ckpt, max_side)

@@ -100,6 +100,11 @@ class TagData(_Data):
         self.size, self.predict_size = size, predict_size or size
         self.min_scale, self.batch_size = min_scale, batch_size
 
+    @property
+    def predict_side(self) -> int:
+        """Long side in pixels at which images are predicted."""
+        return self.predict_size
+
     def train_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.train_split)
         missing = set(range(len(catalog.classes))) - {t for r in catalog.records for t in r.tags}
@@ -162,10 +167,15 @@ class MaskData(_Data):
         self.predict_split = predict_split
         self.crop, self.max_side, self.batch_size = crop, max_side or crop * 3 // 2, batch_size
 
+    @property
+    def predict_side(self) -> int:
+        """Long side in pixels that images are scaled down to for prediction."""
+        return self.max_side
+
     def train_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.train_split, tagged=False)
         if self.mask_dir is None:
-            masks = self._true_masks(catalog, self.train_split)
+            masks = self.true_masks(catalog, self.train_split)
         else:
             masks = [self.mask_dir / f"{record.id}.png" for record in catalog.records]
             missing = [path for path in masks if not path.is_file()]
@@ -193,7 +203,7 @@ class MaskData(_Data):
                 "true mask: the scores are those of these images alone"
             )
             catalog = replace(catalog, records=masked)
-        masks = self._true_masks(catalog, self.val_split)
+        masks = self.true_masks(catalog, self.val_split)
         return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1)
 
     def predict_dataloader(self) -> DataLoader:
@@ -201,7 +211,8 @@ class MaskData(_Data):
         shape = partial(fit_within, max_side=self.max_side)
         return self._loader(SameShapeBatches(catalog, shape, self.batch_size * self.crop**2), None)
 
-    def _true_masks(self, catalog: Catalog, split: str) -> list[Path]:
+    def true_masks(self, catalog: Catalog, split: str) -> list[Path]:
+        """Masks of all records of a split; a UserError names what is missing."""
         missing = [record.id for record in catalog.records if record.mask is None]
         if missing:
             raise UserError(

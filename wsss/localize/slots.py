@@ -11,7 +11,9 @@ Everything here is a batched matrix product of size K x HW, so it runs on any de
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,19 @@ class SlotClustering(NamedTuple):
     slots: Tensor
 
 
+def _float32(step: Callable) -> Callable:
+    """Make a step compute in float32 inside autocast, too: shares in bfloat16 do not sum to 1."""
+
+    @functools.wraps(step)
+    def run(*args: Any, **named: Any) -> Any:
+        tensor = next(value for value in (*args, *named.values()) if isinstance(value, Tensor))
+        with torch.autocast(tensor.device.type, enabled=False):
+            return step(*args, **named)
+
+    return run
+
+
+@_float32
 def cluster_slots(
     features: Tensor,
     grid: tuple[int, int] = (8, 8),
@@ -78,6 +93,7 @@ def cluster_slots(
     return SlotClustering(dispatch.unflatten(2, (height, width)), slots)
 
 
+@_float32
 def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
     """Average maps over slots and hand the averages back to the pixels.
 
@@ -133,6 +149,7 @@ def sharpen_slots(dispatch: Tensor, power: float) -> Tensor:
     return (power * dispatch.float().clamp_min(1e-8).log()).softmax(1)
 
 
+@_float32
 def foreground_prior(scores: Tensor, dispatch: Tensor) -> Tensor:
     """Share of each pixel in slots that do not run along the image's border, for every class.
 

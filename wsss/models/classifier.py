@@ -1,8 +1,7 @@
 """The tag classifier: a backbone, a 1x1 class head before pooling, and the pooling.
 
 Because the head comes before the pooling, its output is the class activation map (Zhou et al., CVPR
-2016, in the form of Zhang et al., CVPR 2018, section 3.1). The class bias is added after the pooling:
-inside the map it would shift what ReLU cuts off.
+2016, in the form of Zhang et al., CVPR 2018, section 3.1). The class bias is added after the pooling.
 """
 
 import inspect
@@ -106,7 +105,8 @@ class TagClassifier(nn.Module):
             also = f" and backbone_args {own}" if own else ""
             raise UserError(
                 f"backbone {backbone} cannot be built with output stride {output_stride}{also} "
-                f"({error}): try --model.output_stride 32{', or without backbone_args' if own else ''}"
+                f"({error}): take another backbone or model.output_stride 32"
+                f"{', or leave out backbone_args' if own else ''}"
             ) from error
         except OSError as error:
             raise UserError(no_download(backbone)) from error
@@ -181,7 +181,7 @@ class TagClassifier(nn.Module):
         if not hasattr(self.backbone, "forward_slots"):
             raise UserError(
                 f"backbone {self.backbone.pretrained_cfg['architecture']} has no GLMix blocks: "
-                "use --model.slots features, which works with any backbone"
+                "use slots: features, which works with any backbone"
             )
         out = self.backbone.forward_slots(x)
         deep = max(block.stage for block in out.maps)

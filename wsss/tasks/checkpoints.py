@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from wsss.errors import UserError
 
@@ -43,3 +44,19 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     # what is frozen matters in training only, and finding it needs gradients
     checkpoint["hyper_parameters"]["freeze_stride"] = None
     return checkpoint
+
+
+def restore(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Give a network the weights of its checkpoint, read from `path`.
+
+    Raises:
+        UserError: the weights are of another network, for example of another version of it.
+    """
+    try:
+        network.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} does not fit the network that it names, which may have changed since ({reason}): "
+            "train it again, or use the wsss that wrote it"
+        ) from error

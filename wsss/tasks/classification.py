@@ -19,8 +19,8 @@ from wsss.errors import UserError
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
 from wsss.models.fast import fast_layers
-from wsss.tasks.checkpoints import read_checkpoint
-from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm
+from wsss.tasks.checkpoints import read_checkpoint, restore
+from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm, require_weights
 
 
 def make_mosaics(images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ class ClassificationTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["classes", "pretrained", "weights"])
-        self.classes = list(classes)
+        self.classes, self.given = list(classes), pretrained or weights is not None
         if not 0 <= mosaic <= 1:
             raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
         self.model = TagClassifier(
@@ -135,7 +135,7 @@ class ClassificationTask(pl.LightningModule):
         """The trained task of a checkpoint file, in eval mode on the CPU."""
         checkpoint = read_checkpoint(path, "classify")
         task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
-        task.load_state_dict(checkpoint["state_dict"])
+        restore(task, checkpoint, path)
         return task.eval()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -147,6 +147,10 @@ class ClassificationTask(pl.LightningModule):
                 f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
                 f"{self.classes}: use the data set it was trained on, or train again"
             )
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            require_weights(self.hparams, self.given)
 
     def on_train_epoch_start(self) -> None:
         if self.hparams.freeze_norm:

@@ -1,11 +1,13 @@
 """The optimiser and its schedule, shared by both tasks."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from wsss.errors import UserError
 
 Schedule = Literal["poly", "cosine"]
 
@@ -53,6 +55,24 @@ def adamw(
         warnings.filterwarnings("ignore", message="The epoch parameter")
         both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, falling], [rising])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": both, "interval": "step"}}
+
+
+def require_weights(settings: Mapping[str, Any], given: bool) -> None:
+    """Refuse to keep parts of a network as they are that nobody has trained.
+
+    Args:
+        settings: of the task; `freeze_norm` and `freeze_stride` keep parts as they are.
+        given: the network starts from weights.
+
+    Raises:
+        UserError: parts stay as they are, and the network starts at random.
+    """
+    frozen = [name for name in ("freeze_norm", "freeze_stride") if settings[name]]
+    if frozen and not given:
+        raise UserError(
+            f"{' and '.join(frozen)} would keep random numbers as they are: give the network weights "
+            "(model.weights, or --weights of `wsss run`), or let it fetch them (model.pretrained: true)"
+        )
 
 
 def freeze_norm(module: nn.Module) -> None:

@@ -17,8 +17,8 @@ from wsss.evaluation import Evaluator
 from wsss.localize.crf import CRFSettings
 from wsss.models.fast import fast_layers
 from wsss.models.weights import load_weights, no_download
-from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
-from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm
+from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint, restore
+from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm, require_weights
 from wsss.voc import VOID
 
 
@@ -191,7 +191,7 @@ class SegmentationTask(pl.LightningModule):
         self.save_hyperparameters(
             ignore=["classes", "pretrained", "weights", "scales", "flip", "tile", "crf"]
         )
-        self.classes = list(classes)
+        self.classes, self.given = list(classes), pretrained or weights is not None
         self.scales, self.flip, self.tile, self.crf = tuple(scales), flip, tile, crf
         whole = weights is not None and checkpoint_kind(weights) == "segment"
         own = (False, None) if whole else (pretrained, weights)
@@ -227,7 +227,7 @@ class SegmentationTask(pl.LightningModule):
         """The trained task of a checkpoint file, in eval mode on the CPU."""
         checkpoint = read_checkpoint(path, "segment")
         task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
-        task.load_state_dict(checkpoint["state_dict"])
+        restore(task, checkpoint, path)
         return task.eval()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -241,6 +241,10 @@ class SegmentationTask(pl.LightningModule):
                 f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
                 f"{self.classes}: use the data set it was trained on, or train again"
             )
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            require_weights(self.hparams, self.given)
 
     def on_train_epoch_start(self) -> None:
         if self.hparams.freeze_norm:

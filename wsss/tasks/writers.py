@@ -38,9 +38,13 @@ class _Writer(BasePredictionWriter):
         if stage != "predict":
             return
         note = self.out / "settings.json"
-        # what decides the masks: the settings and the network
-        network = trainer.ckpt_path and file_stamp(Path(trainer.ckpt_path))
-        settings = json.loads(json.dumps(self.settings | {"ckpt_path": network}))
+        # what decides the masks: the writer's settings, the network and how it sees the images
+        noted = self.settings | {
+            "ckpt_path": trainer.ckpt_path and file_stamp(Path(trainer.ckpt_path)),
+            "long_side": trainer.datamodule.predict_side,
+            "network": getattr(pl_module, "test_settings", {}),
+        }
+        settings = json.loads(json.dumps(noted, default=asdict))
         if note.is_file():
             if json.loads(note.read_text()) != settings:
                 raise UserError(
