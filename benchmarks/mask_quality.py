@@ -175,11 +175,12 @@ class Images:
             return result
 
         kind = self.config["slots"]
+        precise = self.config["precision"] == "32-true"
         for record, image in progress(list(zip(self.records, self.images, strict=True)), "seeds"):
             small = resize(image, *fit_long_side(*image.shape[:2], self.config["size"], multiple=32))
             x = torch.from_numpy(small).permute(2, 0, 1)[None].float()
             tags, scales = list(record.tags), self.config["scales"]
-            with torch.autocast("cpu", torch.bfloat16):  # as the shipped configuration does
+            with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
                 every = timed("maps", lambda x=x, s=scales: class_maps(model, x, s, True, kind))
             cam = every.cam[:, tags]
             own = normalise_maps(cam)
@@ -203,7 +204,8 @@ class Images:
                 ),
             }
             for name in names:
-                scores = timed(name, lambda make=build[name]: normalise_maps(make()))
+                with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+                    scores = timed(name, lambda make=build[name]: normalise_maps(make().float()))
                 found[name].append(scores[0].numpy())
         return found, times
 
@@ -282,7 +284,7 @@ def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -
 
 
 COLUMNS = ("miou", "tuning_miou", "precision", "recall", "boundary_f", "void", "background")
-TIMES = ("maps_ms", "mask_ms")
+TIMES = ("maps_ms", "seed_ms", "mask_ms")
 
 
 def write_table(path: Path, config: dict, rows: dict[str, dict]) -> None:
@@ -308,7 +310,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("mask_quality"), help="folder of the table")
     parser.add_argument("--limit", type=int, help="only that many images")
     args = parser.parse_args(words)
-    config = yaml.safe_load(Path(args.config).read_text()) | {"limit": args.limit}
+    config = yaml.safe_load(Path(args.config).read_text())
+    base = yaml.safe_load((Path(args.config).parent / config["base"]).read_text())
+    config["precision"] = base["trainer"].get("precision", "32-true")
+    config |= {name: str(getattr(args, name)) for name in ("root", "weights", "run", "limit")}
     if "superpixels" in config["seeds"] and find_spec("skimage") is None:  # told before the work
         raise SystemExit(
             f"the row superpixels of {args.config} needs scikit-image: install it, or leave the row out"
@@ -342,7 +347,8 @@ def measure_rows(args: argparse.Namespace, config: dict, rows: dict[str, dict], 
         named = {f"{title}: {n}{' + CRF' if crf else ''}": (n, crf) for n, crf in plans}
         second = f"{title}: refined by the first segmenter"
         again = not number and args.run is not None
-        if not named.keys() - rows.keys() and not (again and second not in rows):
+        refined = {second, second + " + CRF"} if again else set()
+        if not (named.keys() | refined) - rows.keys():
             continue
         if again:
             checkpoint = args.run / "classify" / "best.ckpt"
@@ -353,7 +359,7 @@ def measure_rows(args: argparse.Namespace, config: dict, rows: dict[str, dict], 
         used = list(dict.fromkeys([n for n, _ in plans] + ["slots x own x prior"]))
         scores, times = images.seeds(checkpoint, used)
         for row, (n, crf) in named.items():
-            add(row, partial(images.first, scores[n], crf), maps_ms=times[n])
+            add(row, partial(images.first, scores[n], crf), maps_ms=times["maps"], seed_ms=times[n])
         if again:
             seen = images.seen(args.run / "segment_first" / "best.ckpt")
             for crf in (None, CRFSettings()):
