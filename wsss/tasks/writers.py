@@ -146,8 +146,12 @@ class PseudoMaskWriter(_PoolWriter):
             raise UserError(f"scales must be positive numbers, got {list(scales)}")
         if not sharpen > 0:
             raise UserError(f"sharpen is a power above 0, got {sharpen}")
-        shared = {"scales": tuple(scales), "flip": flip, "slots": slots}
-        self.map_settings = shared | {"sharpen": float(sharpen)}
+        self.map_settings = {
+            "scales": tuple(scales),
+            "flip": flip,
+            "slots": slots,
+            "sharpen": float(sharpen),
+        }
         self.seed_settings = {"border_prior": border_prior}
         settings = self.map_settings | self.seed_settings
         super().__init__(out, settings, background, crf, void_below, workers)
