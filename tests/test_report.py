@@ -17,9 +17,11 @@ import wsss.report
 from wsss import charts
 from wsss.cli import main
 from wsss.data.masks import read_mask, write_mask
+from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_scene
 from wsss.evaluation import confusion_matrix, iou_of, pixel_counts, write_counts
-from wsss.pictures import Cell, Label, hatching, show_maps, show_mask
+from wsss.localize.slots import sharpen_slots
+from wsss.pictures import Cell, Label, chain_rows, hatching, show_maps, show_mask, thumbnail
 from wsss.report import what_went_wrong, write_report
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
@@ -266,6 +268,27 @@ def test_strip_shows_every_step(judged, tags_only):
         start = shown.index("slot groups") - 2
         assert shown[start : start + 6 * len(wanted)] == wanted * 6
         assert Image.open(run / "overview.png").size[0] == 150 * len(wanted)
+
+
+def test_slot_groups_are_those_that_the_masks_were_made_with(small_run, drawn, monkeypatch):
+    drawings = []
+
+    def draw(image, dispatch):
+        drawings.append(dispatch)
+        return image
+
+    monkeypatch.setattr("wsss.pictures.draw_groups", draw)
+    stages = {name: small_run / name for name in ("classify", "pseudo_masks", "segment")}
+    data = TagData(str(drawn), "synthetic", size=64, num_workers=0)
+    chain_rows(data, 64, stages, count=1)
+    record = data.catalog("train").records[0]
+    images = torch.from_numpy(thumbnail(record.image, 64)).permute(2, 0, 1)[None].float()
+    model = ClassificationTask.from_checkpoint(small_run / "classify" / "best.ckpt").model
+    with torch.inference_mode():
+        plain = model(images, slots="blocks").dispatch
+    expected = sharpen_slots(plain, 4.0)[0].numpy()
+    np.testing.assert_allclose(drawings[0], expected, atol=1e-5)
+    assert not np.allclose(plain[0].numpy(), expected, atol=1e-3)
 
 
 def test_class_maps_are_named_where_they_are_highest():

@@ -160,7 +160,8 @@ def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int
     spread = np.linspace(0, len(catalog.records) - 1, min(count, len(catalog.records)))
     names = ["background", *catalog.classes]
     masks, refined = stages["pseudo_masks"], stages.get("refined_masks")
-    slots = json.loads((masks / "masks" / "settings.json").read_text())["slots"]
+    made_with = json.loads((masks / "masks" / "settings.json").read_text())
+    how = {name: made_with[name] for name in ("slots", "sharpen") if name in made_with}
     classifier = ClassificationTask.from_checkpoint(stages["classify"] / "best.ckpt")
     segmenter = SegmentationTask.from_checkpoint(stages["segment"] / "best.ckpt")
 
@@ -170,11 +171,13 @@ def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int
         with np.load(masks / "maps" / f"{record.id}.npz") as file:
             scores, labels = file["scores"].astype(np.float32), file["labels"].tolist()
         cells = [Cell("photograph", image, []), show_maps(image, scores, [names[i] for i in labels])]
-        if slots != "none":
+        if how["slots"] != "none":
             shape = fit_long_side(height, width, data.predict_size, multiple=32)
             with torch.inference_mode():
-                dispatch = classifier.model(_batch(thumbnail(record.image, max(shape)), shape), slots)
-            groups = draw_groups(image, dispatch.dispatch[0].numpy())
+                maps = classifier.maps(
+                    _batch(thumbnail(record.image, max(shape)), shape), flip=False, **how
+                )
+            groups = draw_groups(image, maps.dispatch[0].numpy())
             cells.append(Cell("slot groups", groups, []))
         with torch.inference_mode():
             whole = read_image(record.image)
