@@ -58,7 +58,7 @@ def superpixels(cam: Tensor, image: np.ndarray) -> Tensor:
 
     size = cam.shape[-2:]
     small = cv2.resize(image, (size[1] * 4, size[0] * 4), interpolation=cv2.INTER_AREA)
-    groups = torch.from_numpy(slic(small, n_segments=64, start_label=0)).long()
+    groups = torch.from_numpy(slic(small, n_segments=64, start_label=0)).long().to(cam.device)
     shares = F.one_hot(groups).permute(2, 0, 1)[None].float()
     return propagate(cam, F.interpolate(shares, size, mode="area"), 1)
 
@@ -77,7 +77,7 @@ def dense_prior(own: Tensor, features: Tensor, temperature: float = 0.2) -> Tens
     features = F.interpolate(features, own.shape[-2:], mode="bilinear", align_corners=False)
     z = F.normalize(features.flatten(2), dim=1)
     alike = ((z.transpose(1, 2) @ z - 1) / temperature).exp()  # 1 HW HW
-    border = torch.zeros(own.shape[-2:])
+    border = own.new_zeros(own.shape[-2:])
     for side in (border[0], border[-1], border[:, 0], border[:, -1]):
         side += 1
     length = ((1 - own) * border).flatten(2) @ alike
@@ -86,7 +86,7 @@ def dense_prior(own: Tensor, features: Tensor, temperature: float = 0.2) -> Tens
 
 def centre(cam: Tensor) -> Tensor:
     """Control: the same bump in the middle of every image for every tag."""
-    y, x = (torch.linspace(-1, 1, side) for side in cam.shape[-2:])
+    y, x = (torch.linspace(-1, 1, side, device=cam.device) for side in cam.shape[-2:])
     return (-2 * (y[:, None] ** 2 + x**2)).exp().expand_as(cam).contiguous()
 
 
@@ -165,12 +165,15 @@ class Images:
     @torch.inference_mode()
     def seeds(self, checkpoint: Path, names: Sequence[str]) -> tuple[dict[str, list], dict[str, float]]:
         """Scores (n, h, w) in 0..1 of every image's tags by seed, and milliseconds an image."""
-        model = ClassificationTask.from_checkpoint(checkpoint).model
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = ClassificationTask.from_checkpoint(checkpoint).model.to(device)
         found, times = {name: [] for name in names}, defaultdict(float)
 
         def timed(name: str, step: Callable[[], Tensor]) -> Tensor:
             start = time.perf_counter()
             result = step()
+            if device == "cuda":
+                torch.cuda.synchronize()
             times[name] += 1000 * (time.perf_counter() - start) / len(self.records)
             return result
 
@@ -178,9 +181,9 @@ class Images:
         precise = self.config["precision"] == "32-true"
         for record, image in progress(list(zip(self.records, self.images, strict=True)), "seeds"):
             small = resize(image, *fit_long_side(*image.shape[:2], self.config["size"], multiple=32))
-            x = torch.from_numpy(small).permute(2, 0, 1)[None].float()
+            x = torch.from_numpy(small).permute(2, 0, 1)[None].float().to(device)
             tags, scales = list(record.tags), self.config["scales"]
-            with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            with torch.autocast(device, torch.bfloat16, enabled=not precise):
                 every = timed("maps", lambda x=x, s=scales: class_maps(model, x, s, True, kind))
             cam = every.cam[:, tags]
             own = normalise_maps(cam)
@@ -204,9 +207,9 @@ class Images:
                 ),
             }
             for name in names:
-                with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+                with torch.autocast(device, torch.bfloat16, enabled=not precise):
                     scores = timed(name, lambda make=build[name]: normalise_maps(make().float()))
-                found[name].append(scores[0].numpy())
+                found[name].append(scores[0].cpu().numpy())
         return found, times
 
     @torch.inference_mode()
@@ -268,7 +271,7 @@ def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -
         data = config["data"]
         data.setdefault("predict_size", data["size"])  # stays, where training alone has other crops
         data |= {"root": root, "size": change.pop("size", data["size"])}
-        config["model"] |= change | ({"weights": weights} if weights else {})
+        config["model"] |= ({"weights": weights} if weights else {}) | change
         logger = {"save_dir": str(out), "name": "", "version": "log"}
         config["trainer"] |= {
             "default_root_dir": str(out),
