@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import wsss.models.glnet  # registers the models  # noqa: F401
+import wsss.models.glnet  # registers the models
 from wsss.errors import UserError
 from wsss.models.glnet import FusedConv2d
 from wsss.models.weights import load_weights
+from wsss.tasks.classification import ClassificationTask
+from wsss.tasks.segmentation import SegmentationTask
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is no installed package
 benchmark = importlib.import_module("benchmarks.glnet")
@@ -467,6 +470,24 @@ def test_released_checkpoint(nano: nn.Module, image: Tensor, tmp_path: Path) -> 
         )
         grey = create(file, in_chans=1).downsample_layers[0][1].weight
     torch.testing.assert_close(grey, nano.downsample_layers[0][1].weight.sum(1, keepdim=True))
+
+
+def test_the_small_model_comes_with_weights() -> None:
+    model = timm.create_model("glnet_nano", pretrained=True, num_classes=0)
+    file = Path(model.pretrained_cfg["file"])
+    assert file.stat().st_size < 8e6 and file.is_relative_to(Path(wsss.__path__[0]))
+    stored = load_file(file)
+    assert stored.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert value.dtype in (torch.float32, torch.int64)
+        assert torch.equal(value, stored[name].to(value.dtype)) and value.isfinite().all()
+    task = ClassificationTask(["a", "b"], "glnet_nano", pretrained=True)
+    segmenter = SegmentationTask(["a", "b"], "DeepLabV3Plus", "glnet_nano", pretrained=True)
+    name = "stages.2.blocks.0.slot_scale"
+    assert stored[name] != 8  # learned
+    for network in (task.model.backbone, segmenter.model.net.encoder):
+        values = [value for key, value in network.state_dict().items() if key.endswith(name)]
+        assert values == [stored[name]]
 
 
 def test_averaged_weights_only_where_published(tmp_path: Path) -> None:

@@ -334,6 +334,9 @@ def test_unknown_backbone_and_weights_are_named(photos, tmp_path, capsys, monkey
     assert "mobilenet9" in capsys.readouterr().err
     assert _init(photos, tmp_path / "out", "--tags", table, "--weights", table) == 2
     assert "t.csv" in capsys.readouterr().err
-    assert _init(photos, tmp_path / "out", "--tags", table, "--backbone", "glnet_nano") == 0
-    assert "from scratch" in capsys.readouterr().out
-    assert "pretrained" not in (tmp_path / "out" / "classify.yaml").read_text()
+    for backbone, told in (("glnet_4g", "from scratch"), ("glnet_nano", "weights come with wsss")):
+        out = tmp_path / backbone
+        assert _init(photos, out, "--tags", table, "--backbone", backbone) == 0
+        assert told in capsys.readouterr().out
+        settings = yaml.safe_load((out / "classify.yaml").read_text())
+        assert settings["model"].get("pretrained", False) == (backbone == "glnet_nano")

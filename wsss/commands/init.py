@@ -283,7 +283,7 @@ def settings(
         photographs: the folder.
         out: folder of the config.
         backbone: timm model, for the classifier and as the segmenter's encoder.
-        pretrained: fetch its published weights.
+        pretrained: take its own weights.
         weights: take them from this file.
         quick: one epoch of small images.
     """
@@ -426,7 +426,7 @@ def _write(out: Path, files: dict[str, str]) -> None:
 
 
 def _pretrained(backbone: str, weights: Path | None, classes: int) -> bool:
-    """Whether published weights can be downloaded; an unknown backbone or file is named."""
+    """Whether the backbone has weights of its own; an unknown backbone or file is named."""
     import timm
 
     from wsss.models.classifier import TagClassifier
@@ -556,7 +556,11 @@ def _tell(
     if args.weights:
         print(f"backbone: {args.backbone} from {args.weights}")
     elif pretrained:
-        print(f"backbone: {args.backbone}, its published weights are downloaded by the first run")
+        import timm
+
+        here = timm.get_pretrained_cfg(args.backbone).file
+        where = "come with wsss" if here else "are downloaded by the first run"
+        print(f"backbone: {args.backbone}, its published weights {where}")
     else:
         print(f"backbone: {args.backbone} from scratch: that takes thousands of photographs to learn")
     masks = out / "pseudo_masks.yaml"
