@@ -260,3 +260,6 @@ def test_command_with_weights_of_a_backbone(drawn, tmp_path, capsys):
     assert main(words) == 2 and "needs --weights FILE" in capsys.readouterr().err
     assert main([*words, "--weights", str(weights)]) == 0
     assert (tmp_path / "out" / picture.stem / "features-groups.png").is_file()
+    words[words.index("mobilenetv2_050")], words[-1] = "glnet_nano", str(tmp_path / "own")
+    assert main(words) == 0  # its weights come with the package
+    assert (tmp_path / "own" / picture.stem / "2.0-groups.png").is_file()

@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("photographs", type=Path, nargs="+", help="image files or folders")
     parser.add_argument("--ckpt", type=Path, help="best.ckpt of wsss classify or run")
-    parser.add_argument("--backbone", help="instead of --ckpt: a timm model or GLNet, with --weights")
+    parser.add_argument(
+        "--backbone",
+        help="instead of --ckpt: glnet_nano, or another timm model or GLNet with --weights",
+    )
     parser.add_argument("--weights", help="weight file of --backbone (.safetensors or .pth)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     parser.add_argument(
@@ -57,6 +60,8 @@ def main(args: argparse.Namespace) -> int:
 
     if (args.ckpt is None) == (args.backbone is None):
         raise UserError("give either --ckpt best.ckpt, or --backbone NAME with --weights FILE")
+    if args.backbone and args.weights is None:
+        args.weights = _own_weights(args.backbone)
     if args.size is not None and args.size < 32:
         raise UserError(f"--size {args.size} is too small for any network: give 32 or more")
     found = find_photographs(args.photographs)
@@ -89,17 +94,27 @@ def _classifier(args: argparse.Namespace):  # -> TagClassifier, whose import tak
 
     if args.ckpt is not None:
         return ClassificationTask.from_checkpoint(args.ckpt).model
-    if args.weights is None:
-        raise UserError(
-            f"--backbone {args.backbone} needs --weights FILE: the slots of a network that has not "
-            "been trained show nothing"
-        )
     try:
         return TagClassifier(args.backbone, 1, weights=args.weights).eval()
     except UserError as error:
         if "output stride" not in str(error):
             raise
     return TagClassifier(args.backbone, 1, output_stride=32, weights=args.weights).eval()
+
+
+def _own_weights(backbone: str) -> str:
+    """The weight file that comes with wsss."""
+    import timm
+
+    import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
+
+    cfg = timm.get_pretrained_cfg(backbone)
+    if cfg is None or not cfg.file:
+        raise UserError(
+            f"--backbone {backbone} needs --weights FILE: the slots of a network that has not been "
+            "trained show nothing"
+        )
+    return cfg.file
 
 
 def _own(path: Path, out: Path) -> bool:
