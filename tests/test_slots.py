@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from wsss.localize.cam import class_maps, seed_maps
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, sharpen_slots
+from wsss.models.classifier import ClassifierOutput, pool_class_map
+from wsss.tasks.classification import make_mosaics, quadrants
 
 
 def unit(v):
@@ -258,3 +263,25 @@ def test_float32_inside_autocast_too():
     expected = [step(maps, outside.dispatch) for step in (propagate, foreground_prior)]
     for one, other in zip((*inside, *got), (*outside, *expected), strict=True):
         assert one.dtype == torch.float32 and torch.equal(one, other)
+
+
+def test_every_step_stays_on_the_device_of_its_input():
+    """No GPU is needed: fake tensors tell the device and refuse what lies on two of them."""
+    with FakeTensorMode():
+        features = torch.empty(2, 16, 14, 20, device="cuda")
+        dispatch = cluster_slots(features).dispatch
+        images = torch.empty(2, 3, 224, 320, device="cuda")
+
+        def classifier(view, slots):
+            maps = F.avg_pool2d(view, 16)
+            return ClassifierOutput(pool_class_map(maps, "top20"), maps, dispatch)
+
+        classifier.bias = torch.empty(3, device="cuda")
+        maps = class_maps(classifier, images, (1.0, 0.5), True, "blocks")
+        made = [dispatch, propagate(maps.cam, dispatch), foreground_prior(maps.cam, dispatch)]
+        made += [*maps, seed_maps(maps), sharpen_slots(dispatch, 4.0)]
+        made += [pool_class_map(maps.cam, pooling) for pooling in ("average", "gwrp", "top20", "lse")]
+        made += [*make_mosaics(images, torch.empty(2, 3, device="cuda")), quadrants(maps.cam)]
+        assert {tensor.device.type for tensor in made} == {"cuda"}
+        with pytest.raises(RuntimeError, match="device"):
+            features + torch.empty(20)
