@@ -472,6 +472,7 @@ def test_released_checkpoint(nano: nn.Module, image: Tensor, tmp_path: Path) -> 
     torch.testing.assert_close(grey, nano.downsample_layers[0][1].weight.sum(1, keepdim=True))
 
 
+@pytest.mark.filterwarnings("ignore:For 'tu-'")  # the command line does not show it either
 def test_the_small_model_comes_with_weights() -> None:
     model = timm.create_model("glnet_nano", pretrained=True, num_classes=0)
     file = Path(model.pretrained_cfg["file"])
