@@ -85,9 +85,8 @@ class Photographs:
 
 def features(network: TagClassifier, images: Tensor) -> list[Tensor]:
     """Features (B, C, h, w) float32 of the stage before the deepest one, and the deepest ones."""
-    x = (images - network.mean) / network.std
-    final, middle = network.backbone.forward_intermediates(x, indices=[network.slot_level])
-    return [middle[0].float(), final.float()]
+    final, middle = network._features((images - network.mean) / network.std)
+    return [middle.float(), final.float()]
 
 
 class Distillation(nn.Module):
@@ -165,7 +164,7 @@ def main(words: Sequence[str] | None = None) -> None:
         {"params": [p for _, p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=True)
-    start, steps, saved = time.monotonic(), 0, 0.0
+    start, steps = time.monotonic(), 0
     bar = progress(None, f"distil {args.student}", "s", total=round(60 * args.minutes))
     while (done := (time.monotonic() - start) / (60 * args.minutes)) < 1:
         rate = min(1, done / WARMUP) * 0.5 * (1 + torch.tensor(done * torch.pi).cos().item())
@@ -185,9 +184,6 @@ def main(words: Sequence[str] | None = None) -> None:
             r2 = [round(100 * (1 - e.item()), 1) for e in errors]
             bar.set_postfix(steps=steps, r2=r2, refresh=False)
             bar.update(int(time.monotonic() - start) - bar.n)
-        if done - saved > 0.2:
-            save(student, args.out)
-            saved = done
     bar.close()
     save(student, args.out)
     seen = explained(both, photographs, args.size)
