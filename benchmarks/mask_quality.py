@@ -263,7 +263,7 @@ class Images:
 
 def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -> Path:
     """Train a classifier of the configuration unless it is there; returns its checkpoint."""
-    best = out / "log" / "checkpoints" / "best.ckpt"
+    last = out / "log" / "checkpoints" / "last.ckpt"
     if not (out / "trained").is_file():
         config = yaml.safe_load(base.read_text())
         change = dict(change)
@@ -279,11 +279,10 @@ def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -
         }
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.yaml").write_text(yaml.safe_dump(config))
-        last = best.with_name("last.ckpt")
         words = ["fit", "-c", str(out / "config.yaml")]
         metrics = run_task("classify", words + (["--ckpt_path", str(last)] if last.is_file() else []))
         (out / "trained").write_text(f"{float(metrics.callback_metrics['val_mAP']):.1f}\n")
-    return best
+    return last
 
 
 COLUMNS = ("miou", "tuning_miou", "precision", "recall", "boundary_f", "void", "background")
@@ -354,7 +353,7 @@ def measure_rows(args: argparse.Namespace, config: dict, rows: dict[str, dict], 
         if not (named.keys() | refined) - rows.keys():
             continue
         if again:
-            checkpoint = args.run / "classify" / "best.ckpt"
+            checkpoint = args.run / "classify" / "last.ckpt"
         else:
             base = Path(args.config).parent / config["base"]
             name = "".join(c if c.isalnum() else "-" for c in title)
@@ -364,7 +363,7 @@ def measure_rows(args: argparse.Namespace, config: dict, rows: dict[str, dict], 
         for row, (n, crf) in named.items():
             add(row, partial(images.first, scores[n], crf), maps_ms=times["maps"], seed_ms=times[n])
         if again:
-            seen = images.seen(args.run / "segment_first" / "best.ckpt")
+            seen = images.seen(args.run / "segment_first" / "last.ckpt")
             for crf in (None, CRFSettings()):
                 job = partial(images.second, scores["slots x own x prior"], seen, crf)
                 add(second + (" + CRF" if crf else ""), job)

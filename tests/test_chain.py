@@ -135,7 +135,7 @@ def test_moving_average_by_lightnings_callback(kind, drawn, tmp_path):
         folder = tmp_path / name
         trainer = run_task(kind, [*words, "--trainer.default_root_dir", str(folder), *more])
         task = ClassificationTask if kind == "classify" else SegmentationTask
-        path = next(folder.rglob("best.ckpt"))
+        path = next(folder.rglob("last.ckpt"))
         kept[name] = task.from_checkpoint(path).state_dict()
         assert trainer.global_step == 3
     weight = next(name for name in kept["plain"] if name.endswith("head.weight") or "conv" in name)
@@ -190,7 +190,7 @@ def test_refined_masks_do_not_depend_on_the_batch(small_run, drawn, tmp_path):
             "trainer": {"accelerator": "cpu", "logger": False, "callbacks": [writer]},
         }
         (tmp_path / "predict.yaml").write_text(yaml.safe_dump(config))
-        checkpoint = str(small_run / "segment" / "best.ckpt")
+        checkpoint = str(small_run / "segment" / "last.ckpt")
         main_ok(["segment", "predict", "-c", str(tmp_path / "predict.yaml"), "--ckpt_path", checkpoint])
         made[size] = {path.name: read_mask(path) for path in sorted(out.glob("*.png"))}
     assert len(made[1]) == 24 and made[1].keys() == made[5].keys()
@@ -220,7 +220,7 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     assert list(written["minutes_per_stage"]) == list(stages)
     for name in stages:
         assert (out / name / "config.yaml").is_file() and (out / name / "metrics.json").is_file()
-    assert (out / "classify" / "best.ckpt").is_file() and (out / "segment" / "best.ckpt").is_file()
+    assert (out / "classify" / "last.ckpt").is_file() and (out / "segment" / "last.ckpt").is_file()
     masks = out / "pseudo_masks" / "masks"
     assert len(list(masks.glob("*.png"))) == 24
     refined = out / "refined_masks" / "masks"
@@ -252,18 +252,18 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     starts = {"segment_first": "classify", "segment": "segment_first", "segment_true": "classify"}
     settings = {name: yaml.safe_load((out / name / "config.yaml").read_text()) for name in starts}
     for name, start in starts.items():
-        assert settings[name]["model"]["weights"] == str(out / start / "best.ckpt")
+        assert settings[name]["model"]["weights"] == str(out / start / "last.ckpt")
     epochs = {name: settings[name]["trainer"]["max_epochs"] for name in starts}
     assert epochs["segment_true"] == epochs["segment_first"] + epochs["segment"]
 
     # again: nothing is done twice, also when the data set was copied anew
     for path in drawn.rglob("*.*"):
         os.utime(path)
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("best.ckpt")}
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("last.ckpt")}
     capsys.readouterr()
     assert run_pipeline(config, out, str(drawn), upper_bound=True) == numbers
     assert capsys.readouterr().out.count("done before, unchanged") == 6
-    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("best.ckpt")}
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("last.ckpt")}
 
     # broken off while making masks: only the missing one is made again
     kept = {p: p.stat().st_mtime_ns for p in masks.glob("*.png")}
@@ -297,10 +297,10 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     assert "mask_miou_first" not in single and single["mask_miou"] > 0
 
     # trained networks load without code from the file, and say what they are
-    assert read_checkpoint(out / "classify" / "best.ckpt", "classify")["classes"][0] == "ball"
+    assert read_checkpoint(out / "classify" / "last.ckpt", "classify")["classes"][0] == "ball"
     with pytest.raises(UserError, match="not of `wsss segment`"):
-        SegmentationTask.from_checkpoint(out / "classify" / "best.ckpt")
-    task = ClassificationTask.from_checkpoint(out / "classify" / "best.ckpt")
+        SegmentationTask.from_checkpoint(out / "classify" / "last.ckpt")
+    task = ClassificationTask.from_checkpoint(out / "classify" / "last.ckpt")
     assert task.classes == ["ball", "brick", "kite", "star"] and not task.training
 
 
@@ -332,7 +332,7 @@ def test_upper_bound_without_true_masks_is_told_first(photographs, tmp_path):
 
 
 def test_segmenter_starts_from_the_classifier(small_run):
-    checkpoint = small_run / "classify" / "best.ckpt"
+    checkpoint = small_run / "classify" / "last.ckpt"
     learned = read_checkpoint(checkpoint, "classify")["state_dict"]
     encoder = SegmentationNetwork("Unet", "tu-glnet_nano", 5, weights=str(checkpoint)).net.encoder
     state = encoder.state_dict()
@@ -409,7 +409,7 @@ def test_frozen_layers_stay_as_they_are(kind, network, stride, drawn, tmp_path):
     [("classify", ClassificationTask), ("segment", SegmentationTask)],
 )
 def test_checkpoint_of_a_network_that_has_changed(kind, task, small_run, tmp_path):
-    checkpoint = read_checkpoint(small_run / kind / "best.ckpt", kind)
+    checkpoint = read_checkpoint(small_run / kind / "last.ckpt", kind)
     checkpoint["state_dict"].popitem()
     torch.save(checkpoint, tmp_path / "old.ckpt")
     with pytest.raises(UserError, match=r"old.ckpt does not fit .* Missing key"):
@@ -434,7 +434,7 @@ def test_freezing_where_there_is_nothing_is_refused():
 
 
 def test_segmenter_goes_on_from_a_segmenter(small_run):
-    path = str(small_run / "segment" / "best.ckpt")
+    path = str(small_run / "segment" / "last.ckpt")
     old = read_checkpoint(path, "segment")
     how = {"decoder": "DeepLabV3Plus", "encoder": "tu-glnet_nano", "weights": path}
     for key, value in SegmentationTask(old["classes"], **how).state_dict().items():

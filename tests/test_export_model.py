@@ -19,7 +19,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 def ckpt(tmp_path_factory):
     torch.manual_seed(0)
     task = SegmentationTask(["cat", "dög"], decoder="FPN", encoder="mobilenetv2_100")
-    path = tmp_path_factory.mktemp("ckpt") / "best.ckpt"
+    path = tmp_path_factory.mktemp("ckpt") / "last.ckpt"
     torch.save(
         {
             "kind": "segment",

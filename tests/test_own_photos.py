@@ -223,7 +223,7 @@ def checkpoint(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     settings = {"decoder": "Unet", "encoder": "mobilenetv2_050"}
     task = SegmentationTask(["big dog", "cat"], **settings)
-    path = tmp_path_factory.mktemp("ckpt") / "best.ckpt"
+    path = tmp_path_factory.mktemp("ckpt") / "last.ckpt"
     content = {"kind": "segment", "classes": task.classes, "hyper_parameters": settings}
     torch.save(content | {"state_dict": task.state_dict()}, path)
     return path

@@ -96,7 +96,7 @@ def _go(root: Path, weights: Path) -> Way:
         "predict": ["predict", str(root), "--out", str(root.parent / "new"), "--device", "cpu"],
     }
     words["init"] += ["--backbone", "mobilenetv2_050"]
-    words["predict"] += ["--ckpt", str(config / "results" / "segment" / "best.ckpt")]
+    words["predict"] += ["--ckpt", str(config / "results" / "segment" / "last.ckpt")]
     done = {name: _command(words[name]) for name in words}
     return Way(root, {n: d[0] for n, d in done.items()}, {n: d[1] for n, d in done.items()})
 
@@ -189,7 +189,7 @@ def test_results_of_the_good_files_are_unchanged(clean, odd):
         other = odd.results / path.relative_to(clean.results)
         assert other.read_bytes() == path.read_bytes()
     networks = [
-        read_checkpoint(way.results / "segment" / "best.ckpt", "segment") for way in (clean, odd)
+        read_checkpoint(way.results / "segment" / "last.ckpt", "segment") for way in (clean, odd)
     ]
     assert networks[0]["classes"] == networks[1]["classes"] == ["big dog", "cat"]
     for name, tensor in networks[0]["state_dict"].items():

@@ -110,8 +110,8 @@ def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
     for stage, content in metrics.items():
         _write_json(run / stage / "metrics.json", content)
     _write_json(run / "metrics.json", numbers)
-    _save(run / "classify" / "best.ckpt", "classify", ClassificationTask(list(names), "glnet_nano"))
-    _save(run / "segment" / "best.ckpt", "segment", SegmentationTask(list(names), "Unet", "glnet_nano"))
+    _save(run / "classify" / "last.ckpt", "classify", ClassificationTask(list(names), "glnet_nano"))
+    _save(run / "segment" / "last.ckpt", "segment", SegmentationTask(list(names), "Unet", "glnet_nano"))
     log = run / "classify" / "log"
     log.mkdir()
     (log / "metrics.0.csv").write_text("epoch,step,train_loss\n0,9,0.9\n0,19,0.8\n1,29,0.111\n1")
@@ -283,7 +283,7 @@ def test_slot_groups_are_those_that_the_masks_were_made_with(small_run, drawn, m
     chain_rows(data, 64, stages, count=1)
     record = data.catalog("train").records[0]
     images = torch.from_numpy(thumbnail(record.image, 64)).permute(2, 0, 1)[None].float()
-    model = ClassificationTask.from_checkpoint(small_run / "classify" / "best.ckpt").model
+    model = ClassificationTask.from_checkpoint(small_run / "classify" / "last.ckpt").model
     with torch.inference_mode():
         plain = model(images, slots="blocks").dispatch
     expected = sharpen_slots(plain, 4.0)[0].numpy()

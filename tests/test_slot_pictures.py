@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
     task = ClassificationTask(["ball", "brick"], backbone="glnet_nano")
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     trainer.strategy.connect(task)
-    path = tmp_path_factory.mktemp("ckpt") / "best.ckpt"
+    path = tmp_path_factory.mktemp("ckpt") / "last.ckpt"
     trainer.save_checkpoint(path)
     return path
 

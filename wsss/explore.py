@@ -92,7 +92,7 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         stage = self.folder / "pseudo_masks"
-        for needed in (self.folder / "classify" / "best.ckpt", stage / "config.yaml"):
+        for needed in (self.folder / "classify" / "last.ckpt", stage / "config.yaml"):
             if not needed.is_file():
                 raise UserError(
                     f"{self.folder} is not the folder of a finished run, it has no "
@@ -105,9 +105,9 @@ class Run:
         self.map_settings, self.mask_settings = writer.map_settings, writer.mask_settings
         self.seed_settings = writer.seed_settings
         self.crf = self.mask_settings["crf"] or CRFSettings()
-        self.classifier = ClassificationTask.from_checkpoint(self.folder / "classify" / "best.ckpt")
+        self.classifier = ClassificationTask.from_checkpoint(self.folder / "classify" / "last.ckpt")
         self.classes = self.classifier.classes
-        trained = self.folder / "segment" / "best.ckpt"
+        trained = self.folder / "segment" / "last.ckpt"
         self.segmenter = SegmentationTask.from_checkpoint(trained) if trained.is_file() else None
         if self.segmenter:
             self.mask_data = MaskData(**read_config(trained.with_name("config.yaml"))["data"])

@@ -162,8 +162,8 @@ def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int
     masks, refined = stages["pseudo_masks"], stages.get("refined_masks")
     made_with = json.loads((masks / "masks" / "settings.json").read_text())
     how = {name: made_with[name] for name in ("slots", "sharpen") if name in made_with}
-    classifier = ClassificationTask.from_checkpoint(stages["classify"] / "best.ckpt")
-    segmenter = SegmentationTask.from_checkpoint(stages["segment"] / "best.ckpt")
+    classifier = ClassificationTask.from_checkpoint(stages["classify"] / "last.ckpt")
+    segmenter = SegmentationTask.from_checkpoint(stages["segment"] / "last.ckpt")
 
     def row(record: Record) -> Row:
         image = thumbnail(record.image, SIDE)

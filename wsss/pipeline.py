@@ -165,14 +165,17 @@ class _Run:
         """
         folder, config = self.out / name, self.config(path)
         trainer = config.setdefault("trainer", {})
-        if rounds > 1:
-            trainer["max_epochs"] = rounds * trainer.get("max_epochs", 1000)  # Lightning's default
+        limits = [key for key in ("max_epochs", "max_steps") if trainer.get(key) not in (None, -1)]
+        for key in limits:
+            trainer[key] *= rounds
+        if not limits and rounds > 1 and trainer.get("max_epochs") is None:
+            trainer["max_epochs"] = rounds * 1000  # Lightning's default
         if start is not None and _network(config) == _network(read_config(start / "config.yaml")):
             # at the same number of steps far ahead of the weights it started from itself
             config.setdefault("model", {}).update(
                 encoder=f"tu-{_network(config)}",  # timm's, where SMP has one of the same name
                 pretrained=False,
-                weights=str(start / "best.ckpt"),
+                weights=str(start / "last.ckpt"),
             )
         inputs = [_weights_stamp(config)]
         data = (TagData if kind == "classify" else MaskData)(**config["data"])
@@ -191,12 +194,11 @@ class _Run:
             _keep_log(folder / "log" / "metrics.csv")
             words = ["fit", "-c", str(folder / "config.yaml")]
             trained = run_task(kind, words + (["--ckpt_path", str(last)] if last.is_file() else []))
-            best = last.with_name("best.ckpt")
-            if not best.is_file():
+            if not last.is_file():
                 raise UserError(f"training in {folder} wrote no checkpoint")
             metrics = _plain(trained.callback_metrics)
-            write_atomic(folder / "best.ckpt", lambda aside: aside.write_bytes(best.read_bytes()))
-            words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(folder / "best.ckpt")]
+            write_atomic(folder / "last.ckpt", lambda aside: aside.write_bytes(last.read_bytes()))
+            words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
             # a logger would begin the training's log anew
             words += ["--trainer.logger", "false", "--verbose", "false"]
             if kind == "classify":
@@ -240,6 +242,10 @@ class _Run:
             writer.setdefault("background", first["background"])
         writer |= {"out": str(folder / "masks"), "maps": str(masks / "maps")}
         config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
+        # the segmenter sees them as large as in its test
+        trained = read_config(segment / "config.yaml")["data"]
+        sizes = {key: trained[key] for key in ("crop", "max_side") if key in trained}
+        config["data"] = sizes | config["data"]
         data = MaskData(**config["data"])
         inputs = [
             *(json.loads((s / "done.json").read_text())["fingerprint"] for s in (segment, masks)),
@@ -255,7 +261,7 @@ class _Run:
 
     @staticmethod
     def _predict(kind: str, folder: Path, trained: Path) -> None:
-        words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(trained / "best.ckpt")]
+        words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(trained / "last.ckpt")]
         run_task(kind, ["predict", *words, "--return_predictions", "false"])
 
     @staticmethod

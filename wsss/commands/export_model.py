@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write model.onnx, model.pt2 (torch.export) and preprocessing.json. Both models are run and "
         "compared with torch before anything is kept. Needs pip install 'wsss[export]'."
     )
-    parser.add_argument("--ckpt", type=Path, required=True, help="best.ckpt of wsss segment or run")
+    parser.add_argument("--ckpt", type=Path, required=True, help="last.ckpt of wsss segment or run")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the three files")
     parser.add_argument(
         "--size",

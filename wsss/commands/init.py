@@ -389,7 +389,7 @@ PURPOSES = {
     "classify": "Your photographs and tags to a tag classifier",
     "pseudo_masks": "Masks of your training photographs from the classifier's class maps",
     "refine": "What a first segmenter sees refines the masks that the segmenter learns from",
-    "segment": "The segmenter on these masks; its best.ckpt is for wsss predict",
+    "segment": "The segmenter on these masks; its last.ckpt is for wsss predict",
 }
 
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "exit code 1: some files could not be read and are named."
     )
     parser.add_argument("photographs", type=Path, nargs="+", help="image files or folders")
-    parser.add_argument("--ckpt", type=Path, required=True, help="best.ckpt of wsss segment or run")
+    parser.add_argument("--ckpt", type=Path, required=True, help="last.ckpt of wsss segment or run")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--max-side",

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photographs, blocks and positions; exit code 1: some files could not be read and are named."
     )
     parser.add_argument("photographs", type=Path, nargs="+", help="image files or folders")
-    parser.add_argument("--ckpt", type=Path, help="best.ckpt of wsss classify or run")
+    parser.add_argument("--ckpt", type=Path, help="last.ckpt of wsss classify or run")
     parser.add_argument(
         "--backbone",
         help="instead of --ckpt: glnet_nano, or another timm model or GLNet with --weights",
@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
     from wsss.slot_pictures import check_blocks
 
     if (args.ckpt is None) == (args.backbone is None):
-        raise UserError("give either --ckpt best.ckpt, or --backbone NAME with --weights FILE")
+        raise UserError("give either --ckpt last.ckpt, or --backbone NAME with --weights FILE")
     if args.backbone and args.weights is None:
         args.weights = _own_weights(args.backbone)
     if args.size is not None and args.size < 32:

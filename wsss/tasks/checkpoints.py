@@ -26,7 +26,7 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no checkpoint {path}: give the best.ckpt of a `wsss {kind} fit` run")
+        raise UserError(f"no checkpoint {path}: give the last.ckpt of a `wsss {kind} fit` run")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -95,6 +95,7 @@ class ClassificationTask(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=["classes", "pretrained", "weights"])
         self.classes, self.given = list(classes), pretrained or weights is not None
+        self.checkpoint: str | None = None  # whose weights are to take the place of these
         if not 0 <= mosaic <= 1:
             raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
         self.model = TagClassifier(
@@ -150,7 +151,7 @@ class ClassificationTask(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            require_weights(self.hparams, self.given)
+            require_weights(self.hparams, self.given or self.checkpoint is not None)
 
     def on_train_epoch_start(self) -> None:
         if self.hparams.freeze_norm:

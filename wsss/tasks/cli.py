@@ -46,8 +46,10 @@ class TaskCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         path = self.config[self.config.subcommand].get("ckpt_path")
+        self.epochs_done = 0
         if path and path not in ("best", "last"):  # Lightning's own words
-            read_checkpoint(path, self.kind)  # says what is wrong, where Lightning would break off
+            # says what is wrong, where Lightning would break off
+            self.epochs_done = 1 + read_checkpoint(path, self.kind).get("epoch", -1)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
@@ -56,8 +58,17 @@ class TaskCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("ckpt_path"):  # its weights replace the initial ones, which need not be there
             config["model"]["pretrained"], config["model"]["weights"] = False, None
+        seed = config["seed_everything"]
+        if self.subcommand == "fit" and self.epochs_done and seed is not False:
+            # else the crops of the first epochs come again
+            pl.seed_everything(seed + self.epochs_done, workers=True, verbose=False)
         if config["trainer"]["enable_progress_bar"] is not False:
             self.trainer_defaults["callbacks"].append(Bars())
+
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        self.model.checkpoint = self.config[self.subcommand].get("ckpt_path")
 
 
 class ClassifyCLI(TaskCLI):
@@ -111,15 +122,7 @@ def run_task(
         The trainer, whose `callback_metrics` hold the last metrics.
     """
     classify = kind == "classify"
-    # the segmenter keeps its last weights: choosing by val masks would use the truth it is judged by
-    best = ModelCheckpoint(
-        filename="best",
-        monitor="val_mAP" if classify else None,
-        mode="max",
-        enable_version_counter=False,
-        save_on_train_epoch_end=None if classify else True,
-    )
-    # Lightning's own `save_last` saves only where `best` does: a break would cost the epochs since
+    # the last weights, not those that are best on val: the numbers of val are what is reported
     last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     for library in ("pytorch_lightning", "lightning_fabric"):  # hints, seeds, tables of layers
         logging.getLogger(library).setLevel(logging.WARNING)
@@ -138,7 +141,7 @@ def run_task(
             # kept is what a training began with; a test in the same folder must not lie over it
             save_config_callback=SaveConfigCallback if fit else None,
             trainer_defaults={
-                "callbacks": [best, last, _Memory(), *callbacks],
+                "callbacks": [last, _Memory(), *callbacks],
                 "log_every_n_steps": 10,
                 # where rich is installed, Lightning prints its table of layers past the log
                 "enable_model_summary": False,

@@ -192,6 +192,7 @@ class SegmentationTask(pl.LightningModule):
             ignore=["classes", "pretrained", "weights", "scales", "flip", "tile", "crf"]
         )
         self.classes, self.given = list(classes), pretrained or weights is not None
+        self.checkpoint: str | None = None  # whose weights are to take the place of these
         self.scales, self.flip, self.tile, self.crf = tuple(scales), flip, tile, crf
         whole = weights is not None and checkpoint_kind(weights) == "segment"
         own = (False, None) if whole else (pretrained, weights)
@@ -244,7 +245,7 @@ class SegmentationTask(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            require_weights(self.hparams, self.given)
+            require_weights(self.hparams, self.given or self.checkpoint is not None)
 
     def on_train_epoch_start(self) -> None:
         if self.hparams.freeze_norm:

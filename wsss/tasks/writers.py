@@ -40,7 +40,7 @@ class _Writer(BasePredictionWriter):
         note = self.out / "settings.json"
         # what decides the masks: the writer's settings, the network and how it sees the images
         noted = self.settings | {
-            "ckpt_path": trainer.ckpt_path and file_stamp(Path(trainer.ckpt_path)),
+            "ckpt_path": pl_module.checkpoint and file_stamp(Path(pl_module.checkpoint)),
             "long_side": trainer.datamodule.predict_side,
             "network": getattr(pl_module, "test_settings", {}),
         }
