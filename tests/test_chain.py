@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,10 +23,11 @@ from small_pipeline import small_pipeline
 import wsss
 from wsss.cli import main, one_sentence
 from wsss.data.masks import read_mask, write_mask
+from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError
 from wsss.evaluation import confusion_matrix, iou_of
-from wsss.pipeline import _Run, run_pipeline
+from wsss.pipeline import _Run, _stamp_catalog, run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
 from wsss.tasks.cli import run_task
@@ -40,6 +42,7 @@ PROJECT = Path(__file__).parent.parent
 CONFIGS = sorted(PROJECT.glob("configs/*/*.yaml"))
 QUICK = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--trainer.precision", "32"]
 QUICK += ["--data.num_workers", "0", "--data.batch_size", "2"]
+SMALL = ["--model.encoder", "glnet_nano", *QUICK]
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +153,18 @@ def test_moving_average_by_lightnings_callback(kind, drawn, tmp_path):
         ("pipeline", {"segment": None}, "segment in .* must name a config file, got None"),
         ("pseudo_masks", {"trainer": {"accelerator": "cpu"}}, "names no PseudoMaskWriter"),
         ("refine", {"trainer": {"callbacks": [{"class_path": "x.MaskWriter"}]}}, "RefinedMaskWriter"),
+        (
+            "classify",
+            {"data": {"sise": 64}},
+            r"data in .*classify.yaml has no setting 'sise': .* size\?",
+        ),
+        (
+            "segment",
+            {"model": {"frozen_norm": 1}},
+            "model in .* no setting 'frozen_norm': .*freeze_norm",
+        ),
+        ("refine", {"data": {"xyz": 1}}, "no setting 'xyz': known are .*crop, .*root"),
+        ("segment", {"model": ["glnet_nano"]}, "model in .*segment.yaml must be lines of"),
     ],
 )
 def test_a_bad_pipeline_is_told_before_anything_is_trained(name, change, said, drawn, tmp_path):
@@ -256,12 +271,17 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     epochs = {name: settings[name]["trainer"]["max_epochs"] for name in starts}
     assert epochs["segment_true"] == epochs["segment_first"] + epochs["segment"]
 
-    # again: nothing is done twice, also when the data set was copied anew
+    # the refinement sees images as large as the segmenter's test
+    refine = yaml.safe_load((out / "refined_masks" / "config.yaml").read_text())
+    assert refine["data"]["crop"] == settings["segment"]["data"]["crop"] == 64
+
+    # again: nothing is done twice, also when the data set was copied anew or is written otherwise
     for path in drawn.rglob("*.*"):
         os.utime(path)
     before = {p: p.stat().st_mtime_ns for p in out.rglob("last.ckpt")}
     capsys.readouterr()
-    assert run_pipeline(config, out, str(drawn), upper_bound=True) == numbers
+    elsewhere = f"{os.path.relpath(drawn)}/"
+    assert run_pipeline(config, os.path.relpath(out), elsewhere, upper_bound=True) == numbers
     assert capsys.readouterr().out.count("done before, unchanged") == 6
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("last.ckpt")}
 
@@ -302,6 +322,38 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
         SegmentationTask.from_checkpoint(out / "classify" / "last.ckpt")
     task = ClassificationTask.from_checkpoint(out / "classify" / "last.ckpt")
     assert task.classes == ["ball", "brick", "kite", "star"] and not task.training
+
+
+@pytest.mark.parametrize(
+    ("limits", "twice"),
+    [
+        ({"max_steps": 3}, {"max_steps": 6}),
+        ({"max_epochs": 2, "max_steps": 3}, {"max_epochs": 4, "max_steps": 6}),
+        ({"max_epochs": None}, {"max_epochs": 2000}),
+        ({"max_epochs": -1, "max_steps": 3}, {"max_epochs": -1, "max_steps": 6}),
+    ],
+)
+def test_two_rounds_as_one_have_as_many_steps(limits, twice, drawn, tmp_path, monkeypatch):
+    path = tmp_path / "segment.yaml"
+    data = {"layout": "voc", "root": str(drawn)}
+    path.write_text(yaml.safe_dump({"data": data, "trainer": limits}))
+    monkeypatch.setattr(
+        _Run, "_stage", lambda self, folder, config, *_: asked.append(config["trainer"])
+    )
+    asked: list[dict] = []
+    run = _Run(tmp_path, None, None)
+    for rounds in (1, 2):
+        run.train("segment", "segment", path, rounds=rounds)
+    one, two = ({k: v for k, v in t.items() if k in {**limits, **twice}} for t in asked)
+    assert one == limits and two == twice
+
+
+def test_a_classifier_is_not_trained_again_for_masks(photographs):
+    catalog = TagData(str(photographs), "folder").catalog("train")
+    assert all(record.mask for record in catalog.records)
+    bare = replace(catalog, records=tuple(replace(r, mask=None) for r in catalog.records))
+    assert _stamp_catalog(catalog, truth=False) == _stamp_catalog(bare, truth=False)
+    assert _stamp_catalog(catalog) != _stamp_catalog(bare)
 
 
 def test_minutes_go_on_counting_after_a_break(tmp_path):
@@ -494,6 +546,21 @@ def test_evaluate_command_and_scripts(tmp_path, capsys):
         (["classify", "fit", "--data.root", "ROOT", "--data.train_split", "x", *QUICK], "split 'x'"),
         (["classify", "validate", "--data.root", "ROOT", "--ckpt_path", "no.ckpt"], "no.ckpt: give"),
         (["segment", "test", "--data.root", "ROOT", "--ckpt_path", __file__], "plain tensors"),
+        (["classify", "fit", "--data.root", "ROOT", "--model.weights", __file__], "plain tensors"),
+        (["segment", "fit", "--data.root", "ROOT", "--model.scales", "[1, 0]"], "got [1.0, 0.0]"),
+        (["segment", "fit", "--data.root", "ROOT", "--model.tile", "0"], "32 pixels or more"),
+        (["segment", "fit", "--data.root", "ROOT", *SMALL, "--data.batch_size", "1"], "two images"),
+        (
+            [
+                "segment",
+                "fit",
+                "--data.root",
+                "ROOT",
+                "--model.encoder",
+                "tu-swin_tiny_patch4_window7_224",
+            ],
+            "no segmentation network from decoder 'DeepLabV3Plus'",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(words, message, drawn, capsys):
@@ -519,6 +586,17 @@ def test_masks_of_other_settings_are_not_mixed(drawn, tmp_path, capsys):
         return path
 
     words = ["--data.root", str(drawn), "--model.backbone", "glnet_nano", "--data.size", "64", *QUICK]
+    for name, said in (("a", 0), ("b", 2), ("a", 0)):
+        checkpoint = tmp_path / f"{name}.ckpt"
+        if not checkpoint.is_file():  # each at random, so another network
+            task = ClassificationTask(["ball", "brick", "kite", "star"], "glnet_nano")
+            content = {"kind": "classify", "classes": task.classes, "state_dict": task.state_dict()}
+            content |= {"hyper_parameters": dict(task.hparams), "pytorch-lightning_version": "2.6"}
+            torch.save(content, checkpoint)
+        of_it = [*words, "--ckpt_path", str(checkpoint)]
+        assert main(["classify", "predict", "-c", str(config(0.2)), *of_it]) == said
+        assert ("another network" in capsys.readouterr().err) == (said == 2)
+    shutil.rmtree(tmp_path / "m")
     assert main(["classify", "predict", "-c", str(config(0.3)), *words]) == 0
     assert main(["classify", "predict", "-c", str(config(0.5)), *words]) == 2
     assert "other settings" in capsys.readouterr().err

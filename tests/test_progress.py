@@ -2,14 +2,19 @@
 
 import io
 import os
+import signal
 import sys
+from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 import wsss.progress
 from wsss.cli import main
 from wsss.progress import progress
+from wsss.tasks.classification import ClassificationTask
+from wsss.tasks.cli import run_task
 
 
 class _Terminal(io.StringIO):
@@ -97,8 +102,57 @@ def test_a_training_is_a_few_lines_with_its_metric(trained, monkeypatch):
 @pytest.mark.parametrize("kind", ["classify", "segment"])
 def test_a_training_goes_on_from_its_last_epoch_and_counts_from_there(kind, trained):
     seldom = ["--trainer.check_val_every_n_epoch", "3"] if kind == "segment" else []
-    trained(kind, *seldom)
-    words = ["--ckpt_path", "checkpoints/last.ckpt", "--trainer.max_epochs", "3", *seldom]
+    # parts of weights that were given stay as they are, also when it goes on
+    more = ["--model.pretrained", "true", "--model.freeze_stride", "4", *seldom]
+    trained(kind, *more)
+    words = ["--ckpt_path", "checkpoints/last.ckpt", "--trainer.max_epochs", "3", *more]
     first, *_, last = trained(kind, *words)
     assert first.endswith("er: 6 of 9") and "er: 9 of 9" in last
+    assert [path.name for path in Path("checkpoints").iterdir()] == ["last.ckpt"]
     assert torch.load("checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
+
+
+class _Order(pl.Callback):
+    """Which images a training sees, and how."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, list] = {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        seen = (*batch["id"], float(batch["image"].sum()))
+        self.seen.setdefault(trainer.current_epoch, []).append(seen)
+
+
+def test_a_training_that_goes_on_does_not_see_its_first_epoch_again(drawn, tmp_path):
+    words = f"fit --data.root {drawn} --model.backbone glnet_nano --data.size 64 --data.num_workers 0"
+    words += " --data.batch_size 8 --trainer.accelerator cpu --trainer.logger false"
+    words += f" --trainer.enable_progress_bar false --trainer.default_root_dir {tmp_path}"
+    words = [*words.split(), "--trainer.max_epochs"]
+    again, on = _Order(), _Order()
+    run_task("classify", [*words, "1"], [again])
+    last = ["--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt")]
+    run_task("classify", [*words, "2", *last], [on])
+    assert list(again.seen) == [0] and list(on.seen) == [1]
+    assert not {batch[-1] for batch in again.seen[0]} & {batch[-1] for batch in on.seen[1]}
+    assert [batch[:-1] for batch in again.seen[0]] != [batch[:-1] for batch in on.seen[1]]
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
+def test_stopped_by_the_user_is_said(exception, drawn, tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise exception(7)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ClassificationTask, "training_step", stop)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning stops listening to Ctrl-C
+    words = ["classify", "fit", "--data.root", str(drawn), "--model.backbone", "glnet_nano"]
+    words += ["--data.size", "64", "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
+    words += ["--trainer.max_epochs", "1"]
+    if exception is SystemExit:  # of another cause: passed on
+        with pytest.raises(SystemExit, match="7"):
+            main(words)
+        return
+    assert main(words) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "stopped; the same command goes on with what is left"
+    )

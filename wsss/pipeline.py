@@ -1,6 +1,8 @@
 """All stages from tags to a tested segmenter, each in its own folder, resumable."""
 
+import difflib
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable
@@ -19,7 +21,9 @@ from wsss.localize.crf import resize_scores
 from wsss.progress import progress
 from wsss.report import write_report
 from wsss.resources import Cost
+from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.cli import run_task
+from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.writers import EvaluationWriter
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
@@ -94,7 +98,7 @@ def run_pipeline(
         raise UserError(f"{config} has the unknown key '{unknown[0]}': known are {known}")
     if missing := sorted(KEYS - set(settings)):
         raise UserError(f"{config} lacks the key '{missing[0]}'")
-    run = _Run(Path(out or settings["out"]), root, weights)
+    run = _Run(Path(out or settings["out"]).resolve(), root, weights)
     files = {}
     for key in ("classify", "pseudo_masks", "refine", "segment"):
         if key == "refine" and settings.get(key) is None:
@@ -102,7 +106,9 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
-        if key in WRITERS:  # told now, not when the classifier is trained
+        # what is wrong is told now, not when the classifier is trained
+        _require_known(read_config(files[key]), files[key], key)
+        if key in WRITERS:
             find_writer(read_config(files[key]), files[key], WRITERS[key])
     if upper_bound:
         run.require_truth(files["segment"])
@@ -126,21 +132,41 @@ def run_pipeline(
     return numbers
 
 
+def _require_known(config: dict[str, Any], path: Path, stage: str) -> None:
+    """Refuse a misspelt setting of a stage's model or data."""
+    classify = stage in ("classify", "pseudo_masks")
+    for key, its in (
+        ("model", ClassificationTask if classify else SegmentationTask),
+        ("data", TagData if classify else MaskData),
+    ):
+        given, known = config.get(key) or {}, set(inspect.signature(its).parameters) - {"classes"}
+        if not isinstance(given, dict):
+            raise UserError(f"{key} in {path} must be lines of `name: value`, got {given!r}")
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+                raise UserError(f"{key} in {path} has no setting '{name}': {hint}")
+
+
 class _Run:
     def __init__(self, out: Path, root: str | None, weights: str | None) -> None:
         self.out, self.root, self.weights = out, root, weights
 
     def config(self, path: Path, model: bool = True) -> dict[str, Any]:
         config = read_config(path)
-        data = config.setdefault("data", {})
+        for key in ("model", "data", "trainer"):
+            config[key] = config.get(key) or {}
+        data = config["data"]
         if self.root:
             data["root"] = self.root
         if "root" not in data:
             raise UserError(f"where is the data? Pass --root, or set data.root in {path}")
+        data["root"] = str(Path(data["root"]).resolve())  # the same however it is written
         if self.weights and model:
             if not Path(self.weights).is_file():
                 raise UserError(f"there is no weight file {self.weights}: correct --weights")
-            config.setdefault("model", {})["weights"] = self.weights
+            config["model"]["weights"] = str(Path(self.weights).resolve())
         return config
 
     def require_truth(self, path: Path) -> None:
@@ -164,7 +190,7 @@ class _Run:
         to be trained as one.
         """
         folder, config = self.out / name, self.config(path)
-        trainer = config.setdefault("trainer", {})
+        trainer = config["trainer"]
         limits = [key for key in ("max_epochs", "max_steps") if trainer.get(key) not in (None, -1)]
         for key in limits:
             trainer[key] *= rounds
@@ -172,14 +198,16 @@ class _Run:
             trainer["max_epochs"] = rounds * 1000  # Lightning's default
         if start is not None and _network(config) == _network(read_config(start / "config.yaml")):
             # at the same number of steps far ahead of the weights it started from itself
-            config.setdefault("model", {}).update(
+            config["model"].update(
                 encoder=f"tu-{_network(config)}",  # timm's, where SMP has one of the same name
                 pretrained=False,
                 weights=str(start / "last.ckpt"),
             )
         inputs = [_weights_stamp(config)]
         data = (TagData if kind == "classify" else MaskData)(**config["data"])
-        inputs += [_stamp_catalog(data.catalog(s)) for s in (data.train_split, data.val_split)]
+        truth = kind == "segment"  # a classifier has no use for masks
+        inputs.append(_stamp_catalog(data.catalog(data.train_split), truth and masks is None))
+        inputs.append(_stamp_catalog(data.catalog(data.val_split), truth))
         if masks is not None:
             config["data"]["mask_dir"] = str(masks / "masks")
             inputs.append(json.loads((masks / "done.json").read_text())["fingerprint"])
@@ -410,10 +438,12 @@ def _has_masks(catalog: Catalog) -> bool:
     return any(record.mask is not None for record in catalog.records)
 
 
-def _stamp_catalog(catalog: Catalog) -> str:
+def _stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
+    """Tells one set of images and tags from another, and where asked one set of true masks."""
     digest = hashlib.sha256(repr(catalog.classes).encode())
     for r in catalog.records:
-        digest.update(repr((r.id, r.tags, file_stamp(r.image), r.mask and file_stamp(r.mask))).encode())
+        mask = file_stamp(r.mask) if truth and r.mask else None
+        digest.update(repr((r.id, r.tags, file_stamp(r.image), mask)).encode())
     return digest.hexdigest()
 
 

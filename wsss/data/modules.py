@@ -185,6 +185,11 @@ class MaskData(_Data):
                     f"(first: {missing[0].name}): make the pseudo-masks of split "
                     f"'{self.train_split}' first"
                 )
+        if min(self.batch_size, len(masks)) < 2:
+            raise UserError(
+                f"{len(masks)} images of split '{self.train_split}' in {self.root}, data.batch_size "
+                f"{self.batch_size}: a segmenter learns from two images a step or more"
+            )
         dataset = MaskedImages(catalog, masks, self.crop, self.max_side)
         return self._loader(dataset, self.batch_size, train=True)
 

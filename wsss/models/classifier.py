@@ -100,7 +100,9 @@ class TagClassifier(nn.Module):
         stride = {} if output_stride == 32 else {"output_stride": output_stride}
         own = dict(backbone_args or {})
         try:
-            self.backbone = _any_size(backbone, pretrained and not weights, **{"num_classes": 0} | stride | own)
+            self.backbone = _any_size(
+                backbone, pretrained and not weights, **{"num_classes": 0} | stride | own
+            )
         except (TypeError, NotImplementedError) as error:
             also = f" and backbone_args {own}" if own else ""
             raise UserError(

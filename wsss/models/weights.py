@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +117,14 @@ def read_weights(path: str | Path, tag: str | None = None) -> dict[str, Tensor]:
         # Training scripts store their options beside the weights; a Namespace is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # torch raises what the bytes happen to look like
         reason = str(error).partition("\n")[0].partition(". ")[0]  # no advice to trust it
         raise UserError(
             f"{path} is no PyTorch file of plain tensors ({reason}). Download it again, or save "
             "its weights alone from where it was made: no code is run from a weight file."
         ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}: expected tensors by name.")
     if content.get("kind") == "classify":
         inside = "model.backbone."
         ours = content["state_dict"].items()

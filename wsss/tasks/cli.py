@@ -1,8 +1,9 @@
 """`wsss classify` and `wsss segment`: LightningCLI with a fixed task and fixed data."""
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -65,7 +66,6 @@ class TaskCLI(LightningCLI):
         if config["trainer"]["enable_progress_bar"] is not False:
             self.trainer_defaults["callbacks"].append(Bars())
 
-
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         self.model.checkpoint = self.config[self.subcommand].get("ckpt_path")
@@ -108,6 +108,25 @@ class _Memory(pl.Callback):
     on_test_batch_start = on_validation_batch_start = on_predict_batch_start
 
 
+class _Stopped(pl.Callback):
+    """Notes that the user stopped the work, of which Lightning makes an exit without a word."""
+
+    by_user = False
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.by_user = isinstance(exception, KeyboardInterrupt)
+
+
+@contextlib.contextmanager
+def _interrupted(stopped: _Stopped) -> Iterator[None]:
+    try:
+        yield
+    except SystemExit:
+        if stopped.by_user:
+            raise KeyboardInterrupt from None
+        raise
+
+
 def run_task(
     kind: str, args: list[str] | dict[str, Any], callbacks: Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
@@ -129,7 +148,8 @@ def run_task(
     # an encoder has no use for the class head that is in its weight file
     logging.getLogger("timm.models._builder").addFilter(_no_unexpected_keys)
     fit = "fit" in args
-    with warnings.catch_warnings(), kept_memory():
+    stopped = _Stopped()
+    with warnings.catch_warnings(), kept_memory(), _interrupted(stopped):
         for message in _NOT_A_WARNING:
             warnings.filterwarnings("ignore", message)
         cli = (ClassifyCLI if classify else SegmentCLI)(
@@ -141,7 +161,7 @@ def run_task(
             # kept is what a training began with; a test in the same folder must not lie over it
             save_config_callback=SaveConfigCallback if fit else None,
             trainer_defaults={
-                "callbacks": [last, _Memory(), *callbacks],
+                "callbacks": [last, _Memory(), stopped, *callbacks],
                 "log_every_n_steps": 10,
                 # where rich is installed, Lightning prints its table of layers past the log
                 "enable_model_summary": False,

@@ -65,7 +65,7 @@ class SegmentationNetwork(nn.Module):
                 classes=num_labels,
                 **options,
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"no segmentation network from decoder '{decoder}' and encoder '{encoder}': {error}"
             ) from error
@@ -193,6 +193,10 @@ class SegmentationTask(pl.LightningModule):
         )
         self.classes, self.given = list(classes), pretrained or weights is not None
         self.checkpoint: str | None = None  # whose weights are to take the place of these
+        if not scales or min(scales) <= 0:
+            raise UserError(f"scales must be positive numbers, got {list(scales)}")
+        if tile is not None and tile < 32:
+            raise UserError(f"tile must be 32 pixels or more, or null, got {tile}")
         self.scales, self.flip, self.tile, self.crf = tuple(scales), flip, tile, crf
         whole = weights is not None and checkpoint_kind(weights) == "segment"
         own = (False, None) if whole else (pretrained, weights)
