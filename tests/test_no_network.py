@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 WATCH = """
 import socket, sys
@@ -27,6 +29,20 @@ def _asked(code: str) -> str:
 
 def test_importing_asks_nobody():
     assert _asked("import wsss.data.datasets, wsss.tasks.cli, wsss.pipeline") == "asked []"
+
+
+@pytest.mark.parametrize("kind", ["classify", "segment"])
+def test_a_weight_file_takes_the_place_of_a_download(kind, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_file(timm.create_model("mobilenetv2_050").state_dict(), weights)
+    given = f"pretrained=True, weights={str(weights)!r}"
+    make = {
+        "classify": f"ClassificationTask(['a', 'b'], 'mobilenetv2_050', {given})",
+        "segment": f"SegmentationTask(['a', 'b'], 'Unet', 'mobilenetv2_050', {given})",
+    }[kind]
+    code = "from wsss.tasks.classification import ClassificationTask\n"
+    code += f"from wsss.tasks.segmentation import SegmentationTask\n{make}"
+    assert _asked(code) == "asked []"
 
 
 def test_serving_the_page_asks_nobody(small_run):
