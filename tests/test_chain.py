@@ -25,7 +25,7 @@ from wsss.cli import main, one_sentence
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_dataset
-from wsss.errors import UserError
+from wsss.errors import UserError, UserNotice
 from wsss.evaluation import confusion_matrix, iou_of
 from wsss.pipeline import _Run, _stamp_catalog, run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
@@ -356,6 +356,22 @@ def test_a_classifier_is_not_trained_again_for_masks(photographs):
     assert _stamp_catalog(catalog) != _stamp_catalog(bare)
 
 
+def test_a_moved_run_is_not_made_again(small_run, drawn, tmp_path, capsys):
+    out, root = tmp_path / "moved", tmp_path / "data"
+    shutil.copytree(small_run, out)
+    shutil.copytree(drawn, root)
+    config = small_run.parent / "configs" / "pipeline.yaml"
+    before = {path: path.read_bytes() for path in out.rglob("done.json")}
+    run_pipeline(config, out, str(root))
+    assert capsys.readouterr().out.count("done before, unchanged") == len(before) == 5
+    assert before == {path: path.read_bytes() for path in before}
+    settings = yaml.safe_load((out / "segment" / "config.yaml").read_text())
+    assert settings["data"]["root"] == str(root)
+    assert settings["model"]["weights"] == str(out / "segment_first" / "last.ckpt")
+    page = (out / "report.html").read_text()
+    assert str(root) in page and str(drawn) not in page
+
+
 def test_minutes_go_on_counting_after_a_break(tmp_path):
     def broken():
         raise KeyboardInterrupt
@@ -518,7 +534,19 @@ def test_evaluate_command_and_scripts(tmp_path, capsys):
         write_mask(tmp_path / folder / "x.png", np.array([[0, 1], [1, 255]]))
     words = ["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--json", str(tmp_path / "s.json")]
     assert main(words) == 0
-    assert "mIoU 100.00" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "mIoU 100.00" in printed.out and "aeroplane" in printed.out and not printed.err.count("note")
+    write_mask(tmp_path / "b" / "y.png", np.array([[0, 1], [1, 255]]))
+    (tmp_path / "b" / "classes.txt").write_text("cat\ndog\n")
+    with pytest.warns(UserNotice, match="not compared: 1 of 2 true masks have no prediction"):
+        assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "cat" in printed and "aeroplane" not in printed
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserNotice, match="not compared"):
+        assert main([*words[:-1], str(tmp_path / "file" / "s.json")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path / 'file'}")
     assert json.loads((tmp_path / "s.json").read_text())["miou"] == 100.0
     done = subprocess.run(
         [sys.executable, str(PROJECT / "scripts" / "evaluate.py"), *words[1:3]],

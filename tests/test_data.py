@@ -168,7 +168,7 @@ def test_bad_tables_are_named(tmp_path, text, message):
 def test_split_keeps_every_class_in_both_parts(tmp_path):
     lines = [f"{index}.jpg,{'rare' if index < 10 else 'common'}" for index in range(100)]
     (tmp_path / "tags.csv").write_text("image,tags\n" + "\n".join(lines))
-    splits = split_of(read_tag_table(tmp_path / "tags.csv"))
+    splits = split_of(read_tag_table(tmp_path / "tags.csv", tmp_path))
     assert sum(splits[f"{index}.jpg"] == "val" for index in range(10)) == 2
     assert sum(split == "val" for split in splits.values()) == 20
 

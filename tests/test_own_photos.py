@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from odd_files import ODD, UNREADABLE, photo
+from safetensors.torch import save_file
 
 from wsss.cli import main
 from wsss.commands.predict import find_photographs
-from wsss.data.catalog import read_catalog, read_classes
+from wsss.data.catalog import inside, read_catalog, read_classes
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.tags import read_tag_table
-from wsss.errors import UserError, UserNotice
+from wsss.errors import UserError, UserNotice, forget_notices
 
 
 @pytest.fixture
@@ -107,6 +109,52 @@ def test_check_is_2_for_missing_and_outside_names(name, good, tmp_path):
         read_catalog("folder", good, "all")
 
 
+@pytest.mark.parametrize("written", ["absolute", "of a link"])
+def test_absolute_names_in_the_folder_are_relative_ones(written, good, tmp_path):
+    (tmp_path / "link").symlink_to(good)
+    root = tmp_path / "link" if written == "of a link" else good
+    text = (good / "tags.csv").read_text(encoding="utf-8")
+    plain = read_catalog("folder", root, "all")
+    table = tmp_path / "t.csv"
+    table.write_text(text.replace("größe", f"{root}/größe"), encoding="utf-8")
+    assert read_catalog("folder", root, "all", tags=table) == plain
+    words = ["--tags", str(table)]
+    assert main(["check", str(root), *words]) == 0
+    weights = tmp_path / "w.safetensors"
+    save_file(timm.create_model("mobilenetv2_100").state_dict(), weights)
+    assert (
+        main(["init", str(root), *words, "--weights", str(weights), "--out", str(tmp_path / "o")]) == 0
+    )
+    assert "\ngröße 1/bild 00.jpg," in (tmp_path / "o" / "tags.csv").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="relative to"):  # a devkit's list
+        inside(good, str(good / "größe 1" / "bild 00.jpg"), table)
+
+
+@pytest.mark.parametrize("name", ["background", "Void"])
+def test_names_that_no_class_can_have(name, good, tmp_path, capsys):
+    text = (good / "tags.csv").read_text(encoding="utf-8").replace("cat", name)
+    (good / "tags.csv").write_text(text, encoding="utf-8")
+    code, report = _check(good, tmp_path)
+    assert code == 2 and report["errors"] == {
+        "class name with a meaning of its own (rename it)": [name]
+    }
+    capsys.readouterr()
+    assert main(["init", str(good), "--out", str(tmp_path / "out")]) == 2
+    assert f"the tag '{name}', a name with a meaning" in capsys.readouterr().err
+
+
+def test_a_class_on_every_photograph_is_told(good, tmp_path, capsys):
+    text = (good / "tags.csv").read_text(encoding="utf-8").replace("cat|", "cat|big dog")
+    (good / "tags.csv").write_text(text, encoding="utf-8")
+    code, report = _check(good, tmp_path)
+    kind = "class on every image: nothing shows where it is not (add some without)"
+    assert code == 1 and report["warnings"][kind] == ["big dog"]
+    capsys.readouterr()
+    assert main(["init", str(good), "--backbone", "glnet_nano", "--out", str(tmp_path / "out")]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "every photograph has" in line]
+    assert len(said) == 1 and "'big dog'" in said[0]
+
+
 def test_check_measures_masks(good, tmp_path):
     names = [good / "masks" / "größe 1" / f"bild {number:02d}.png" for number in range(3)]
     write_mask(names[0], np.zeros((40, 56), np.uint8))
@@ -185,7 +233,7 @@ def test_forms_of_tags(form, tmp_path):
     (tmp_path / name).write_text(text)
     for number, image in enumerate("ab"):
         photo(number).save(tmp_path / f"{image}.jpg")
-    rows = read_tag_table(tmp_path / name)
+    rows = read_tag_table(tmp_path / name, tmp_path)
     assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "dog")), ("b.jpg", ())]
     assert read_classes("folder", tmp_path) == ("cat", "dog")
     assert [r.tags for r in read_catalog("folder", tmp_path, "all").records] == [(0, 1), ()]
@@ -198,6 +246,15 @@ def test_one_folder_per_class(tmp_path):
     assert read_classes("folder", tmp_path) == ("big dog", "cat")
     records = read_catalog("folder", tmp_path, "all").records
     assert [(r.id, r.tags) for r in records] == [("big dog/ä", (0,)), ("cat/deep/b", (1,))]
+    for folder, note in (("new", "settings.json"), ("runs", "pipeline.yaml"), ("r", "metrics.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / note).write_text("{}")
+        photo(7).save(tmp_path / folder / "c.jpg")
+    assert read_classes("folder", tmp_path) == ("big dog", "cat")  # results are no classes
+    photo(8).save(tmp_path / "masks" / "mask.jpg")
+    forget_notices()
+    with pytest.warns(UserNotice, match="masks, which is taken for true masks"):
+        read_classes("folder", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +270,7 @@ def test_one_folder_per_class(tmp_path):
 def test_bad_tables_are_named(name, text, said, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=said):
-        read_tag_table(tmp_path / name)
+        read_tag_table(tmp_path / name, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +316,53 @@ def test_predict_is_untouched_by_odd_files(good, checkpoint, tmp_path, capsys):
     assert main([*words, str(out)]) == 1
     after = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
     assert [path for path in after if after[path] != kept[path]] == [lost]
+
+
+def test_predict_does_not_take_one_photograph_for_another(checkpoint, tmp_path, capsys):
+    out = tmp_path / "out"
+    for number, card in enumerate(("a", "b")):
+        (tmp_path / card).mkdir()
+        photo(number).save(tmp_path / card / "DSC_1.jpg")
+        photo(9).save(tmp_path / card / f"only {card}.jpg")
+
+    def predict(folder):
+        words = ["--ckpt", str(checkpoint), "--device", "cpu", "--out", str(out)]
+        return main(["predict", str(tmp_path / folder), *words])
+
+    def rows():
+        return [row["image"] for row in csv.DictReader((out / "areas.csv").open(encoding="utf-8"))]
+
+    assert predict("a") == 0 and rows() == ["DSC_1", "only a"]
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    capsys.readouterr()
+    assert predict("b") == 2
+    error = capsys.readouterr().err
+    assert "overlays/DSC_1.jpg is of another photograph of the same name as" in error
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+    (tmp_path / "b" / "DSC_1.jpg").unlink()
+    assert predict("b") == 0 and rows() == ["DSC_1", "only a", "only b"]  # added to the others
+
+    times = {path: path.stat().st_mtime_ns for path in (out / "masks").iterdir()}
+    (tmp_path / "a").rename(tmp_path / "moved")
+    photo(5).save(tmp_path / "moved" / "new.jpg")
+    assert predict("moved") == 0 and rows() == ["DSC_1", "only a", "only b", "new"]
+    (tmp_path / "moved").rename(tmp_path / "a")
+    photo(6).save(tmp_path / "a" / "DSC_1.jpg")  # developed again
+    assert predict("a") == 0
+    after = {path: path.stat().st_mtime_ns for path in times}
+    assert [path.name for path in times if times[path] != after[path]] == ["DSC_1.png"]
+
+
+def test_predict_spares_masks_that_are_not_its_own(checkpoint, tmp_path, capsys):
+    photo(0).save(tmp_path / "x.jpg")
+    truth = tmp_path / "masks" / "x.png"
+    write_mask(truth, np.ones((40, 56), np.uint8))
+    before = truth.read_bytes()
+    words = ["predict", "--ckpt", str(checkpoint), "--device", "cpu", "--out", str(tmp_path)]
+    for given, said in ((tmp_path, "taken for true ones"), (tmp_path / "x.jpg", "of another origin")):
+        assert main([*words, str(given)]) == 2
+        assert said in capsys.readouterr().err
+    assert truth.read_bytes() == before
 
 
 def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):

@@ -153,6 +153,15 @@ def test_stopped_by_the_user_is_said(exception, drawn, tmp_path, monkeypatch, ca
             main(words)
         return
     assert main(words) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "stopped; the same command goes on with what is left"
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped; no epoch was finished"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(ClassificationTask, "on_validation_epoch_end", lambda *_: None)
+    monkeypatch.setattr(
+        ClassificationTask, "on_train_epoch_start", lambda t: t.current_epoch and stop()
     )
+    assert main([*words[:-1], "2"]) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    path = last.removeprefix("stopped; --ckpt_path ").removesuffix(" goes on")
+    assert torch.load(path, weights_only=True)["epoch"] == 0

@@ -250,6 +250,22 @@ def test_own_pictures_are_no_photographs(trained, tmp_path):
     assert [p.name for p in (tmp_path / "slots").iterdir() if p.is_dir()] == ["x-groups"]
 
 
+def test_a_photograph_of_the_same_name_is_not_taken_for_drawn(trained, tmp_path, capsys):
+    words = ["--ckpt", str(trained), "--out", str(tmp_path / "slots"), "--blocks", "features"]
+    for folder, side in (("a", 40), ("b", 48)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(_photograph(side, 60)).save(tmp_path / folder / "x.png")
+    assert main(["slots", str(tmp_path / "a"), *words]) == 0
+    pictures = {path: path.read_bytes() for path in (tmp_path / "slots" / "x").iterdir()}
+    capsys.readouterr()
+    assert main(["slots", str(tmp_path / "b"), *words]) == 2
+    assert "is of another photograph of the same name as" in capsys.readouterr().err
+    assert pictures == {path: path.read_bytes() for path in pictures}
+    (tmp_path / "b" / "x.png").replace(tmp_path / "a" / "x.png")  # changed in its place: drawn again
+    assert main(["slots", str(tmp_path / "a"), *words]) == 0
+    assert all(path.read_bytes() != content for path, content in pictures.items())
+
+
 def test_command_with_weights_of_a_backbone(drawn, tmp_path, capsys):
     from safetensors.torch import save_file
 

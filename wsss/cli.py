@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from wsss.errors import UserError, UserNotice, forget_notices
+from wsss.errors import UserError, UserNotice, forget_notices, notice
 
 _PLAIN_FORMAT = warnings.formatwarning
 
@@ -60,8 +60,16 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is left", file=sys.stderr)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        how = "the same command goes on with what is left"
+        if command in ("classify", "segment") and "fit" in rest:
+            how = f"--ckpt_path {stop} goes on" if str(stop) else "no epoch was finished"
+        print(f"stopped; {how}", file=sys.stderr)
         return 130  # as shells have it
     return 0
 
@@ -130,11 +138,14 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prediction", type=Path, help="folder of predicted masks")
     parser.add_argument("target", type=Path, help="folder of true masks")
     parser.add_argument("--list", type=Path, help="text file with the ids to compare (else: all)")
-    parser.add_argument("--classes", type=Path, help="text file of class names (else: VOC's 20)")
+    parser.add_argument(
+        "--classes", type=Path, help="class names, one a line (default: found beside, else VOC's 20)"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers there, too")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from wsss.commands.export import class_names, mask_files
     from wsss.data.catalog import read_lines
     from wsss.data.masks import write_atomic
     from wsss.evaluation import evaluate_files
@@ -146,16 +157,17 @@ def _evaluate(args: argparse.Namespace) -> None:
     for file in (args.list, args.classes):
         if file is not None and not file.is_file():
             raise UserError(f"there is no file {file}")
-    classes = VOC_CLASSES
-    if args.classes:
-        classes = [name for line in read_lines(args.classes) if (name := line.strip())]
+    classes = class_names(args.classes, args.prediction, args.target, VOC_CLASSES)
+    made, true = mask_files(args.prediction), mask_files(args.target)
     if args.list:
         names = [words[0] for line in read_lines(args.list) if (words := line.split())]
     else:
-        found = sorted(args.prediction.rglob("*.png"))
-        names = [path.relative_to(args.prediction).with_suffix("").as_posix() for path in found]
-    if not names:
-        raise UserError(f"there is no mask to evaluate in {args.prediction}")
+        names = list(made)
+        if without := [name for name in true if name not in made]:
+            notice(
+                f"not compared: {len(without)} of {len(true)} true masks have no prediction in "
+                f"{args.prediction} (first: {without[0]}.png)"
+            )
     scores = evaluate_files(
         ((args.prediction / f"{n}.png", args.target / f"{n}.png") for n in names), classes
     )

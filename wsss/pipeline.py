@@ -28,6 +28,9 @@ from wsss.tasks.writers import EvaluationWriter
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
+FORMAT = 2
+"""Raised where the stages of earlier versions do not go with those of this one."""
+
 WRITERS = {"pseudo_masks": "PseudoMaskWriter", "refine": "RefinedMaskWriter"}
 """What makes the masks of a stage."""
 
@@ -331,14 +334,26 @@ class _Run:
             "seed_threshold_best": best[0],
         }
 
+    def _without_places(self, config: Any) -> Any:
+        """A config without where data, weights and results lie: their content is stamped."""
+        if isinstance(config, dict):
+            places = ("root", "tags", "weights")
+            return {k: self._without_places(v) for k, v in config.items() if k not in places}
+        if isinstance(config, list):
+            return [self._without_places(value) for value in config]
+        return config.replace(str(self.out), "OUT") if isinstance(config, str) else config
+
     def _stage(
         self, folder: Path, config: dict[str, Any], inputs: list[str], work: Callable[[], dict]
     ) -> None:
         """Do the work of a stage unless it is done; what other settings made is moved aside."""
-        text = json.dumps([config, inputs], sort_keys=True, default=str)
+        text = json.dumps([FORMAT, self._without_places(config), inputs], sort_keys=True, default=str)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         done, begun = folder / "done.json", folder / "begun.json"
+        dumped = yaml.safe_dump(config, sort_keys=False)
         if done.is_file() and json.loads(done.read_text())["fingerprint"] == fingerprint:
+            if (folder / "config.yaml").read_text() != dumped:  # data or results were moved
+                write_atomic(folder / "config.yaml", lambda aside: aside.write_text(dumped))
             print(f"{folder.name}: done before, unchanged", flush=True)
             return
         if folder.exists() and (
@@ -355,7 +370,6 @@ class _Run:
         print(f"{folder.name}: {'goes on' if begun.is_file() else 'starts'}", flush=True)
         before = json.loads(begun.read_text()).get("minutes", 0.0) if begun.is_file() else 0.0
         _write_json(begun, {"fingerprint": fingerprint, "minutes": before})
-        dumped = yaml.safe_dump(config, sort_keys=False)
         write_atomic(folder / "config.yaml", lambda aside: aside.write_text(dumped))
         cost = Cost(before)
         try:

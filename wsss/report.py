@@ -99,7 +99,10 @@ def write_report(run: str | Path) -> Path:
 
 def _read_stage(folder: Path) -> _Stage:
     full = folder / "log" / "config.yaml"  # with every default
-    config = yaml.safe_load((full if full.is_file() else folder / "config.yaml").read_text("utf-8"))
+    own = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    config = yaml.safe_load(full.read_text("utf-8")) if full.is_file() else own
+    # where the data are now: they may have been moved since the training
+    config["data"] |= {key: own["data"][key] for key in ("root", "tags") if key in own["data"]}
     read = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "done"))
     return _Stage(folder, config, *read)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from wsss.data.catalog import Record, mask_fault, read_catalog, read_classes, read_lines
 from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_alpha, read_image
 from wsss.data.masks import write_atomic
-from wsss.data.tags import alike, read_tag_table, tag_source
+from wsss.data.tags import RESERVED_CLASSES, alike, read_tag_table, tag_source
 from wsss.errors import UserError
 from wsss.progress import progress
 
@@ -138,6 +138,10 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
     for name, count in report.classes.items():
         if count < FEW:
             report.warn(f"class with fewer than {FEW} images", f"{name} ({count})")
+        if layout == "folder" and count == report.tagged:
+            report.warn("class on every image: nothing shows where it is not (add some without)", name)
+        if layout == "folder" and name.lower() in RESERVED_CLASSES:
+            report.fail("class name with a meaning of its own (rename it)", name)
     for names in alike(report.classes):
         report.warn("class names that differ by case or spaces", " / ".join(names))
     num_labels = len(report.classes) + 1
@@ -192,7 +196,7 @@ def _check_files(root: Path, files: list[Path], report: Report) -> None:
 
 def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Report) -> Tagged:
     try:
-        rows = read_tag_table(tags or tag_source(root), duplicates=(twice := []))
+        rows = read_tag_table(tags or tag_source(root), root, duplicates=(twice := []))
     except UserError as error:
         report.fail("tags unusable", str(error))
         return {}

@@ -122,17 +122,23 @@ def mask_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def class_names(given: Path | None, masks: Path | None, photos: Path | None) -> tuple[str, ...]:
+def class_names(
+    given: Path | None,
+    masks: Path | None,
+    photos: Path | None,
+    otherwise: tuple[str, ...] | None = None,
+) -> tuple[str, ...]:
     """Class names in the order of their labels 1, 2, ...
 
     From the file given; else classes.txt in or beside the masks, in their run (two folders above), in
     or beside the photographs; else areas.csv beside the masks (`wsss predict`); else, for a VOC
-    development kit, VOC's.
+    development kit, VOC's; else `otherwise`.
 
     Raises:
         UserError: there is none, or a name cannot be used.
     """
     from wsss.data.catalog import read_lines
+    from wsss.data.tags import RESERVED_CLASSES
     from wsss.voc import VOC_CLASSES
 
     if given is not None and not given.is_file():
@@ -151,6 +157,8 @@ def class_names(given: Path | None, masks: Path | None, photos: Path | None) -> 
         classes = tuple(name for line in read_lines(source) if (name := line.strip()))
     elif photos and photos.name == "JPEGImages":
         source, classes = photos, VOC_CLASSES
+    elif otherwise:
+        source, classes = None, otherwise
     else:
         raise UserError(
             "the class names are not known: pass --classes, a file with one name a line in the order "
@@ -159,7 +167,7 @@ def class_names(given: Path | None, masks: Path | None, photos: Path | None) -> 
     if not 1 <= len(classes) <= 254 or len(set(classes)) != len(classes):
         raise UserError(f"{source} must hold 1 to 254 class names, one a line, each once")
     for name in classes:
-        if name.lower() in ("background", VOID_NAME):
+        if name.lower() in RESERVED_CLASSES:
             raise UserError(f"{source} has a class '{name}': that name has its own meaning, rename it")
     return classes
 

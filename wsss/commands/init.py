@@ -92,7 +92,7 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
     from wsss.data.tags import TagRow, read_tag_table, split_of
 
     found = Found()
-    rows = read_tag_table(table, duplicates=(twice := []))
+    rows = read_tag_table(table, photographs, duplicates=(twice := []))
     if twice:
         found.notes.append(f"rows joined, image listed more than once: {_few(sorted(set(twice)))}")
     rows = _known_files(found, photographs, table, out, rows)
@@ -182,7 +182,7 @@ def _distinct(found: Found, photographs: Path, rows: Sequence) -> list:
 def _classes(found: Found, photographs: Path, table: Path, rows: Sequence) -> dict[str, str]:
     """Set the classes; returns for each tag the class it stands for."""
     from wsss.data.catalog import read_classes
-    from wsss.data.tags import alike
+    from wsss.data.tags import RESERVED_CLASSES, alike
 
     counts = Counter(tag for row in rows for tag in row.tags)
     if not counts:
@@ -210,6 +210,11 @@ def _classes(found: Found, photographs: Path, table: Path, rows: Sequence) -> di
         raise UserError(f"{listing} lists '{unused[0]}', but no usable image has this tag: remove it")
     if reserved := {"image", "tags", "split"} & used:
         raise UserError(f"a class cannot be named '{min(reserved)}' (a column of the table): rename it")
+    if own := [name for name in found.classes if name.lower() in RESERVED_CLASSES]:
+        raise UserError(
+            f"{table} has the tag '{own[0]}', a name with a meaning of its own: rename it, or leave "
+            "the tags empty where there is nothing but background"
+        )
     return spelling
 
 
@@ -540,6 +545,12 @@ def _tell(
     few = [name for name, *counts in rows if sum(counts) < FEW]
     if few:
         print(f"note: fewer than {FEW} images, hardly enough to learn from: {', '.join(few)}")
+    for name in found.classes:
+        if all(name in tags for tags in found.tags.values()):
+            print(
+                f"note: every photograph has the tag '{name}', so nothing shows where it is not: add "
+                "photographs without it (with empty tags, if they show none of your things)"
+            )
     for note in found.notes:
         print(f"note: {note}")
     if found.left_out:

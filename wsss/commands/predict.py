@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -91,11 +92,12 @@ def _without_raw(paths: list[Path], folder: Path) -> list[Path]:
 
 def _same_settings(out: Path, ckpt: Path, max_side: int) -> None:
     """Note in `out` what its masks are made with, so that no two networks' masks are mixed."""
-    from wsss.data.masks import write_atomic
+    from wsss.data.masks import file_stamp, write_atomic
 
-    status = ckpt.stat()
-    settings = {"ckpt": f"{status.st_size} {status.st_mtime_ns}", "max_side": max_side}
+    settings = {"ckpt": file_stamp(ckpt), "max_side": max_side}
     note = out / "settings.json"
+    if not note.is_file() and any((out / "masks").rglob("*.png")):
+        raise UserError(f"{out / 'masks'} holds masks of another origin: give another --out")
     if not note.is_file():
         text = json.dumps(settings) + "\n"
         write_atomic(note, lambda aside: aside.write_text(text))
@@ -104,6 +106,59 @@ def _same_settings(out: Path, ckpt: Path, max_side: int) -> None:
             f"{out} holds masks of another network or another --max-side: give another --out, "
             "or remove it"
         )
+
+
+def source_stamp(photograph: Path) -> str:
+    """Which photograph a result is of: a hash of its place, and its content's stamp."""
+    from wsss.data.masks import file_stamp
+
+    place = hashlib.sha256(str(photograph.resolve()).encode()).hexdigest()[:16]
+    return f"{place} {file_stamp(photograph)}"
+
+
+def is_result_of(noted: str | None, photograph: Path, result: Path) -> bool:
+    """Whether a result that is there, with the stamp noted in it, is of a photograph as it is now.
+
+    Raises:
+        UserError: it is of another photograph of the same name.
+    """
+    if noted is None:
+        return False  # of an earlier version, or nobody's
+    stamp = source_stamp(photograph)
+    (place, content), (its_place, its_content) = stamp.split(), noted.split()
+    if content == its_content:
+        return True  # perhaps moved
+    if place == its_place:
+        return False  # changed since
+    raise UserError(
+        f"{result} is of another photograph of the same name as {photograph}: give another --out"
+    )
+
+
+def _noted(picture: Path) -> str | None:
+    from PIL import Image
+
+    if not picture.is_file():
+        return None
+    with Image.open(picture) as image:
+        comment = image.info.get("comment", b"").decode(errors="replace")
+    return comment.removeprefix(_NOTE) if comment.startswith(_NOTE) else None
+
+
+_NOTE = "wsss predict of "
+
+
+def _areas_so_far(out: Path, classes: list[str]) -> dict[str, list[float]]:
+    """Rows of areas.csv whose mask is there still."""
+    table = out / "areas.csv"
+    if not table.is_file():
+        return {}
+    with table.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    if header != ["image", "background", *classes]:
+        return {}
+    there = {row[0]: row[1:] for row in rows if (out / "masks" / f"{row[0]}.png").is_file()}
+    return {name: [float(value) for value in values] for name, values in there.items()}
 
 
 def main(args: argparse.Namespace) -> int:
@@ -119,6 +174,12 @@ def main(args: argparse.Namespace) -> int:
     from wsss.tasks.checkpoints import read_checkpoint
     from wsss.tasks.segmentation import SegmentationTask
 
+    for given in args.photographs:
+        if given.is_dir() and given.resolve() == args.out.resolve():
+            raise UserError(
+                f"--out {args.out} is the folder of the photographs, and masks in it are taken for "
+                "true ones: give another --out"
+            )
     files = find_photographs(args.photographs, args.out)
     if args.max_side is not None and args.max_side < 32:
         raise UserError(f"--max-side must be 32 or more, got {args.max_side}")
@@ -130,17 +191,17 @@ def main(args: argparse.Namespace) -> int:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{device}' cannot be used ({error}): try --device cpu") from error
     _same_settings(args.out, args.ckpt, max_side)
-    areas, faults = {}, []
+    results = {name: args.out / "overlays" / f"{name}.jpg" for name in files}
+    kept = {n for n, path in files.items() if is_result_of(_noted(results[n]), path, results[n])}
+    areas, faults = _areas_so_far(args.out, task.classes), []
     for name, path in progress(files.items(), "predict"):
-        target, picture = args.out / "masks" / f"{name}.png", args.out / "overlays" / f"{name}.jpg"
+        target, picture = args.out / "masks" / f"{name}.png", results[name]
         try:
             image = read_image(path)
         except UserError as error:
             faults.append(str(error))
             continue
-        # the overlay is written last: where it is, and newer than the photograph, so is the mask
-        done = target.is_file() and picture.is_file()
-        if done and picture.stat().st_mtime >= path.stat().st_mtime:
+        if name in kept and target.is_file():  # the overlay is written last
             mask = read_mask(target, len(task.classes) + 1)
         else:
             shown = resize(image, *fit_within(*image.shape[:2], max_side))  # as in training
@@ -157,8 +218,11 @@ def main(args: argparse.Namespace) -> int:
                 )
                 continue
             write_mask(target, mask)
-            laid = Image.fromarray(overlay(image, mask))
-            write_atomic(picture, lambda aside, laid=laid: laid.save(aside, format="JPEG"))
+            laid, note = Image.fromarray(overlay(image, mask)), f"{_NOTE}{source_stamp(path)}".encode()
+            write_atomic(
+                picture,
+                lambda aside, laid=laid, note=note: laid.save(aside, format="JPEG", comment=note),
+            )
         labels = np.bincount(mask.ravel(), minlength=len(task.classes) + 1)
         areas[name] = 100 * labels[: len(task.classes) + 1] / mask.size
 
@@ -171,5 +235,5 @@ def main(args: argparse.Namespace) -> int:
     write_atomic(args.out / "areas.csv", write)
     for fault in faults:
         print(f"left out: {fault}", file=sys.stderr)
-    print(f"{len(areas)} of {len(files)} photographs predicted into {args.out}")
+    print(f"{len(files) - len(faults)} of {len(files)} photographs predicted into {args.out}")
     return 1 if faults else 0

@@ -10,6 +10,8 @@ from pathlib import Path
 from wsss.errors import UserError
 
 GROUPS, MAPS = "-groups.png", "-maps.png"
+NOTE = "photograph"
+"""Where a picture notes which photograph it is of."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,11 +131,10 @@ def _source(args: argparse.Namespace) -> Path:
 
 def _same_settings(args: argparse.Namespace) -> None:
     """Pictures of another network or size would stand among these unseen: refuse to mix them."""
-    from wsss.data.masks import write_atomic
+    from wsss.data.masks import file_stamp, write_atomic
 
-    info = _source(args).stat()
     settings = {
-        "network": f"{args.backbone or ''} {_source(args).name} {info.st_size} {info.st_mtime_ns}",
+        "network": f"{args.backbone or ''} {_source(args).name} {file_stamp(_source(args))}",
         "size": args.size,
     }
     note = args.out / "settings.json"
@@ -147,8 +148,10 @@ def _same_settings(args: argparse.Namespace) -> None:
 
 
 def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> None:
+    from PIL.PngImagePlugin import PngInfo
     from tqdm import tqdm
 
+    from wsss.commands.predict import source_stamp
     from wsss.data.masks import write_atomic
     from wsss.slot_pictures import (
         check_inside,
@@ -165,10 +168,12 @@ def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> 
     if args.at is not None:
         check_inside(*args.at, height, width, str(path))
         endings.append(f"-at-{args.at[0]}-{args.at[1]}.png")
-    missing = [b for b in blocks if not all(_fresh(folder / f"{b}{e}", path) for e in endings)]
+    missing = [b for b in blocks if not all([_is_of(folder / f"{b}{e}", path) for e in endings])]
     if not missing and args.at is None:
         return
     size = args.size or min(448, max(height, width))
+    note = PngInfo()
+    note.add_text(NOTE, source_stamp(path))
     for view in slot_views(classifier, image, blocks, size):
         if args.at is not None:
             at = slots_at(view.dispatch, *args.at, height, width)
@@ -182,12 +187,20 @@ def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> 
         for ending, picture in zip(endings, sheets, strict=True):
             write_atomic(
                 folder / f"{view.name}{ending}",
-                lambda aside, picture=picture: picture.save(aside, format="PNG"),
+                lambda aside, picture=picture: picture.save(aside, format="PNG", pnginfo=note),
             )
 
 
-def _fresh(picture: Path, photograph: Path) -> bool:
-    return picture.is_file() and picture.stat().st_mtime >= photograph.stat().st_mtime
+def _is_of(picture: Path, photograph: Path) -> bool:
+    """Whether a picture is there and shows the slots of this photograph as it is now."""
+    from PIL import Image
+
+    from wsss.commands.predict import is_result_of
+
+    if not picture.is_file():
+        return False
+    with Image.open(picture) as image:
+        return is_result_of(image.info.get(NOTE), photograph, picture)
 
 
 def write_gallery(out: Path) -> None:

@@ -108,7 +108,10 @@ def read_classes(layout: Layout, root: str | Path, tags: str | Path | None = Non
 
 def _existing(root: str | Path) -> Path:
     if not Path(root).is_dir():
-        raise UserError(f"data root {root} does not exist: pass the data set's folder as --data.root")
+        raise UserError(
+            f"data root {root} does not exist: pass the data set's folder as --data.root (`wsss run`: "
+            "--root), or correct data.root in the config if it was moved"
+        )
     return Path(root)
 
 
@@ -121,10 +124,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def inside(root: Path, name: str, source: Path) -> Path:
-    """`root / name`, refused when it leads out of `root` (through `..`, a root or a link)."""
+    """`root / name`, refused when it leads out of `root` (through `..` or a link) or is absolute."""
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{source} names '{name}', which lies outside {root}: correct the name")
+    if Path(name).is_absolute():  # joined with another folder it would lead into this one
+        raise UserError(f"{source} names '{name}': give the name relative to {root}")
     return path
 
 
@@ -183,7 +188,7 @@ def _voc_tags(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
 def _readable_rows(root: Path, tags: str | Path | None) -> tuple[Path, list[TagRow]]:
     """The rows whose image can be read; each of the others is named in a notice."""
     table = Path(tags) if tags else tag_source(root)
-    rows = read_tag_table(table)
+    rows = read_tag_table(table, root)
     images = []
     for row in rows:
         image = inside(root, row.image, table)

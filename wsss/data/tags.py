@@ -5,13 +5,17 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsss.data.images import IMAGE_SUFFIXES
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
+
+RESERVED_CLASSES = ("background", "void")
+"""No class can have one of these names, in whatever case."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,9 @@ def tag_source(root: str | Path) -> Path:
     return root if _class_folders(root) else root / "tags.csv"
 
 
-def read_tag_table(path: str | Path, duplicates: list[str] | None = None) -> list[TagRow]:
+def read_tag_table(
+    path: str | Path, root: str | Path, duplicates: list[str] | None = None
+) -> list[TagRow]:
     """Read the tags of a folder of images.
 
     Forms: a CSV file with the columns image and tags, optionally split ("train" or "val"); a CSV file
@@ -44,6 +50,7 @@ def read_tag_table(path: str | Path, duplicates: list[str] | None = None) -> lis
 
     Args:
         path: the CSV or JSON file, or the directory.
+        root: folder that the names are relative to; absolute names that lie in it become relative.
         duplicates: names of images with a second row are added here, and the tags of all rows count
             (val, where the rows' splits differ); None: a second row is an error.
 
@@ -61,6 +68,7 @@ def read_tag_table(path: str | Path, duplicates: list[str] | None = None) -> lis
         rows = _rows_of_csv(path)
     kept: dict[str, tuple[str, TagRow]] = {}
     for place, row in rows:
+        row = replace(row, image=_relative(row.image, Path(root)))
         if not row.image:
             raise UserError(f"{path} {place} names no image")
         if row.split not in (None, "train", "val"):
@@ -82,6 +90,13 @@ def read_tag_table(path: str | Path, duplicates: list[str] | None = None) -> lis
     if not any(row.tags for _, row in kept.values()):
         raise UserError(f"{path} has no tag at all: fill the column 'tags'")
     return [row for _, row in kept.values()]
+
+
+def _relative(name: str, root: Path) -> str:
+    for folder in (Path(os.path.abspath(root)), root.resolve()):
+        if Path(name).is_relative_to(folder):
+            return Path(name).relative_to(folder).as_posix()
+    return name
 
 
 def _text(path: Path) -> str:
@@ -145,15 +160,27 @@ def _rows_of_json(path: Path) -> list[tuple[str, TagRow]]:
     return rows
 
 
+RESULTS = ("settings.json", "pipeline.yaml", "metrics.json")
+"""A folder with one of these is of wsss predict, slots, init or run, and no class."""
+
+
 def _class_folders(root: Path) -> list[Path]:
     return sorted(
         path
         for path in root.iterdir()
-        if path.is_dir() and path.name != "masks" and not path.name.startswith(".")
+        if path.is_dir()
+        and path.name != "masks"
+        and not path.name.startswith(".")
+        and not any((path / name).is_file() for name in RESULTS)
     )
 
 
 def _rows_of_folders(root: Path) -> list[tuple[str, TagRow]]:
+    photographs = {*IMAGE_SUFFIXES} - {".png"}
+    if any(path.suffix.lower() in photographs for path in (root / "masks").rglob("*")):
+        notice(
+            f"passed over: {root / 'masks'}, which is taken for true masks: rename it if it is a class"
+        )
     return [
         (f"folder {folder.name}", _row(path.relative_to(root).as_posix(), [folder.name]))
         for folder in _class_folders(root)

@@ -112,9 +112,12 @@ class _Stopped(pl.Callback):
     """Notes that the user stopped the work, of which Lightning makes an exit without a word."""
 
     by_user = False
+    checkpoint = ""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.by_user = isinstance(exception, KeyboardInterrupt)
+        if trainer.checkpoint_callback is not None:
+            self.checkpoint = trainer.checkpoint_callback.best_model_path  # of the last epoch, here
 
 
 @contextlib.contextmanager
@@ -123,7 +126,7 @@ def _interrupted(stopped: _Stopped) -> Iterator[None]:
         yield
     except SystemExit:
         if stopped.by_user:
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt(stopped.checkpoint) from None
         raise
 
 
