@@ -393,6 +393,19 @@ def test_the_server_gets_its_layout(data, capsys):
     assert not (data / "again.tgz").exists()
 
 
+def test_photographs_that_share_a_name_matter_where_they_have_a_mask(data, capsys):
+    Image.new("RGB", (30, 20)).save(data / "photos" / "other.jpg")
+    with pytest.warns(UserNotice, match=r"other.jpg and .*other.png, which share the name"):
+        assert _export(data, "voc", "voc") == 0
+    with pytest.warns(UserNotice, match="which share the name"):
+        assert _import(data, "voc") == 0
+    write_mask(data / "masks" / "other.png", np.zeros((20, 30), int))
+    capsys.readouterr()
+    with pytest.warns(UserNotice, match="which share the name"):
+        assert _export(data, "voc", "voc2") == 2
+    _refused(capsys, "other.png")
+
+
 def test_export_names_what_does_not_fit(data, capsys):
     assert _export(data, "coco", "folder") == 2
     _refused(capsys, "a .json file")

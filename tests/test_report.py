@@ -335,6 +335,10 @@ def test_command_rebuilds_and_refuses(judged, tmp_path, capsys):
     assert (run / "report.html").read_bytes() == before
     assert main(["report", str(tmp_path)]) == 2
     assert "metrics.json is missing" in capsys.readouterr().err
+    (tmp_path / "results").symlink_to(run)  # as `wsss init` has it
+    (tmp_path / "pipeline.yaml").write_text("")
+    assert main(["report", str(tmp_path)]) == 0
+    assert str(tmp_path / "results" / "report.html") in capsys.readouterr().out
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
     config = moved / "pseudo_masks" / "config.yaml"

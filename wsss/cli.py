@@ -157,7 +157,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     for file in (args.list, args.classes):
         if file is not None and not file.is_file():
             raise UserError(f"there is no file {file}")
-    classes = class_names(args.classes, args.prediction, args.target, VOC_CLASSES)
+    classes = (
+        class_names(args.classes, args.target, None, ())
+        or class_names(None, args.prediction, None, ())
+        or VOC_CLASSES
+    )
     made, true = mask_files(args.prediction), mask_files(args.target)
     if args.list:
         names = [words[0] for line in read_lines(args.list) if (words := line.split())]

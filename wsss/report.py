@@ -66,6 +66,11 @@ class _Judged(NamedTuple):
     records: dict[str, Record]
 
 
+def finished_run(folder: Path) -> Path:
+    """The folder of a run's results: the one given, or `results` in it, where `wsss init` has them."""
+    return folder / "results" if (folder / "pipeline.yaml").is_file() else folder
+
+
 def write_report(run: str | Path) -> Path:
     """Write `report.html` and `overview.png` into the folder of a finished run.
 

@@ -18,6 +18,9 @@ from wsss.data.tags import RESERVED_CLASSES, alike, read_tag_table, tag_source
 from wsss.errors import UserError
 from wsss.progress import progress
 
+MENDED = ("duplicate rows", "tags without image")
+"""Errors that `wsss init` mends: it joins the rows, and leaves out those without an image."""
+
 FEW = 10
 """A class with fewer images than this is reported."""
 
@@ -312,7 +315,7 @@ def main(args: argparse.Namespace) -> int:
             ),
         )[report.code]
     )
-    if report.layout == "folder" and not report.errors:
+    if report.layout == "folder" and set(report.errors) <= set(MENDED):
         tags = f" --tags {shlex.quote(str(args.tags))}" if args.tags else ""
         print(f"next: wsss init {shlex.quote(str(args.root))}{tags}")
     if args.json:

@@ -105,7 +105,7 @@ def photo_files(photos: Path) -> dict[str, Path]:
     """Name without suffix, relative to the folder -> photograph."""
     from wsss.commands.predict import find_photographs
 
-    return find_photographs([photos])
+    return find_photographs([photos], skip_twins=True)
 
 
 def mask_files(folder: Path) -> dict[str, Path]:
@@ -157,8 +157,8 @@ def class_names(
         classes = tuple(name for line in read_lines(source) if (name := line.strip()))
     elif photos and photos.name == "JPEGImages":
         source, classes = photos, VOC_CLASSES
-    elif otherwise:
-        source, classes = None, otherwise
+    elif otherwise is not None:
+        return otherwise
     else:
         raise UserError(
             "the class names are not known: pass --classes, a file with one name a line in the order "

@@ -33,10 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
 
-def find_photographs(photographs: list[Path], out: Path | None = None) -> dict[str, Path]:
+def find_photographs(
+    photographs: list[Path], out: Path | None = None, skip_twins: bool = False
+) -> dict[str, Path]:
     """Name of the result (no suffix, relative) -> file.
 
     Hidden files, results in `out`, and a data set's own masks in its folder `masks` do not count.
+
+    Raises:
+        UserError: there is no photograph, or two would have the same result, unless `skip_twins` leaves
+            both out.
     """
     from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 
@@ -51,6 +57,7 @@ def find_photographs(photographs: list[Path], out: Path | None = None) -> dict[s
         )
 
     found: dict[str, Path] = {}
+    twins: dict[str, Path] = {}
     for given in photographs:
         if given.is_dir():
             paths = sorted(path for path in given.rglob("*") if counts(path, given))
@@ -65,12 +72,16 @@ def find_photographs(photographs: list[Path], out: Path | None = None) -> dict[s
         else:
             raise UserError(f"there is no photograph or folder {given}")
         for name, path in pairs:
-            if name in found:
+            if name in found and not skip_twins:
                 raise UserError(
                     f"{found[name]} and {path} would both be written as '{name}.png': "
                     "rename one or predict them into two folders"
                 )
-            found[name] = path
+            if name in found:
+                twins[name] = path
+            found.setdefault(name, path)
+    for name, path in twins.items():
+        notice(f"passed over: {found.pop(name)} and {path}, which share the name of a mask: rename one")
     if not found:
         raise UserError(f"there is no photograph in {', '.join(map(str, photographs))}")
     return found

@@ -10,6 +10,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    from wsss.report import write_report
+    from wsss.report import finished_run, write_report
 
-    print(f"report in {write_report(args.run)}")
+    print(f"report in {write_report(finished_run(args.run))}")
