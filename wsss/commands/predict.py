@@ -127,14 +127,15 @@ def source_stamp(photograph: Path) -> str:
     return f"{place} {file_stamp(photograph)}"
 
 
-def is_result_of(noted: str | None, photograph: Path, result: Path) -> bool:
-    """Whether a result that is there, with the stamp noted in it, is of a photograph as it is now.
+def is_result_of(photograph: Path, result: Path) -> bool:
+    """Whether a picture is there, and made of a photograph as it is now.
 
     Raises:
         UserError: it is of another photograph of the same name.
     """
+    noted = noted_in(result)
     if noted is None:
-        return False  # of an earlier version, or nobody's
+        return False
     stamp = source_stamp(photograph)
     (place, content), (its_place, its_content) = stamp.split(), noted.split()
     if content == its_content:
@@ -146,17 +147,20 @@ def is_result_of(noted: str | None, photograph: Path, result: Path) -> bool:
     )
 
 
-def _noted(picture: Path) -> str | None:
+def noted_in(picture: Path) -> str | None:
+    """The `source_stamp` in a picture's comment, if it is there."""
     from PIL import Image
 
-    if not picture.is_file():
+    try:
+        with Image.open(picture) as image:
+            comment = image.info.get("comment", "")
+    except OSError:  # not there, or no picture
         return None
-    with Image.open(picture) as image:
-        comment = image.info.get("comment", b"").decode(errors="replace")
-    return comment.removeprefix(_NOTE) if comment.startswith(_NOTE) else None
+    comment = comment.decode(errors="replace") if isinstance(comment, bytes) else comment
+    return comment.removeprefix(NOTE) if comment.startswith(NOTE) else None
 
 
-_NOTE = "wsss predict of "
+NOTE = "wsss result of "
 
 
 def _areas_so_far(out: Path, classes: list[str]) -> dict[str, list[float]]:
@@ -203,7 +207,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"device '{device}' cannot be used ({error}): try --device cpu") from error
     _same_settings(args.out, args.ckpt, max_side)
     results = {name: args.out / "overlays" / f"{name}.jpg" for name in files}
-    kept = {n for n, path in files.items() if is_result_of(_noted(results[n]), path, results[n])}
+    kept = {n for n, path in files.items() if is_result_of(path, results[n])}
     areas, faults = _areas_so_far(args.out, task.classes), []
     for name, path in progress(files.items(), "predict"):
         target, picture = args.out / "masks" / f"{name}.png", results[name]
@@ -229,7 +233,7 @@ def main(args: argparse.Namespace) -> int:
                 )
                 continue
             write_mask(target, mask)
-            laid, note = Image.fromarray(overlay(image, mask)), f"{_NOTE}{source_stamp(path)}".encode()
+            laid, note = Image.fromarray(overlay(image, mask)), f"{NOTE}{source_stamp(path)}".encode()
             write_atomic(
                 picture,
                 lambda aside, laid=laid, note=note: laid.save(aside, format="JPEG", comment=note),

@@ -10,8 +10,6 @@ from pathlib import Path
 from wsss.errors import UserError
 
 GROUPS, MAPS = "-groups.png", "-maps.png"
-NOTE = "photograph"
-"""Where a picture notes which photograph it is of."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +149,7 @@ def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> 
     from PIL.PngImagePlugin import PngInfo
     from tqdm import tqdm
 
-    from wsss.commands.predict import source_stamp
+    from wsss.commands.predict import NOTE, is_result_of, source_stamp
     from wsss.data.masks import write_atomic
     from wsss.slot_pictures import (
         check_inside,
@@ -168,12 +166,12 @@ def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> 
     if args.at is not None:
         check_inside(*args.at, height, width, str(path))
         endings.append(f"-at-{args.at[0]}-{args.at[1]}.png")
-    missing = [b for b in blocks if not all([_is_of(folder / f"{b}{e}", path) for e in endings])]
+    missing = [b for b in blocks if not all([is_result_of(path, folder / f"{b}{e}") for e in endings])]
     if not missing and args.at is None:
         return
     size = args.size or min(448, max(height, width))
     note = PngInfo()
-    note.add_text(NOTE, source_stamp(path))
+    note.add_text("comment", f"{NOTE}{source_stamp(path)}")
     for view in slot_views(classifier, image, blocks, size):
         if args.at is not None:
             at = slots_at(view.dispatch, *args.at, height, width)
@@ -189,18 +187,6 @@ def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> 
                 folder / f"{view.name}{ending}",
                 lambda aside, picture=picture: picture.save(aside, format="PNG", pnginfo=note),
             )
-
-
-def _is_of(picture: Path, photograph: Path) -> bool:
-    """Whether a picture is there and shows the slots of this photograph as it is now."""
-    from PIL import Image
-
-    from wsss.commands.predict import is_result_of
-
-    if not picture.is_file():
-        return False
-    with Image.open(picture) as image:
-        return is_result_of(image.info.get(NOTE), photograph, picture)
 
 
 def write_gallery(out: Path) -> None:

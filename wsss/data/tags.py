@@ -67,8 +67,9 @@ def read_tag_table(
     else:
         rows = _rows_of_csv(path)
     kept: dict[str, tuple[str, TagRow]] = {}
+    folders = (Path(os.path.abspath(root)), Path(root).resolve())
     for place, row in rows:
-        row = replace(row, image=_relative(row.image, Path(root)))
+        row = replace(row, image=_relative(row.image, folders))
         if not row.image:
             raise UserError(f"{path} {place} names no image")
         if row.split not in (None, "train", "val"):
@@ -92,8 +93,8 @@ def read_tag_table(
     return [row for _, row in kept.values()]
 
 
-def _relative(name: str, root: Path) -> str:
-    for folder in (Path(os.path.abspath(root)), root.resolve()):
+def _relative(name: str, folders: Iterable[Path]) -> str:
+    for folder in folders:
         if Path(name).is_relative_to(folder):
             return Path(name).relative_to(folder).as_posix()
     return name
