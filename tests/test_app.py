@@ -124,7 +124,7 @@ def test_bad_photographs_and_folders_are_told(run, tmp_path):
         run.analyse_file(text)
     with pytest.raises(UserError, match=r"huge\.png has 9000x6000 pixels, more than 50 million"):
         run.analyse_file(huge)
-    with pytest.raises(UserError, match=r"no classify/best\.ckpt"):
+    with pytest.raises(UserError, match=r"no classify/last\.ckpt"):
         Run(tmp_path)
 
 
