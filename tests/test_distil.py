@@ -1,8 +1,10 @@
 """benchmarks/distil.py: its views and errors by hand, and a short training on drawn scenes."""
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -60,14 +62,16 @@ def test_errors_are_shares_of_the_teachers_variance(distil):
     assert not any(p.requires_grad for p in both.teacher.parameters())
 
 
-def test_a_short_training_writes_weights_that_load(distil, drawn, tmp_path, capsys):
+def test_a_short_training_writes_weights_that_load(distil, drawn, tmp_path, capsys, monkeypatch):
+    clock = itertools.count(step=0.25)  # the machine may be slow
+    monkeypatch.setattr(distil, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     weights, out = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
     save_file(timm.create_model("mobilenetv2_100", num_classes=0).state_dict(), weights)
     words = ["--root", str(drawn), "--weights", str(weights), "--out", str(out), "--minutes", "0.05"]
     distil.main([*words, "--batch", "4", "--size", "64"])
     told = json.loads(capsys.readouterr().out)
-    assert told["images"] == 4 * told["steps"] > 0 and len(told["r2"]) == len(told["r2_unseen"]) == 2
+    assert told["images"] == 4 * told["steps"] == 44 and len(told["r2"]) == len(told["r2_unseen"]) == 2
     start = TagClassifier("glnet_nano", 3).backbone.state_dict()
     loaded = TagClassifier("glnet_nano", 3, weights=str(out)).backbone.state_dict()
-    name = "stages.2.blocks.0.slot_scale"
-    assert not torch.equal(loaded[name], start[name])  # it was trained
+    ones = [k for k, v in start.items() if v.ndim == 1 and "running" not in k and (v == 1).all()]
+    assert any(not torch.equal(loaded[name], start[name]) for name in ones)  # it was trained
