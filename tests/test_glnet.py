@@ -541,6 +541,9 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no weights"):
         torch.save({"epoch": 1}, file)
         load_weights(model, file)
+    with pytest.raises(UserError, match=r"odd\.pth holds a list"):
+        torch.save([torch.zeros(1)], file)
+        load_weights(model, file)
 
 
 class Evil:

@@ -80,7 +80,7 @@ def test_a_mended_file_is_seen(good):
     assert len(read_catalog("folder", good, "all").records) == 21
 
 
-def test_check_finds_faults_of_the_table(good, tmp_path):
+def test_check_finds_faults_of_the_table(good, tmp_path, capsys):
     first = good / "größe 1" / "bild 00.jpg"
     (good / "copy.jpg").write_bytes(first.read_bytes())
     photo(11).save(good / "untagged.jpg")
@@ -91,6 +91,7 @@ def test_check_finds_faults_of_the_table(good, tmp_path):
     code, report = _check(good, tmp_path)
     found = report["warnings"]
     assert code == 2 and report["errors"] == {"duplicate rows": ["copy.jpg"]}
+    assert "next: wsss init" in capsys.readouterr().out  # which joins them
     assert found["images without tags (left out)"] == ["untagged.jpg"]
     assert found["duplicate images (same content)"] == ["copy.jpg = größe 1/bild 00.jpg"]
     assert found["class names that differ by case or spaces"] == ["Cat / cat"]
@@ -99,12 +100,13 @@ def test_check_finds_faults_of_the_table(good, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gone.jpg", "../secret.jpg", "/etc/secret.jpg", "link.jpg"])
-def test_check_is_2_for_missing_and_outside_names(name, good, tmp_path):
+def test_check_is_2_for_missing_and_outside_names(name, good, tmp_path, capsys):
     photo(1).save(tmp_path / "secret.jpg")
     (good / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     _add(good, name)
     code, report = _check(good, tmp_path)
     assert code == 2 and [name] in report["errors"].values()
+    assert ("next: wsss init" in capsys.readouterr().out) == (name == "gone.jpg")
     with pytest.raises(UserError, match=Path(name).name):
         read_catalog("folder", good, "all")
 
