@@ -176,6 +176,18 @@ def test_a_bad_pipeline_is_told_before_anything_is_trained(name, change, said, d
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("data", [{}, {"root": None}])
+def test_a_run_without_data_is_told(data, tmp_path):
+    config = small_pipeline(tmp_path / "configs")
+    path = config.with_name("classify.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"data": data}))
+    with pytest.raises(
+        UserError, match=r"where is the data\? Pass --root, or set data.root in .*classify"
+    ):
+        run_pipeline(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_refining_needs_the_first_rounds_maps(drawn, tmp_path, capsys):
     writer = {"out": str(tmp_path / "masks"), "maps": str(tmp_path / "nowhere")}
     config = {

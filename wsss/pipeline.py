@@ -163,7 +163,7 @@ class _Run:
         data = config["data"]
         if self.root:
             data["root"] = self.root
-        if "root" not in data:
+        if not data.get("root"):
             raise UserError(f"where is the data? Pass --root, or set data.root in {path}")
         data["root"] = str(Path(data["root"]).resolve())  # the same however it is written
         if self.weights and model:
