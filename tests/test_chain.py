@@ -181,9 +181,7 @@ def test_a_run_without_data_is_told(data, tmp_path):
     config = small_pipeline(tmp_path / "configs")
     path = config.with_name("classify.yaml")
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"data": data}))
-    with pytest.raises(
-        UserError, match=r"where is the data\? .* in .*classify.yaml"
-    ):
+    with pytest.raises(UserError, match=r"where is the data\? .* in .*classify.yaml"):
         run_pipeline(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
