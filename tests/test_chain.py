@@ -146,6 +146,9 @@ def test_moving_average_by_lightnings_callback(kind, drawn, tmp_path):
     assert start > 1e-6  # averaged with the start, it lags behind
 
 
+MISSPELT = {"class_path": "wsss.tasks.writers.PseudoMaskWriter", "init_args": {"backgroud": 0.4}}
+
+
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
@@ -153,17 +156,13 @@ def test_moving_average_by_lightnings_callback(kind, drawn, tmp_path):
         ("pipeline", {"segment": None}, "segment in .* must name a config file, got None"),
         ("pseudo_masks", {"trainer": {"accelerator": "cpu"}}, "names no PseudoMaskWriter"),
         ("refine", {"trainer": {"callbacks": [{"class_path": "x.MaskWriter"}]}}, "RefinedMaskWriter"),
-        (
-            "classify",
-            {"data": {"sise": 64}},
-            r"data in .*classify.yaml has no setting 'sise': .* size\?",
-        ),
-        (
-            "segment",
-            {"model": {"frozen_norm": 1}},
-            "model in .* no setting 'frozen_norm': .*freeze_norm",
-        ),
-        ("refine", {"data": {"xyz": 1}}, "no setting 'xyz': known are .*crop, .*root"),
+        ("classify", {"data": {"sise": 64}}, r"classify.yaml: .* 'data.sise': .* size\?"),
+        ("segment", {"model": {"frozen_norm": 1}}, "'model.frozen_norm': .* freeze_norm"),
+        ("segment", {"trainer": {"max_epoch": 1}}, "segment.yaml: .* 'trainer.max_epoch'"),
+        ("segment", {"model": {"lr": "fast"}}, "segment.yaml: model.lr: Expected float. Got .*: fast"),
+        ("segment", {"model": {"freeze_stride": 3}}, r"freeze_stride: Expected one of \[2, 4, 8, 16\]"),
+        ("refine", {"data": {"xyz": 1}}, "'data.xyz': known are .*crop, .*tags"),
+        ("pseudo_masks", {"trainer": {"callbacks": [MISSPELT]}}, "Option 'backgroud' is not accepted"),
         ("segment", {"model": ["glnet_nano"]}, "model in .*segment.yaml must be lines of"),
     ],
 )
@@ -174,6 +173,23 @@ def test_a_bad_pipeline_is_told_before_anything_is_trained(name, change, said, d
     with pytest.raises(UserError, match=said):
         run_pipeline(config, tmp_path / "run", str(drawn))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--model.schedule", "slow"],
+            "model.schedule: Expected one of ['poly', 'cosine']. Got value: slow",
+        ),
+        (["--model.decodr", "Unet"], "unrecognized arguments: --model.decodr"),
+        (["-c", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_bad_word_is_told_in_one_line(words, said, drawn, capsys):
+    assert main(["segment", "fit", "--data.root", str(drawn), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("data", [{}, {"root": None}])

@@ -1,8 +1,6 @@
 """All stages from tags to a tested segmenter, each in its own folder, resumable."""
 
-import difflib
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Callable
@@ -21,9 +19,7 @@ from wsss.localize.crf import resize_scores
 from wsss.progress import progress
 from wsss.report import write_report
 from wsss.resources import Cost
-from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.cli import run_task
-from wsss.tasks.segmentation import SegmentationTask
+from wsss.tasks.cli import check_settings, run_task
 from wsss.tasks.writers import EvaluationWriter
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
@@ -109,10 +105,7 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
-        # what is wrong is told now, not when the classifier is trained
-        _require_known(read_config(files[key]), files[key], key)
-        if key in WRITERS:
-            find_writer(read_config(files[key]), files[key], WRITERS[key])
+        run.check(key, files[key])  # now, not when the classifier is trained
     if upper_bound:
         run.require_truth(files["segment"])
     started = time.monotonic()
@@ -135,23 +128,6 @@ def run_pipeline(
     return numbers
 
 
-def _require_known(config: dict[str, Any], path: Path, stage: str) -> None:
-    """Refuse a misspelt setting of a stage's model or data."""
-    classify = stage in ("classify", "pseudo_masks")
-    for key, its in (
-        ("model", ClassificationTask if classify else SegmentationTask),
-        ("data", TagData if classify else MaskData),
-    ):
-        given, known = config.get(key) or {}, set(inspect.signature(its).parameters) - {"classes"}
-        if not isinstance(given, dict):
-            raise UserError(f"{key} in {path} must be lines of `name: value`, got {given!r}")
-        for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-                raise UserError(f"{key} in {path} has no setting '{name}': {hint}")
-
-
 class _Run:
     def __init__(self, out: Path, root: str | None, weights: str | None) -> None:
         self.out, self.root, self.weights = out, root, weights
@@ -160,6 +136,8 @@ class _Run:
         config = read_config(path)
         for key in ("model", "data", "trainer"):
             config[key] = config.get(key) or {}
+            if not isinstance(config[key], dict):
+                raise UserError(f"{key} in {path} must be lines of `name: value`, got {config[key]!r}")
         data = config["data"]
         if self.root:
             data["root"] = self.root
@@ -171,6 +149,18 @@ class _Run:
                 raise UserError(f"there is no weight file {self.weights}: correct --weights")
             config["model"]["weights"] = str(Path(self.weights).resolve())
         return config
+
+    def check(self, key: str, path: Path) -> None:
+        """Refuse settings that the stage `key` will not take."""
+        kind = "classify" if key in ("classify", "pseudo_masks") else "segment"
+        config = self.config(path, model=key not in WRITERS)
+        if key in WRITERS:
+            writer = find_writer(config, path, WRITERS[key])
+            writer |= {"out": "-"} if key == "pseudo_masks" else {"out": "-", "maps": "-"}
+        try:
+            check_settings(kind, "predict" if key in WRITERS else "fit", config)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
 
     def require_truth(self, path: Path) -> None:
         """Refuse an upper bound whose images lack true masks, before anything is trained."""

@@ -1,10 +1,12 @@
 """`wsss classify` and `wsss segment`: LightningCLI with a fixed task and fixed data."""
 
 import contextlib
+import difflib
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.data.modules import MaskData, TagData
+from wsss.errors import UserError
 from wsss.models.fast import kept_memory, release_memory
 from wsss.tasks.bars import Bars
 from wsss.tasks.checkpoints import read_checkpoint
@@ -39,10 +42,39 @@ def _no_unexpected_keys(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Unexpected keys")
 
 
+class _Parser(LightningArgumentParser):
+    """Says in one line what is wrong with a setting, instead of listing all there are."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = getattr(ex, "subcommand_parser", None) or self
+        text = " ".join(message.split())
+        if of_union := re.search(r"Errors: - (.*?)(?= - |: *- | Given value|$)", text):
+            text = re.match(r'(Parser key "[^"]*": )?', text)[0] + of_union[1]
+        text = re.sub(r'Parser key "([^"]*)":', r"\1:", text)
+        text = re.sub(r"a <class '(?:[\w.]+\.)?(\w+)'>", r"\1", text)
+        text = text.replace("a typing.Literal", "one of ")
+        if unknown := re.search(r"does not accept option '([^']*)'", text):
+            above, _, name = unknown[1].rpartition(".")
+            split = [action.dest.rpartition(".") for action in parser._actions]
+            known = [known for group, _, known in split if group == above]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            text = f"there is no setting '{unknown[1]}': {hint}"
+        raise UserError(text)
+
+
+class _Parsed(Exception):
+    """Settings were read without fault, and no more was asked."""
+
+
 class TaskCLI(LightningCLI):
     """Links the class names of the data to the task and keeps checkpoints self-contained."""
 
     kind: str
+
+    def __init__(self, *args: Any, parse_only: bool = False, **kwargs: Any) -> None:
+        self.parse_only = parse_only
+        super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
@@ -56,6 +88,8 @@ class TaskCLI(LightningCLI):
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
+        if self.parse_only:
+            raise _Parsed
         config = self.config[self.subcommand]
         if config.get("ckpt_path"):  # its weights replace the initial ones, which need not be there
             config["model"]["pretrained"], config["model"]["weights"] = False, None
@@ -143,6 +177,27 @@ def run_task(
     Returns:
         The trainer, whose `callback_metrics` hold the last metrics.
     """
+    stopped = _Stopped()
+    with kept_memory(), _interrupted(stopped):
+        return _command_line(kind, args, [stopped, *callbacks]).trainer
+
+
+def check_settings(kind: str, command: str, config: dict[str, Any]) -> None:
+    """Refuse a config that `wsss KIND COMMAND` would refuse, and do nothing else.
+
+    Raises:
+        UserError: a setting is unknown, or its value is of a wrong type.
+    """
+    with contextlib.suppress(_Parsed):
+        _command_line(kind, {"subcommand": command, command: config}, parse_only=True)
+
+
+def _command_line(
+    kind: str,
+    args: list[str] | dict[str, Any],
+    callbacks: Sequence[pl.Callback] = (),
+    parse_only: bool = False,
+) -> TaskCLI:
     classify = kind == "classify"
     # the last weights, not those that are best on val: the numbers of val are what is reported
     last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
@@ -151,11 +206,10 @@ def run_task(
     # an encoder has no use for the class head that is in its weight file
     logging.getLogger("timm.models._builder").addFilter(_no_unexpected_keys)
     fit = "fit" in args
-    stopped = _Stopped()
-    with warnings.catch_warnings(), kept_memory(), _interrupted(stopped):
+    with warnings.catch_warnings():
         for message in _NOT_A_WARNING:
             warnings.filterwarnings("ignore", message)
-        cli = (ClassifyCLI if classify else SegmentCLI)(
+        return (ClassifyCLI if classify else SegmentCLI)(
             ClassificationTask if classify else SegmentationTask,
             TagData if classify else MaskData,
             args=args,
@@ -164,11 +218,12 @@ def run_task(
             # kept is what a training began with; a test in the same folder must not lie over it
             save_config_callback=SaveConfigCallback if fit else None,
             trainer_defaults={
-                "callbacks": [last, _Memory(), stopped, *callbacks],
+                "callbacks": [last, _Memory(), *callbacks],
                 "log_every_n_steps": 10,
                 # where rich is installed, Lightning prints its table of layers past the log
                 "enable_model_summary": False,
             },
+            parser_class=_Parser,
             parser_kwargs={"prog": f"wsss {kind}"},
+            parse_only=parse_only,
         )
-    return cli.trainer
