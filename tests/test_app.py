@@ -136,6 +136,12 @@ def test_page_without_gradio_says_what_to_install(small_run, monkeypatch, capsys
     assert "nowhere is not the folder of a finished run" in capsys.readouterr().err
 
 
+def test_a_port_that_none_is(small_run, capsys):
+    pytest.importorskip("gradio")
+    assert main(["app", str(small_run), "--port", "70000"]) == 2
+    assert "cannot use port 70000" in capsys.readouterr().err
+
+
 def test_functions_of_the_page(page, run, tmp_path):
     path = run.listed("masks")[0].record.image
     found, note, photograph, chances, names, *rest = page.upload(str(path), 0.4, True)

@@ -568,6 +568,19 @@ def test_evaluate_command_and_scripts(tmp_path, capsys):
         assert main(words) == 0
     printed = capsys.readouterr().out
     assert "cat" in printed and "aeroplane" not in printed
+    write_mask(tmp_path / "a" / "day 1" / "z z.png", np.array([[0, 1], [1, 255]]))
+    with pytest.warns(UserNotice, match=r"1 of 2 predictions have no true mask .*day 1/z z.png"):
+        assert main(words) == 0
+    (tmp_path / "list.txt").write_text("x 1\nday 1/z z\n")
+    write_mask(tmp_path / "b" / "day 1" / "z z.png", np.array([[0, 1], [1, 255]]))
+    capsys.readouterr()
+    assert main([*words, "--list", str(tmp_path / "list.txt")]) == 0
+    assert "images 2" in capsys.readouterr().out
+    (tmp_path / "a" / "classes.txt").write_text("dog\ncat\n")
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "are dog, cat, those of" in error and "cat, dog: " in error
+    (tmp_path / "a" / "classes.txt").unlink()
     (tmp_path / "file").write_text("")
     with pytest.warns(UserNotice, match="not compared"):
         assert main([*words[:-1], str(tmp_path / "file" / "s.json")]) == 2

@@ -251,6 +251,15 @@ def test_other_numbers_than_the_official(source, archives, monkeypatch, tmp_path
     assert not (tmp_path / "voc/ImageSets/Segmentation/trainaug.txt").exists()
 
 
+def test_a_list_of_another_form_is_told(source, archives, tmp_path, capsys):
+    root, words = tmp_path / "voc", [str(tmp_path / "voc"), "--from", str(archives)]
+    assert cli.main(["data", "voc", *words]) == 0
+    listing = root / "ImageSets/Segmentation/trainaug.txt"
+    lines = [f"/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png" for n in listing.read_text().split()]
+    listing.write_text("\n".join(lines) + "\n")
+    assert f"remove {root / 'ImageSets'} and run the same command again" in _fails(capsys, *words)
+
+
 def test_interrupted_conversion_goes_on(source, archives, monkeypatch, tmp_path):
     root, words = tmp_path / "voc", ["data", "voc", str(tmp_path / "voc"), "--from", str(archives)]
     convert, done = data._convert_mask, []

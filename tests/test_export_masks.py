@@ -144,6 +144,40 @@ def test_folders_called_as_theirs(data):
     }
 
 
+def test_a_photograph_of_another_folder_is_not_taken(data, capsys):
+    assert _export(data, "coco", "c.json") == 0
+    text = (data / "c.json").read_text(encoding="utf-8")
+    (data / "c.json").write_text(text.replace("a/b 2.jpg", "images/a/b 2.jpg"), encoding="utf-8")
+    assert _import(data, "c.json") == 0
+    assert all((ours == back).all() for ours, back in _pairs(data))
+    (data / "c.json").write_text(text.replace("a/b 2.jpg", "day 2/b 2.jpg"), encoding="utf-8")
+    assert _import(data, "c.json", out="other") == 2
+    _refused(capsys, "day 2/b 2.jpg", "there is none in")
+    assert not (data / "other").exists()
+
+
+def test_yolo_files_of_one_image_are_told(data, capsys):
+    assert _export(data, "yolo-seg", "y") == 0
+    label = next(path for path in (data / "y" / "labels").rglob("*.txt") if path.stem == "plain")
+    other = data / "y" / "labels" / "val" / "plain.txt"
+    other.parent.mkdir()
+    shutil.copy(label, other)
+    assert _import(data, "y") == 2
+    _refused(capsys, "'plain' twice")
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo-seg"])
+def test_what_a_mac_adds_to_archives_is_passed_over(data, form):
+    assert _export(data, form, "made/made.json" if form == "coco" else "made") == 0
+    for path in [p for p in (data / "made").rglob("*") if p.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        beside = data / "made" / "__MACOSX" / path.relative_to(data / "made")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert _import(data, "made", "--classes", data / "classes.txt") == 0
+    assert len(list(_pairs(data))) == 3
+
+
 @pytest.mark.parametrize("more", [[], ["--polygons"]])
 def test_pycocotools_reads_the_same(data, more):
     assert _export(data, "coco", "c.json", *more) == 0

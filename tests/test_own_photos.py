@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 import timm
 import torch
 from odd_files import ODD, UNREADABLE, photo
+from PIL import Image
 from safetensors.torch import save_file
 
 from wsss.cli import main
 from wsss.commands.predict import find_photographs
 from wsss.data.catalog import inside, read_catalog, read_classes
+from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.tags import read_tag_table
 from wsss.errors import UserError, UserNotice, forget_notices
@@ -241,6 +245,99 @@ def test_forms_of_tags(form, tmp_path):
     assert [r.tags for r in read_catalog("folder", tmp_path, "all").records] == [(0, 1), ()]
 
 
+def test_class_names_with_spaces_between_bare_commas(tmp_path):
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg,polar bear,dog\nb.jpg,\n")
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    assert [row.tags for row in rows] == [("polar bear", "dog"), ()]
+
+
+def test_more_classes_than_labels(tmp_path, capsys):
+    (tmp_path / "classes.txt").write_text("\n".join(f"c{n}" for n in range(255)))
+    with pytest.raises(UserError, match="has 255 classes, masks have labels for 254"):
+        read_classes("folder", tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    photo(1).save(tmp_path / "a.jpg")
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg," + "|".join(f"c{n}" for n in range(255)))
+    with pytest.raises(UserError, match="has 255 classes"):
+        read_classes("folder", tmp_path)
+    assert _check(tmp_path, tmp_path)[1]["errors"]["classes unusable"]
+    assert main(["init", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "has 255 classes" in capsys.readouterr().err
+
+
+def test_check_compares_tags_and_classes(good, tmp_path):
+    (good / "classes.txt").write_text("Cat\nzebra\n")
+    code, report = _check(good, tmp_path)
+    assert code == 2 and "big dog" in report["errors"]["tags that classes.txt does not list"][0]
+    assert "zebra" in report["errors"]["classes in classes.txt without an image"][0]
+    assert len(report["errors"]) == 2  # a class in capitals is the same class
+    (good / "classes.txt").write_text("ant\ncat\nbig dog\n")
+    write_mask(good / "masks" / "größe 1" / "bild 00.png", np.full((60, 80), 3))
+    table = tmp_path / "elsewhere" / "t.csv"
+    table.parent.mkdir()
+    (good / "tags.csv").rename(table)
+    words = ["check", str(good), "--tags", str(table), "--json", str(tmp_path / "report.json")]
+    main(words)
+    fault = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["warnings"]
+    assert not any("label 3" in name for names in fault.values() for name in names)
+
+
+def test_names_as_find_writes_them(good, tmp_path):
+    text = (good / "tags.csv").read_text(encoding="utf-8").replace("größe 1/", "./größe 1/")
+    (good / "tags.csv").write_text(text, encoding="utf-8")
+    code, report = _check(good, tmp_path)
+    assert code == 0 and report["tagged"] == 20
+    _add(good, "größe 1/bild 00.jpg")
+    assert _check(good, tmp_path)[1]["errors"]["duplicate rows"] == ["größe 1/bild 00.jpg"]
+
+
+def test_lists_that_overlap_by_name(good, tmp_path):
+    (good / "train.txt").write_text("größe 1/bild 00\ngröße 1/bild 01\n", encoding="utf-8")
+    (good / "val.txt").write_text("größe 1/bild 01.jpg\n", encoding="utf-8")
+    overlap = _check(good, tmp_path)[1]["warnings"]["train and val overlap (used for val only)"]
+    assert overlap == ["größe 1/bild 01.jpg"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8(good, tmp_path, capfd):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    photo(3).save(good / name)
+    forget_notices()
+    with pytest.warns(UserNotice, match=r"caf\\xe9.jpg, whose name is not UTF-8: rename it"):
+        code, report = _check(good, tmp_path)
+    assert code == 0 and report["images"] == 20
+
+
+def test_check_of_an_animation_cut_off(good, tmp_path):
+    frames = [photo(n).convert("P") for n in range(3)]
+    frames[0].save(good / "cut.gif", save_all=True, append_images=frames[1:])
+    content = (good / "cut.gif").read_bytes()
+    refused = good / "refused"
+    refused.mkdir()
+    (refused / "b.jpg").write_bytes(b"no image")
+    cut = next(n for n in range(len(content) // 3, len(content)) if _fails_later(content[:n], good))
+    (good / "cut.gif").write_bytes(content[:cut])
+    for name in ("cut.gif", "refused/b.jpg"):
+        _add(good, name)
+    warnings = _check(good, tmp_path)[1]["warnings"]
+    assert warnings["truncated after its first frame (which is used)"] == ["cut.gif"]
+    assert warnings["unreadable: broken or no image"] == ["refused/b.jpg"]
+
+
+def _fails_later(content: bytes, folder: Path) -> bool:
+    """Whether PIL reads the first frame of an animation, and not how many there are."""
+    (folder / "cut.gif").write_bytes(content)
+    try:
+        read_image(folder / "cut.gif")
+    except UserError:
+        return False
+    try:
+        with Image.open(folder / "cut.gif") as image:
+            return image.n_frames < 0
+    except Exception:
+        return True
+
+
 def test_one_folder_per_class(tmp_path):
     for number, name in enumerate(("big dog/ä.jpg", "cat/deep/b.png", "masks/no.png")):
         (tmp_path / name).parent.mkdir(parents=True)
@@ -248,11 +345,17 @@ def test_one_folder_per_class(tmp_path):
     assert read_classes("folder", tmp_path) == ("big dog", "cat")
     records = read_catalog("folder", tmp_path, "all").records
     assert [(r.id, r.tags) for r in records] == [("big dog/ä", (0,)), ("cat/deep/b", (1,))]
-    for folder, note in (("new", "settings.json"), ("runs", "pipeline.yaml"), ("r", "metrics.json")):
-        (tmp_path / folder).mkdir()
+    for folder, note in (("new", "settings.json"), ("runs/a", "pipeline.yaml"), ("r", "metrics.json")):
+        (tmp_path / folder / "deep").mkdir(parents=True)
         (tmp_path / folder / note).write_text("{}")
-        photo(7).save(tmp_path / folder / "c.jpg")
-    assert read_classes("folder", tmp_path) == ("big dog", "cat")  # results are no classes
+        photo(7).save(tmp_path / folder / "deep" / "c.jpg")
+    (tmp_path / "cat" / ".originals").mkdir()
+    photo(9).save(tmp_path / "cat" / ".originals" / "b.jpg")
+    forget_notices()
+    with pytest.warns(UserNotice, match="runs/a, which holds results of wsss"):
+        assert read_classes("folder", tmp_path) == ("big dog", "cat")  # results are no classes
+    assert len(read_catalog("folder", tmp_path, "all").records) == 2
+    assert sorted(find_photographs([tmp_path])) == ["big dog/ä", "cat/deep/b"]
     photo(8).save(tmp_path / "masks" / "mask.jpg")
     forget_notices()
     with pytest.warns(UserNotice, match="masks, which is taken for true masks"):
@@ -267,6 +370,8 @@ def test_one_folder_per_class(tmp_path):
         ("tags.json", '{"a.jpg": ["cat"], "a.jpg": ["dog"]}', "twice"),
         ("tags.json", "{", "not readable JSON"),
         ("tags.csv", "image,cat\na.jpg,yes\n", "no column 'tags'"),
+        ("tags.csv", 'image,tags\na.jpg,cat\nb.jpg,"cat\nc.jpg,dog\n', "line 3 .* not closed"),
+        ("tags.csv", 'image,tags\na.jpg,"cat' + 5000 * "\na-long-name-of-a-file.jpg,dog", "not closed"),
     ],
 )
 def test_bad_tables_are_named(name, text, said, tmp_path):

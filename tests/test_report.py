@@ -347,6 +347,33 @@ def test_command_rebuilds_and_refuses(judged, tmp_path, capsys):
     assert "gone does not exist" in capsys.readouterr().err
 
 
+def test_true_masks_taken_away_since(judged, tmp_path):
+    before, folder = judged[0].parent, tmp_path / "run of old"
+    shutil.copytree(before, folder)
+    run, photos = folder / judged[0].name, folder / "photos"
+    for path in run.glob("*/config.yaml"):
+        path.write_text(path.read_text().replace(str(before), str(folder)))
+    (photos / "masks" / "08.png").unlink()
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "<code>09</code>" in text and "<code>08</code>" not in text
+    shutil.rmtree(photos / "masks")
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "nan %" not in text and "<code>09</code>" not in text
+
+
+def test_names_of_runs_splits_and_steps(judged, tmp_path):
+    folder = tmp_path / "my birds"
+    shutil.copytree(judged[0], folder / "results")
+    (folder / "pipeline.yaml").write_text("")
+    stage = folder / "results" / "segment" / "config.yaml"
+    config = yaml.safe_load(stage.read_text())
+    stage.write_text(yaml.safe_dump(config | {"trainer": {"max_epochs": -1, "max_steps": 1200}}))
+    text = write_report(folder / "results").read_text(encoding="utf-8")
+    assert "<h1>my birds</h1>" in text and "1,200 steps" in text
+    tiles = wsss.report._chain({"seed_miou_fixed": 40.0}, "trainaug", "mine")
+    assert tiles.count("mIoU on trainaug") == 2 and "mAP on mine" in tiles and "mIoU on mine" in tiles
+
+
 def test_small_enough_for_many_classes_and_images(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)  # noise: nothing takes more room
     Image.fromarray(rng.integers(0, 256, (176, 176, 3), dtype=np.uint8)).save(tmp_path / "x.jpg")

@@ -15,6 +15,7 @@ import numpy as np
 from wsss.data.masks import write_mask
 from wsss.errors import UserError
 from wsss.explore import ORDERS, Analysis, Entry, Run, areas, heat_picture, mask_picture, shown
+from wsss.report import run_name
 from wsss.slot_pictures import block_names, default_blocks, position_sheet, slot_views
 from wsss.voc import palette
 
@@ -194,9 +195,9 @@ def build(run: Run, folder: Path) -> Any:
     orders = [(ORDERS[order], order) for order in run.orders]
     blocks = block_names(run.network)
     start = default_blocks(run.network)[-1]
-    with gr.Blocks(title=f"wsss: {run.folder.name}", analytics_enabled=False) as demo:
+    with gr.Blocks(title=f"wsss: {run_name(run.folder)}", analytics_enabled=False) as demo:
         found, entries, entry, place = gr.State(), gr.State([]), gr.State(), gr.State()
-        gr.Markdown(f"# {run.folder.name}: from tags to masks")
+        gr.Markdown(f"# {run_name(run.folder)}: from tags to masks")
         with gr.Tabs() as tabs:
             with gr.Tab("A photograph", id="photograph"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
@@ -391,7 +392,7 @@ def serve(run: Run, port: int, block: bool = True) -> Any:
             ),
             app_kwargs={"middleware": [Middleware(_OnlyFromHere)]},
         )
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise UserError(f"the page cannot use port {port} ({error}): choose another --port") from error
     print(f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends it", flush=True)
     if block:

@@ -157,21 +157,34 @@ def _evaluate(args: argparse.Namespace) -> None:
     for file in (args.list, args.classes):
         if file is not None and not file.is_file():
             raise UserError(f"there is no file {file}")
-    classes = (
-        class_names(args.classes, args.target, None, ())
-        or class_names(None, args.prediction, None, ())
-        or VOC_CLASSES
-    )
+    known = class_names(args.classes, args.target, None, ())
+    if args.classes is None:
+        its = class_names(None, args.prediction, None, ())
+        if known and its and known != its:
+            raise UserError(
+                f"the classes of {args.prediction} are {', '.join(its)}, those of {args.target} "
+                f"{', '.join(known)}: correct the wrong list, or pass --classes"
+            )
+        known = known or its
+    classes = known or VOC_CLASSES
     made, true = mask_files(args.prediction), mask_files(args.target)
     if args.list:
-        names = [words[0] for line in read_lines(args.list) if (words := line.split())]
+        lines = [line.strip() for line in read_lines(args.list) if line.strip()]
+        # a name may contain spaces, and a devkit's list further columns
+        names = [line if line in made or line in true else line.split()[0] for line in lines]
     else:
-        names = list(made)
-        if without := [name for name in true if name not in made]:
-            notice(
-                f"not compared: {len(without)} of {len(true)} true masks have no prediction in "
-                f"{args.prediction} (first: {without[0]}.png)"
-            )
+        names = [name for name in made if name in true]
+        for these, others, what, lack in (
+            (true, made, "true masks", f"no prediction in {args.prediction}"),
+            (made, true, "predictions", f"no true mask in {args.target}"),
+        ):
+            if without := [name for name in these if name not in others]:
+                notice(
+                    f"not compared: {len(without)} of {len(these)} {what} have {lack} "
+                    f"(first: {without[0]}.png)"
+                )
+        if not names:
+            raise UserError(f"{args.prediction} and {args.target} share no name of a mask")
     scores = evaluate_files(
         ((args.prediction / f"{n}.png", args.target / f"{n}.png") for n in names), classes
     )

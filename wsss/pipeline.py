@@ -395,16 +395,22 @@ class _Run:
                 "seg_miou_val_first": read["segment_first"].get("test_mIoU"),
             }
         _write_json(self.out / "metrics.json", numbers | {"minutes_per_stage": minutes})
+        data = {
+            name: read_config(stages[name] / "config.yaml")["data"]
+            for name in ("pseudo_masks", "segment")
+        }
+        train = TagData(**data["pseudo_masks"]).predict_split
+        val = MaskData(**data["segment"]).val_split
         rows = [
-            ("classifier, mAP on val", numbers["cls_map_val"]),
-            ("seed, mIoU on train, fixed rule", numbers["seed_miou_fixed"]),
-            ("seed, mIoU on train, best threshold (uses the truth)", numbers["seed_miou_best"]),
-            ("first round's pseudo-masks, mIoU on train", numbers.get("mask_miou_first")),
-            ("first round's segmenter, mIoU on val", numbers.get("seg_miou_val_first")),
-            ("pseudo-masks, mIoU on train", numbers["mask_miou"]),
+            (f"classifier, mAP on {val}", numbers["cls_map_val"]),
+            (f"seed, mIoU on {train}, fixed rule", numbers["seed_miou_fixed"]),
+            (f"seed, mIoU on {train}, best threshold (uses the truth)", numbers["seed_miou_best"]),
+            (f"first round's pseudo-masks, mIoU on {train}", numbers.get("mask_miou_first")),
+            (f"first round's segmenter, mIoU on {val}", numbers.get("seg_miou_val_first")),
+            (f"pseudo-masks, mIoU on {train}", numbers["mask_miou"]),
             ("pseudo-masks, void pixels", numbers["mask_void"]),
-            ("segmenter, mIoU on val", numbers["seg_miou_val"]),
-            ("segmenter trained on true masks, mIoU on val", numbers["seg_miou_val_true_masks"]),
+            (f"segmenter, mIoU on {val}", numbers["seg_miou_val"]),
+            (f"segmenter trained on true masks, mIoU on {val}", numbers["seg_miou_val_true_masks"]),
         ]
         for name, value in rows:
             if value is not None:

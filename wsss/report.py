@@ -71,6 +71,12 @@ def finished_run(folder: Path) -> Path:
     return folder / "results" if (folder / "pipeline.yaml").is_file() else folder
 
 
+def run_name(run: Path) -> str:
+    """What a run is called: its folder, or the one around `results`."""
+    run = run.resolve()
+    return run.parent.name if finished_run(run.parent) == run else run.name
+
+
 def write_report(run: str | Path) -> Path:
     """Write `report.html` and `overview.png` into the folder of a finished run.
 
@@ -136,12 +142,13 @@ def _page(run: Path, numbers: dict[str, Any], stages: dict[str, _Stage]) -> str:
     sections = "".join(
         f'<section id="{name}"><h2>{title}</h2>{content}</section>' for name, title, content in parts
     )
-    name = escape(run.resolve().name)
+    name = escape(run_name(run))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>wsss: {name}</title><style>{_STYLE}</style></head><body><main>"
-        f"<header><h1>{name}</h1>{_about(run, stages, train, learn)}{_chain(numbers)}</header>"
+        f"<header><h1>{name}</h1>{_about(run, stages, train, learn)}"
+        f"{_chain(numbers, tags.predict_split, masks.val_split)}</header>"
         f"<nav>{links}</nav>{_strip(rows, tags.predict_split)}{sections}"
         "<footer>Made by wsss. Everything is inside this file; "
         f"<code>wsss report {escape(str(run))}</code> makes it again.</footer></main></body></html>\n"
@@ -164,7 +171,14 @@ def _judged(stages: dict[str, _Stage], tags: TagData, masks: MaskData) -> _Judge
         if path.is_file():
             classes, images = read_counts(path)
             records = {record.id: record for record in data.catalog(split, tagged=False).records}
-            images = {key: pixels for key, pixels in images.items() if key in records}
+            # true masks may have been taken away since
+            images = {
+                key: pixels
+                for key, pixels in images.items()
+                if key in records and records[key].mask is not None
+            }
+            if not images:
+                continue
             names = ["background", *classes]
             return _Judged(f"{what} on {split}", folder / name, names, images, records)
     return None
@@ -196,8 +210,10 @@ def _about(run: Path, stages: dict[str, _Stage], train: Catalog, data: TagData) 
 
 
 def _epochs(stage: _Stage) -> str:
-    count = stage.config["trainer"].get("max_epochs")
-    return "1 epoch" if count == 1 else f"{count} epochs"
+    trainer = stage.config["trainer"]
+    if trainer.get("max_epochs") in (None, -1):
+        return f"{trainer['max_steps']:,} steps"
+    return "1 epoch" if trainer["max_epochs"] == 1 else f"{trainer['max_epochs']} epochs"
 
 
 def _when(run: Path) -> str:
@@ -209,7 +225,7 @@ def _writer_settings(make: _Stage) -> dict[str, Any]:
     return json.loads((make.folder / "masks" / "settings.json").read_text())
 
 
-def _chain(numbers: dict[str, Any]) -> str:
+def _chain(numbers: dict[str, Any], train: str, val: str) -> str:
     true, ours = numbers.get("seg_miou_val_true_masks"), numbers.get("seg_miou_val")
     best, void = numbers.get("seed_miou_best"), numbers.get("mask_void")
     first, before = numbers.get("mask_miou_first"), numbers.get("seg_miou_val_first")
@@ -218,12 +234,12 @@ def _chain(numbers: dict[str, Any]) -> str:
     shares = [f"{100 * ours / true:.0f} % of the {true:.1f} with true masks"] if true and ours else []
     shares += [f"{before:.1f} in the first round"] if before is not None else []
     tiles = [
-        ("classifier", numbers.get("cls_map_val"), "mAP on val", ""),
-        ("seed", numbers.get("seed_miou_fixed"), "mIoU on train",
+        ("classifier", numbers.get("cls_map_val"), f"mAP on {val}", ""),
+        ("seed", numbers.get("seed_miou_fixed"), f"mIoU on {train}",
          f"{best:.1f} at the best threshold, which uses the truth" if best is not None else ""),
-        ("pseudo-mask", numbers.get("mask_miou"), "mIoU on train",
+        ("pseudo-mask", numbers.get("mask_miou"), f"mIoU on {train}",
          ", ".join(covered)),
-        ("segmenter", ours, "mIoU on val",
+        ("segmenter", ours, f"mIoU on {val}",
          ", ".join(shares)),
     ]  # fmt: skip
     items = ""
@@ -651,7 +667,7 @@ def _cost(stages: dict[str, _Stage]) -> str:
     )  # fmt: skip
     return (
         "<p>Memory is that of the main process, without the processes that load images and run the "
-        "CRF. A stage that was broken off counts from where it went on.</p>" + _pair(drawn, table)
+        "CRF.</p>" + _pair(drawn, table)
     )
 
 

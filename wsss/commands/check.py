@@ -3,18 +3,29 @@
 import argparse
 import hashlib
 import json
+import posixpath
 import shlex
+import unicodedata
 from collections import Counter
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 
-from wsss.data.catalog import Record, mask_fault, read_catalog, read_classes, read_lines
-from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_alpha, read_image
+from wsss.data.catalog import (
+    Record,
+    class_list,
+    few_enough,
+    mask_fault,
+    read_catalog,
+    read_classes,
+    read_lines,
+)
+from wsss.data.images import has_alpha, image_files, read_image
 from wsss.data.masks import write_atomic
-from wsss.data.tags import RESERVED_CLASSES, alike, read_tag_table, tag_source
+from wsss.data.tags import RESERVED_CLASSES, alike, read_tag_table, tag_source, without_case
 from wsss.errors import UserError
 from wsss.progress import progress
 
@@ -84,13 +95,20 @@ def image_oddities(path: Path) -> list[str]:
             return ["unreadable: zero bytes"]
         read_image(path)
     except UserError as error:
-        reason = str(error)
+        reason = str(error).replace(str(path), "")
         if "format that is not read" in reason:
             return ["unreadable: format that is not read (save it as JPEG or PNG)"]
         if "refused" in reason:
             return ["unreadable: enormous (refused as a decompression bomb)"]
         known = [kind for kind in ("truncated", "floating-point values") if kind in reason]
         return ["unreadable: " + (known[0] if known else "broken or no image")]
+    try:
+        return _odd(path)
+    except Exception:  # the first frame can be read, but not what comes after it
+        return ["truncated after its first frame (which is used)"]
+
+
+def _odd(path: Path) -> list[str]:
     with Image.open(path) as image:
         odd = []
         if image.format not in _FORMATS.get(path.suffix.lower(), ()):
@@ -125,7 +143,7 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
         raise UserError(f"there is no folder {root} to check")
     layout = "voc" if (root / "JPEGImages").is_dir() else "folder"
     report = Report(layout)
-    files = image_files(root / "JPEGImages" if layout == "voc" else root)
+    files = photographs_in(root / "JPEGImages" if layout == "voc" else root)
     report.images = len(files)
     if not files:
         report.fail("no images", str(root))
@@ -147,30 +165,35 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
             report.fail("class name with a meaning of its own (rename it)", name)
     for names in alike(report.classes):
         report.warn("class names that differ by case or spaces", " / ".join(names))
-    num_labels = len(report.classes) + 1
     try:
-        beside = (tags.parent if tags else root) / "classes.txt"
-        if layout == "voc" or beside.is_file():
-            num_labels = len(read_classes(layout, root, tags)) + 1
+        classes = few_enough(tuple(report.classes), root)
+        if layout == "voc" or class_list(root, tags):
+            classes = read_classes(layout, root, tags)
     except UserError as error:
         report.fail("classes unusable", str(error))
         return report
+    if layout == "folder" and (listing := class_list(root, tags)):
+        _compare(report, classes, listing)
+    num_labels = len(classes) + 1
     masked = [record for _, record in records.values() if record.mask is not None]
     for record in progress(masked, "look at masks", brief=True):
         _check_mask(record, num_labels, report)
     return report
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Image files in a folder and its sub-folders, without hidden ones and the folder `masks`."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.relative_to(folder).parts[0] != "masks"
-    )
+def _compare(report: Report, listed: tuple[str, ...], listing: Path) -> None:
+    """The tags and the classes that a file fixes, as `wsss init` takes them for the same."""
+    tags = {without_case(name): name for name in report.classes}
+    classes = {without_case(name): name for name in listed}
+    for name in sorted(tags.keys() - classes.keys()):
+        report.fail("tags that classes.txt does not list", f"{tags[name]} ({listing})")
+    for name in sorted(classes.keys() - tags.keys()):
+        report.fail("classes in classes.txt without an image", f"{classes[name]} ({listing})")
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """Image files in a folder and its sub-folders, but for the folder `masks`."""
+    return [path for path in image_files(folder) if path.relative_to(folder).parts[0] != "masks"]
 
 
 def _check_files(root: Path, files: list[Path], report: Report) -> None:
@@ -206,6 +229,11 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
     for name in twice:
         report.fail("duplicate rows", name)
     present = {path.relative_to(root).as_posix() for path in files}
+    written = as_files((row.image for row in rows), present)
+    rows = [replace(row, image=written[row.image]) for row in rows]
+    for name, count in Counter(row.image for row in rows).items():
+        if count > 1:
+            report.fail("duplicate rows", name)
     for row in rows:
         path = root / row.image
         if not path.resolve().is_relative_to(root.resolve()):
@@ -215,9 +243,11 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
     for name in sorted(present - {row.image for row in rows}):
         report.warn("images without tags (left out)", name)
     lists = [folder / name for name in LISTS] if (folder := list_folder(root, tags)) else []
-    both = set.intersection(*(set(read_lines(path)) for path in lists)) if lists else set()
-    for name in sorted(filter(None, map(str.strip, both))):
-        report.warn("train and val overlap (used for val only)", name)
+    listed = [{line.strip() for line in read_lines(path)} for path in lists]
+    for row in rows:
+        names = {row.image, Path(row.image).with_suffix("").as_posix()}
+        if lists and all(names & its for its in listed):
+            report.warn("train and val overlap (used for val only)", row.image)
     known, names = {}, {}
     for row in rows:
         if row.image in present:
@@ -233,6 +263,19 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
         if path not in used:
             report.warn("masks without photograph (not used)", path.relative_to(root).as_posix())
     return known
+
+
+def as_files(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
+    """Names -> the same as the files have them: without `./`, and with their way to write accents."""
+    # a Mac writes "é" in file names as two characters, most tables as one
+    composed = {unicodedata.normalize("NFC", name): name for name in files}
+    known, found = set(files), {}
+    for name in names:
+        plain = posixpath.normpath(name)
+        if plain not in known:
+            plain = composed.get(unicodedata.normalize("NFC", plain), plain)
+        found[name] = plain
+    return found
 
 
 LISTS = ("train.txt", "val.txt")

@@ -109,10 +109,10 @@ def make_voc(root: Path, source: Source, archives: Path | None = None) -> None:
     _unpack_voc(voc, root)
     train, val = _ids(lists / "train.txt"), _ids(lists / "val.txt")
     for split, ids in (("train", train), ("val", val)):
-        _verify_count(lists / f"{split}.txt", len(ids), source.counts[split])
+        _verify_count(lists / f"{split}.txt", len(ids), source.counts[split], lists)
     augmented = set(train) | _convert_sbd(sbd, root, {*train, *val})
     ids = sorted(augmented - set(val))
-    _verify_count(f"trainaug of {sbd}", len(ids), source.counts["trainaug"])
+    _verify_count(f"trainaug of {sbd}", len(ids), source.counts["trainaug"], lists)
     _copy_masks(root, [*train, *val])
     _verify_files(root, "trainaug", ids)
     for split, listed in (("train", train), ("val", val)):
@@ -308,7 +308,8 @@ def _copy_masks(root: Path, ids: list[str]) -> None:
 def _ids(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"there is no list {path}: remove {path.parents[2]} and start again")
-    return path.read_text(encoding="utf-8").split()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [name for line in lines if (name := line.strip())]
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -317,11 +318,11 @@ def _write(path: Path, content: bytes) -> None:
     write_atomic(path, lambda aside: aside.write_bytes(content))
 
 
-def _verify_count(what: Path | str, number: int, wanted: int) -> None:
+def _verify_count(what: Path | str, number: int, wanted: int, folder: Path) -> None:
     if number != wanted:
         raise UserError(
             f"{what} lists {number:,} images, but the official list has {wanted:,}: "
-            "remove the data set's folder and make it again from the official archives"
+            f"remove {folder} and run the same command again with the official archives"
         )
 
 
@@ -329,7 +330,7 @@ def _verify(root: Path, counts: dict[str, int]) -> None:
     for split, wanted in counts.items():
         listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         ids = _ids(listing)
-        _verify_count(listing, len(set(ids)), wanted)
+        _verify_count(listing, len(set(ids)), wanted, listing.parent)
         _verify_files(root, split, ids)
 
 

@@ -101,6 +101,12 @@ def _as_uploaded(name: str) -> str:
     return re.sub(r"[^-\w.]", "", name.replace(" ", "_"))
 
 
+def _ends_alike(name: str, other: str) -> bool:
+    """Whether one of two paths is the end of the other: `day 1/a` of `photos/day 1/a`."""
+    pairs = zip(reversed(PurePosixPath(name).parts), reversed(PurePosixPath(other).parts), strict=False)
+    return all(one == two for one, two in pairs)
+
+
 class _Photos:
     """The photographs, looked up by the names that another tool gives them."""
 
@@ -116,7 +122,8 @@ class _Photos:
     def find(self, name: str, suffix: bool = True) -> tuple[str, tuple[int, int]]:
         """Our name and (height, width) of the photograph `name`.
 
-        A name whose folders differ counts where only one photograph ends in it.
+        Folders before it are passed over where only one photograph fits: `photos/day 1/a` is
+        `day 1/a`, and so is `a`.
         """
         from wsss.data.catalog import inside
         from wsss.data.images import image_size
@@ -134,7 +141,7 @@ class _Photos:
             alike = self.uploaded.get(_as_uploaded(unquote(_UPLOADED.sub("", last))), [])
         else:
             inside(self.folder, str(given), self.source)
-            alike = self.last.get(last, [])
+            alike = [name for name in self.last.get(last, []) if _ends_alike(name, plain)]
         if len(alike) != 1:
             many = f"{len(alike)} are called so" if alike else f"there is none in {self.folder}"
             raise UserError(f"{self.source} names the photograph '{name}', but {many}: check --photos")
@@ -169,6 +176,15 @@ def _unpack(path: Path, folder: Path) -> Path:
 Masks = Iterator[tuple[str, "np.ndarray"]]  # noqa: F821  (numpy comes with the command)
 
 
+def _shown(folder: Path, pattern: str) -> list[Path]:
+    """Files and folders of that pattern, without hidden ones and what a Mac adds to archives."""
+    return [
+        path
+        for path in sorted(folder.rglob(pattern))
+        if not any(p.startswith(".") or p == "__MACOSX" for p in path.relative_to(folder).parts)
+    ]
+
+
 def _read(source: Path, told: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
     if source.is_file():
         if source.suffix.lower() != ".json":
@@ -177,7 +193,7 @@ def _read(source: Path, told: Path, photos: _Photos, labels: dict[str, int]) -> 
         return
 
     def first(pattern: str) -> list[Path]:
-        return sorted(source.rglob(pattern), key=lambda path: (len(path.parts), str(path)))
+        return sorted(_shown(source, pattern), key=lambda path: (len(path.parts), str(path)))
 
     if marks := first("labelmap.txt") or first("SegmentationClass"):
         yield from _voc(marks[0].parent, photos, labels)
@@ -347,8 +363,8 @@ def _voc(root: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
     folder = root / "SegmentationClass"
     if not folder.is_dir():
         raise UserError(f"{photos.source} has no folder SegmentationClass beside {labelmap.name}")
-    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.png"))}
-    lists = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in _shown(folder, "*.png")}
+    lists = _shown(root / "ImageSets" / "Segmentation", "*.txt")
     # a line is a name, with spaces or not
     listed = [name for path in lists for line in read_lines(path) if (name := line.strip(' "'))]
     for name in dict.fromkeys([*files, *listed]):
@@ -414,9 +430,11 @@ def _yolo(card: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
     if not folder.is_dir():
         raise UserError(f"{photos.source} has no folder labels beside {card.name}")
     files = {}
-    for path in sorted(folder.rglob("*.txt")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        files[_SUBSET.sub("", name)] = path
+    for path in _shown(folder, "*.txt"):
+        name = _SUBSET.sub("", path.relative_to(folder).with_suffix("").as_posix())
+        if name in files:
+            raise UserError(f"{photos.source} holds the image '{name}' twice: keep one of them")
+        files[name] = path
     for subset in ("train", "val", "test"):
         listing = inside(card.parent, str(found.get(subset)), card)
         for line in read_lines(listing) if listing.suffix == ".txt" and listing.is_file() else ():

@@ -5,8 +5,6 @@ import csv
 import hashlib
 import io
 import os
-import posixpath
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -117,22 +115,20 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
 
 def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: Sequence) -> list:
     """Rows whose image is there and can be read, under the name that the file has."""
-    from wsss.commands.check import image_files, image_oddities
+    from wsss.commands.check import as_files, image_oddities, photographs_in
     from wsss.data.catalog import image_faults, inside
     from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 
     files = [
         path.relative_to(photographs).as_posix()
-        for path in image_files(photographs)
+        for path in photographs_in(photographs)
         if not path.resolve().is_relative_to((out / "results").resolve())
     ]
-    # a Mac writes "é" in file names as two characters, most tables as one
-    composed = {unicodedata.normalize("NFC", name): name for name in files}
+    names = as_files((row.image for row in rows), files)
     known, listed = {}, set()
     for row in rows:
-        name = posixpath.normpath(row.image)
-        if not inside(photographs, name, table).is_file():
-            name = composed.get(unicodedata.normalize("NFC", name), name)
+        name = names[row.image]
+        inside(photographs, name, table)
         listed.add(name)
         if not (photographs / name).is_file():
             found.leave_out("tags without image", row.image)
@@ -181,16 +177,13 @@ def _distinct(found: Found, photographs: Path, rows: Sequence) -> list:
 
 def _classes(found: Found, photographs: Path, table: Path, rows: Sequence) -> dict[str, str]:
     """Set the classes; returns for each tag the class it stands for."""
-    from wsss.data.catalog import read_classes
+    from wsss.data.catalog import class_list, few_enough, read_classes
     from wsss.data.tags import RESERVED_CLASSES, alike
 
     counts = Counter(tag for row in rows for tag in row.tags)
     if not counts:
         raise UserError(f"no usable image of {table} has a tag: fill in the tags")
-    beside = photographs if table.is_dir() else table.parent
-    listing = next(
-        (d / "classes.txt" for d in (beside, photographs) if (d / "classes.txt").is_file()), None
-    )
+    listing = class_list(photographs, None if table.is_dir() else table)
     fixed = read_classes("folder", listing.parent) if listing else ()
     spelling = {tag: tag for tag in counts}
     for names in alike(dict.fromkeys([*fixed, *counts])):
@@ -201,7 +194,7 @@ def _classes(found: Found, photographs: Path, table: Path, rows: Sequence) -> di
             quoted = ", ".join(f"'{name}'" for name in others)
             found.notes.append(f"class names joined: {quoted} counted as '{best}'")
     used = {spelling[tag] for tag in counts}
-    found.classes = fixed or tuple(sorted(used))
+    found.classes = fixed or few_enough(tuple(sorted(used)), table)
     if unknown := sorted(used - set(found.classes)):
         raise UserError(
             f"{table} has the tag '{unknown[0]}', which is not in {listing}: correct either"

@@ -38,29 +38,25 @@ def find_photographs(
 ) -> dict[str, Path]:
     """Name of the result (no suffix, relative) -> file.
 
-    Hidden files, results in `out`, and a data set's own masks in its folder `masks` do not count.
+    Hidden files, results of wsss, and a data set's own masks in its folder `masks` do not count.
 
     Raises:
         UserError: there is no photograph, or two would have the same result, unless `skip_twins` leaves
             both out.
     """
-    from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+    from wsss.data.images import image_files
 
     results = [(out / name).resolve() for name in ("masks", "overlays")] if out else []
-
-    def counts(path: Path, folder: Path) -> bool:
-        return (
-            path.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
-            and path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-            and not any(path.resolve().is_relative_to(made) for made in results)
-        )
 
     found: dict[str, Path] = {}
     twins: dict[str, Path] = {}
     for given in photographs:
         if given.is_dir():
-            paths = sorted(path for path in given.rglob("*") if counts(path, given))
+            paths = [
+                path
+                for path in image_files(given)
+                if not any(path.resolve().is_relative_to(made) for made in results)
+            ]
             masks = [path for path in paths if path.is_relative_to(given / "masks")]
             if masks:
                 notice(f"passed over: {given / 'masks'} ({len(masks)} files), taken for masks")

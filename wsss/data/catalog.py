@@ -94,16 +94,28 @@ def read_catalog(
 def read_classes(layout: Layout, root: str | Path, tags: str | Path | None = None) -> tuple[str, ...]:
     """Foreground class names of a data set, in the order of their mask labels."""
     root = _existing(root)
-    beside = Path(tags).parent / "classes.txt" if tags else root / "classes.txt"
-    listed = beside if beside.is_file() else root / "classes.txt"
-    if listed.is_file():
+    if listed := class_list(root, tags):
         classes = tuple(name for line in read_lines(listed) if (name := line.strip()))
         if not classes or len(set(classes)) != len(classes):
             raise UserError(f"{listed} must hold one class name a line, each once")
-        return classes
+        return few_enough(classes, listed)
     if layout == "voc":
         return VOC_CLASSES
-    return tuple(sorted({tag for row in _readable_rows(root, tags)[1] for tag in row.tags}))
+    table, rows = _readable_rows(root, tags)
+    return few_enough(tuple(sorted({tag for row in rows for tag in row.tags})), table)
+
+
+def class_list(root: Path, tags: str | Path | None = None) -> Path | None:
+    """The classes.txt that fixes the classes: beside the table or in the root; None: there is none."""
+    folders = [Path(tags).parent, root] if tags else [root]
+    return next((d / "classes.txt" for d in folders if (d / "classes.txt").is_file()), None)
+
+
+def few_enough(classes: tuple[str, ...], source: Path) -> tuple[str, ...]:
+    """The classes, refused where a mask of bytes has no label for each."""
+    if len(classes) > 254:  # 0 is background, 255 void
+        raise UserError(f"{source} has {len(classes)} classes, masks have labels for 254: join some")
+    return classes
 
 
 def _existing(root: str | Path) -> Path:

@@ -1,12 +1,13 @@
 """The one place that reads photographs."""
 
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 
 # PIL warns from 89 megapixels on, which phones make, and refuses from 179 on: its refusal is enough.
 # Set once: a filter for one call would be seen by the threads that read other images.
@@ -16,6 +17,34 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".g
 
 FOREIGN_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".nef", ".arw", ".psd", ".jp2", ".svg")
 """Formats of pictures that are not read: to be named instead of passed over."""
+
+RESULTS = ("settings.json", "pipeline.yaml", "metrics.json", "begun.json")
+"""A folder with one of these is of wsss predict, slots, init or run: what is in it is no photograph."""
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Files with the suffix of an image in a folder and its sub-folders, sorted.
+
+    Hidden ones do not count; folders of results and names that are not UTF-8 are told in a notice.
+    """
+    found = []
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        if here != Path(folder) and any(name in files for name in RESULTS):
+            notice(f"passed over: {here}, which holds results of wsss")
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = (here / name for name in files if not name.startswith("."))
+        found += [p for p in shown if p.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)]
+    return sorted(path for path in found if path.is_file() and _has_a_name(path.relative_to(folder)))
+
+
+def _has_a_name(path: Path) -> bool:
+    told = os.fsencode(path).decode(errors="backslashreplace")
+    if told != str(path):  # no table can name it
+        notice(f"passed over: {told}, whose name is not UTF-8: rename it")
+    return told == str(path)
 
 
 def read_image(path: str | Path) -> np.ndarray:

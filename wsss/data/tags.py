@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsss.data.images import IMAGE_SUFFIXES
+from wsss.data.images import IMAGE_SUFFIXES, image_files
 from wsss.errors import UserError, notice
 
 RESERVED_CLASSES = ("background", "void")
@@ -33,7 +33,7 @@ def tag_source(root: str | Path) -> Path:
     for name in ("tags.csv", "tags.json"):
         if (root / name).is_file():
             return root / name
-    return root if _class_folders(root) else root / "tags.csv"
+    return root if _class_images(root) else root / "tags.csv"
 
 
 def read_tag_table(
@@ -118,7 +118,20 @@ def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
     first = text.partition("\n")[0]
     # spreadsheets of many languages write ; between columns, or a tab
     comma = next((sign for sign in ",;\t" if sign in first), ",")
-    lines = list(csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=comma))
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=comma)
+    lines, numbers = [], []
+    try:
+        for line in reader:
+            cells = [line.get("image"), line.get("tags"), *(line.get(None) or ())]
+            if any("\n" in (cell or "") for cell in cells):
+                raise csv.Error("line breaks between quotes")
+            lines.append(line)
+            numbers.append(reader.line_num)
+    except csv.Error as error:
+        begins = numbers[-1] + 1 if numbers else 2
+        raise UserError(
+            f"{path} line {begins} cannot be read ({error}): a quote there is not closed, close it"
+        ) from error
     if not lines:
         raise UserError(f"{path} lists no image: its first line is image,tags, then a line an image")
     classes = [name for name in lines[0] if name not in (None, "image", "tags", "split")]
@@ -131,13 +144,13 @@ def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
             "its first line must be image,tags, or image and one column of 0 and 1 for each class"
         )
     joined = "" if one_column_each else "".join(line["tags"] or "" for line in lines)
-    separator = r"[|;,]" if re.search(r"[|;,]", joined) else r"\s"
+    further = any(line.get(None) for line in lines)  # cells of tags that were not quoted
+    separator = r"[|;,]" if further or re.search(r"[|;,]", joined) else r"\s"
     rows = []
-    for number, line in enumerate(lines, start=2):
+    for number, line in zip(numbers, lines, strict=True):
         if one_column_each:
             tags = [name for name in classes if (line[name] or "").strip() == "1"]
         else:
-            # a comma between unquoted tags makes further cells, which csv keeps under None
             tags = re.split(separator, line["tags"] or "") + list(line.get(None) or ())
         split = (line.get("split") or "").strip() or None
         rows.append((f"line {number}", _row(line["image"] or "", tags, split)))
@@ -161,19 +174,10 @@ def _rows_of_json(path: Path) -> list[tuple[str, TagRow]]:
     return rows
 
 
-RESULTS = ("settings.json", "pipeline.yaml", "metrics.json")
-"""A folder with one of these is of wsss predict, slots, init or run, and no class."""
-
-
-def _class_folders(root: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in root.iterdir()
-        if path.is_dir()
-        and path.name != "masks"
-        and not path.name.startswith(".")
-        and not any((path / name).is_file() for name in RESULTS)
-    )
+def _class_images(root: Path) -> list[Path]:
+    """The images in sub-folders, but for those in `masks`, relative to the root."""
+    inner = (path.relative_to(root) for path in image_files(root))
+    return [path for path in inner if len(path.parts) > 1 and path.parts[0] != "masks"]
 
 
 def _rows_of_folders(root: Path) -> list[tuple[str, TagRow]]:
@@ -183,10 +187,9 @@ def _rows_of_folders(root: Path) -> list[tuple[str, TagRow]]:
             f"passed over: {root / 'masks'}, which is taken for true masks: rename it if it is a class"
         )
     return [
-        (f"folder {folder.name}", _row(path.relative_to(root).as_posix(), [folder.name]))
-        for folder in _class_folders(root)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        (f"folder {path.parts[0]}", _row(path.as_posix(), [path.parts[0]]))
+        for path in _class_images(root)
+        if path.suffix.lower() in IMAGE_SUFFIXES
     ]
 
 
@@ -194,8 +197,13 @@ def alike(names: Iterable[str]) -> list[list[str]]:
     """Groups of two or more names that differ by case or spaces only."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault("".join(name.casefold().split()), []).append(name)
+        groups.setdefault(without_case(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def without_case(name: str) -> str:
+    """The name without case and spaces."""
+    return "".join(name.casefold().split())
 
 
 def split_of(rows: Sequence[TagRow], val_share: float = 0.2) -> dict[str, str]:
