@@ -31,7 +31,7 @@ def image_files(folder: Path) -> list[Path]:
     for place, folders, files in os.walk(folder):
         here = Path(place)
         if here != Path(folder) and any(name in files for name in RESULTS):
-            notice(f"passed over: {here}, which holds results of wsss")
+            notice(f"no photographs are looked for in {here}, which holds results of wsss")
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
