@@ -1,6 +1,7 @@
 """The chain through the real command line: every shipped config, a whole run, bad input."""
 
 import ast
+import errno
 import json
 import os
 import shutil
@@ -635,6 +636,28 @@ def test_bad_input_is_one_sentence(words, message, drawn, capsys):
     assert main([str(drawn) if word == "ROOT" else word for word in words] + small) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(drawn, tmp_path, monkeypatch, capsys):
+    words = ["classify", "fit", "--data.root", str(drawn), "--data.size", "64", *QUICK[2:]]
+    words += ["--model.backbone", "glnet_nano", "--trainer.limit_train_batches", "1"]
+    words += ["--trainer.limit_val_batches", "0", "--trainer.default_root_dir", str(tmp_path)]
+    words += ["--trainer.logger", "false"]
+    main_ok([*words, "--trainer.max_epochs", "1"])
+    kept = next(tmp_path.rglob("last.ckpt"))
+    before = kept.read_bytes()
+    write = Path.write_bytes
+
+    def full(path, content):
+        write(path, content[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    # without a logger it goes to the same place
+    assert main([*words, "--trainer.max_epochs", "2", "--ckpt_path", str(kept)]) == 2
+    assert "last.ckpt: No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert [p.read_bytes() for p in tmp_path.rglob("*.ckpt")] == [before]
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_error_from_a_loader_process_is_one_sentence():

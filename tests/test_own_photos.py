@@ -18,7 +18,7 @@ from wsss.cli import main
 from wsss.commands.predict import find_photographs
 from wsss.data.catalog import inside, read_catalog, read_classes
 from wsss.data.images import read_image
-from wsss.data.masks import read_mask, write_mask
+from wsss.data.masks import read_mask, write_atomic, write_mask
 from wsss.data.tags import read_tag_table
 from wsss.errors import UserError, UserNotice, forget_notices
 
@@ -211,6 +211,18 @@ def test_check_of_voc_layout(drawn, tmp_path):
     assert code == 2 and report["errors"]["train and val overlap"] == [shared]
     (root / "JPEGImages" / f"{shared}.jpg").write_bytes(b"")
     assert _check(root, tmp_path)[1]["errors"]["unreadable: zero bytes"] == [f"JPEGImages/{shared}.jpg"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_told(good, tmp_path, monkeypatch, capsys):
+    def full(path, write):
+        write_atomic(path, lambda aside: Path("/dev/full").write_text("x"))
+
+    monkeypatch.setattr("wsss.commands.check.write_atomic", full)
+    assert main(["check", str(good), "--json", str(tmp_path / "r.json")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"error: {tmp_path / 'r.json'}: No space left on device"
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_check_of_nothing(tmp_path, capsys):

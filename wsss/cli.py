@@ -1,6 +1,7 @@
 """The command `wsss`. Heavy imports happen only inside the command that needs them."""
 
 import argparse
+import errno
 import importlib
 import json
 import sys
@@ -61,9 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         how = "the same command goes on with what is left"

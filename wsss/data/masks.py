@@ -20,6 +20,9 @@ def write_atomic(path: Path, write) -> None:
     try:
         write(aside)
         os.replace(aside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk tells no name
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

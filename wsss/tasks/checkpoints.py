@@ -1,12 +1,30 @@
-"""Reading our own Lightning checkpoints without running code from them."""
+"""Writing checkpoints whole, and reading our own without running code from them."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
+from wsss.data.masks import write_atomic
 from wsss.errors import UserError
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint aside, in its own folder, before it takes the place of the last one.
+
+    Lightning writes it to the system's folder of temporary files; from another disk it is copied over
+    the last one, of which a full disk or a break then leaves nothing.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_atomic(Path(path), lambda aside: aside.write_bytes(content.getbuffer()))
 
 
 def checkpoint_kind(path: str | Path) -> str | None:

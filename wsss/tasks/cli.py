@@ -17,7 +17,7 @@ from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.models.fast import kept_memory, release_memory
 from wsss.tasks.bars import Bars
-from wsss.tasks.checkpoints import read_checkpoint
+from wsss.tasks.checkpoints import WholeCheckpoints, read_checkpoint
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 
@@ -219,6 +219,7 @@ def _command_line(
             save_config_callback=SaveConfigCallback if fit else None,
             trainer_defaults={
                 "callbacks": [last, _Memory(), *callbacks],
+                "plugins": [WholeCheckpoints()],
                 "log_every_n_steps": 10,
                 # where rich is installed, Lightning prints its table of layers past the log
                 "enable_model_summary": False,
