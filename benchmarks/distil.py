@@ -38,7 +38,7 @@ class Photographs:
     """All photographs of a split on the device, their long side scaled down to 448 px."""
 
     def __init__(self, root: str, split: str, device: str) -> None:
-        records = read_catalog("voc", root, split).records
+        records = read_catalog("voc", root, split, tagged=False).records
         self.shapes = torch.empty(len(records), 2)
         self.pixels = torch.zeros(len(records), 3, LONG_SIDE, LONG_SIDE, dtype=torch.uint8)
         for index, record in enumerate(progress(records, f"read {split}")):

@@ -39,7 +39,7 @@ def steps(task: str, kind: str, count: int) -> list[float]:
         if type(layer) is PhasedConv2d and kind in ("plain", "kept memory"):
             layer.__class__ = nn.Conv2d
     network.train()
-    freeze_norm(network)
+    freeze_norm(network, every=True)
     times = []
     for _ in range(count + 1):
         start = time.perf_counter()

@@ -28,7 +28,7 @@ from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError, UserNotice
 from wsss.evaluation import confusion_matrix, iou_of
-from wsss.pipeline import _Run, _stamp_catalog, run_pipeline
+from wsss.pipeline import _network, _Run, _stamp_catalog, run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
 from wsss.tasks.cli import run_task
@@ -149,6 +149,8 @@ def test_moving_average_by_lightnings_callback(kind, drawn, tmp_path):
 
 MISSPELT = {"class_path": "wsss.tasks.writers.PseudoMaskWriter", "init_args": {"backgroud": 0.4}}
 
+TOO_MUCH = MISSPELT | {"init_args": {"background": 7.0}}
+
 
 @pytest.mark.parametrize(
     ("name", "change", "said"),
@@ -164,6 +166,15 @@ MISSPELT = {"class_path": "wsss.tasks.writers.PseudoMaskWriter", "init_args": {"
         ("segment", {"model": {"freeze_stride": 3}}, r"freeze_stride: Expected one of \[2, 4, 8, 16\]"),
         ("refine", {"data": {"xyz": 1}}, "'data.xyz': known are .*crop, .*tags"),
         ("pseudo_masks", {"trainer": {"callbacks": [MISSPELT]}}, "Option 'backgroud' is not accepted"),
+        ("segment", {"model": {"decoder": "Unett"}}, "segment.yaml: no segmentation network .*Unett"),
+        ("segment", {"model": {"encoder": "glnet_nano", "tile": 3}}, "tile must be 32"),
+        ("segment", {"model": {"weights": "no.pth"}}, "segment.yaml: there is no weight file no.pth"),
+        ("segment", {"data": {"train_split": "x"}}, "segment.yaml: no split 'x'"),
+        ("segment", {"data": {"train_split": "val"}}, "segment.yaml trains on .* makes masks of split"),
+        ("segment", {"trainer": {"accelerator": "tpu"}}, "segment.yaml: .*torch_xla"),
+        ("pseudo_masks", {"trainer": {"callbacks": [TOO_MUCH]}}, "background must lie in 0..1, got 7"),
+        ("classify", {"model": {"backbone": "resnet18"}}, "pseudo_masks.yaml: .*resnet18 .*no GLMix"),
+        ("pipeline", {"out": 3}, "out in .* must name a folder, got 3"),
         ("segment", {"model": ["glnet_nano"]}, "model in .*segment.yaml must be lines of"),
     ],
 )
@@ -172,7 +183,7 @@ def test_a_bad_pipeline_is_told_before_anything_is_trained(name, change, said, d
     path = config.with_name(f"{name}.yaml")
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
     with pytest.raises(UserError, match=said):
-        run_pipeline(config, tmp_path / "run", str(drawn))
+        run_pipeline(config, None if name == "pipeline" else tmp_path / "run", str(drawn))
     assert not (tmp_path / "run").exists()
 
 
@@ -493,7 +504,9 @@ def test_frozen_layers_stay_as_they_are(kind, network, stride, drawn, tmp_path):
     ]
     assert still and any(last[0] in n for n in still) and not any(last[1] in n for n in still)
     assert any(last[1] in n for n in moving) and not any(last[0] in n for n in moving)
-    assert all(layer.training for layer in inside.modules())  # frozen, not set to evaluation
+    for layer in inside.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            assert layer.training == layer.weight.requires_grad  # else it would adapt to the images
     trainer.save_checkpoint(tmp_path / "frozen.ckpt")
     with torch.inference_mode():
         type(task).from_checkpoint(tmp_path / "frozen.ckpt")
@@ -519,6 +532,120 @@ def test_random_layers_are_not_frozen(kind, setting, drawn, capsys):
     assert main([*words, f"--model.{setting}"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"error: {setting.partition('=')[0]} would keep random numbers")
+
+
+def test_predictions_are_not_kept_in_memory(small_run, drawn, tmp_path):
+    writer = {"class_path": "wsss.tasks.writers.MaskWriter", "init_args": {"out": str(tmp_path / "m")}}
+    path = tmp_path / "predict.yaml"
+    path.write_text(yaml.safe_dump({"trainer": {"callbacks": [writer], "accelerator": "cpu"}}))
+    words = ["predict", "-c", str(path), "--data.root", str(drawn), "--data.num_workers", "0"]
+    checkpoint = str(small_run / "segment" / "last.ckpt")
+    trainer = run_task("segment", [*words, "--ckpt_path", checkpoint])
+    assert list((tmp_path / "m").glob("*.png")) and not trainer.predict_loop.predictions
+    # photographs are shown as large as in the training, not at the default's size
+    assert trainer.datamodule.max_side == 96
+    told = ["--data.max_side", "64", "--trainer.callbacks.out", str(tmp_path / "m64")]
+    trainer = run_task("segment", [*words, "--ckpt_path", checkpoint, *told])
+    assert trainer.datamodule.max_side == 64
+
+
+def test_predicting_needs_a_writer_and_a_folder_of_its_own(small_run, drawn, tmp_path, capsys):
+    words = ["segment", "predict", "--data.root", str(drawn), *QUICK[2:]]
+    words += ["--ckpt_path", str(small_run / "segment" / "last.ckpt")]
+    assert main(words) == 2
+    assert "add MaskWriter" in capsys.readouterr().err
+    write_mask(tmp_path / "m" / "x.png", np.zeros((4, 4)))
+    more = ["--trainer.callbacks", "wsss.tasks.writers.MaskWriter"]
+    assert main([*words, *more, "--trainer.callbacks.out", str(tmp_path / "m")]) == 2
+    assert "m holds masks of another origin" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["x.png"]
+
+
+def test_refined_masks_know_their_maps_by_content(small_run, drawn, tmp_path, capsys):
+    checkpoint = str(small_run / "segment_first" / "last.ckpt")
+    config = yaml.safe_load((small_run / "refined_masks" / "config.yaml").read_text())
+
+    def refine(maps):
+        given = {"out": str(tmp_path / "refined"), "maps": str(maps)}
+        config["trainer"]["callbacks"][0]["init_args"] |= given
+        (tmp_path / "refine.yaml").write_text(yaml.safe_dump(config))
+        return main(
+            ["segment", "predict", "-c", str(tmp_path / "refine.yaml"), "--ckpt_path", checkpoint]
+        )
+
+    shutil.copytree(small_run / "pseudo_masks" / "maps", tmp_path / "moved")
+    assert refine(small_run / "pseudo_masks" / "maps") == 0
+    next((tmp_path / "refined").glob("*.png")).unlink()
+    assert refine(tmp_path / "moved") == 0
+    note = tmp_path / "moved" / "settings.json"
+    note.write_text(note.read_text().replace("0.", "0.0"))
+    assert refine(tmp_path / "moved") == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("classify", ["--model.lr", "0.5"], "was trained with lr"),
+        ("classify", ["--model.mosaic", "0.25"], "was trained with mosaic"),
+        ("segment", ["--model.decoder", "Unet"], "was trained with decoder"),
+        ("segment", ["--trainer.max_epochs", "3"], "ends after 3 steps"),
+    ],
+)
+def test_a_training_goes_on_as_it_began(kind, change, said, small_run, capsys):
+    stage = {"classify": "classify", "segment": "segment_first"}[kind]
+    words = [kind, "fit", "-c", str(small_run / stage / "config.yaml"), "--trainer.logger", "false"]
+    words += ["--ckpt_path", str(small_run / stage / "last.ckpt"), "--trainer.limit_val_batches", "0"]
+    main_ok(words)
+    assert main([*words, *change]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_upper_bound_learns_from_true_masks(small_run, drawn, tmp_path, monkeypatch):
+    config = yaml.safe_load((small_run / "segment" / "config.yaml").read_text())
+    assert config["data"]["mask_dir"]
+    (tmp_path / "segment.yaml").write_text(yaml.safe_dump(config))
+    seen = {}
+    monkeypatch.setattr(_Run, "_stage", lambda self, folder, config, *more: seen.update(config))
+    _Run(tmp_path, str(drawn), None).train("segment_true", "segment", tmp_path / "segment.yaml")
+    assert "mask_dir" not in seen["data"]
+
+
+def test_a_backbone_of_other_arguments_is_another_network():
+    plain = {"model": {"encoder": "tu-glnet_nano"}}
+    assert _network({"model": {"backbone": "glnet_nano"}}) == _network(plain)
+    changed = {"model": {"backbone": "glnet_nano", "backbone_args": {"mlp_ratio": 2.0}}}
+    assert _network(changed) != _network(plain)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--trainer.max_epochs", "-1"], "give trainer.max_epochs or max_steps"),
+        (["--trainer.precision", "bf16-true"], "bf16-true is not supported"),
+        (["--trainer.accelerator", "tpu"], "torch_xla"),
+        (["--data.batch_size", "0"], "data.batch_size must be 1 or more"),
+        (["--data.crop", "0"], "data.crop must be 32 or more"),
+        (["--data.num_workers", "-1"], "data.num_workers must be 0 or more"),
+    ],
+)
+def test_values_that_cannot_be_used_are_told(words, said, drawn, capsys):
+    start = ["segment", "fit", "--data.root", str(drawn), "--data.crop", "64", *QUICK[2:]]
+    assert main([*start, "--model.encoder", "glnet_nano", *words]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and said in error
+
+
+def test_the_deepest_stage_learns_where_it_is_dilated():
+    """At output stride 16 the last two stages have the same stride."""
+    task = ClassificationTask(["a", "b"], "mobilenetv2_050", freeze_stride=16)
+    still = {name for name, p in task.model.backbone.named_parameters() if not p.requires_grad}
+    assert "blocks.4.0.conv_pw.weight" in still and "blocks.5.0.conv_pw.weight" not in still
+
+
+def test_backbones_that_timm_refuses_are_told(capsys):
+    with pytest.raises(UserError, match="ghostnet_100 cannot be built with output stride 16"):
+        ClassificationTask(["a"], "ghostnet_100")
 
 
 def test_freezing_where_there_is_nothing_is_refused():

@@ -57,7 +57,9 @@ def test_absent_class_does_not_count():
 def test_threshold_curve_equals_thresholding_one_by_one():
     rng = np.random.default_rng(3)
     maps = [(rng.random((2, 9, 11)), [1, 3], rng.choice([0, 1, 3, 255], (9, 11))) for _ in range(3)]
-    curve = threshold_curve(maps, 4, steps=10)
+    curve = threshold_curve(maps, 4, steps=10, also=[0.4, 0.35])
+    wanted = [0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]
+    assert [threshold for threshold, _ in curve] == pytest.approx(wanted)
     for threshold, value in curve:
         pairs = [
             (np.where(s.max(0) > threshold, np.array(labels)[s.argmax(0)], 0), truth)

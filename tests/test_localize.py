@@ -125,6 +125,8 @@ def test_class_maps_average_scales_and_mirror_images():
     assert several.cam.shape == (2, 1, 16, 24)
     assert several.cam[0, 0, 2, 2] == pytest.approx(0.5, abs=1e-2)  # the sigmoid of 2 - 2
     assert several.cam[0, 0, -1, -1] == pytest.approx(1 / (1 + np.exp(2)), abs=1e-6)
+    twice = class_maps(_BrightPixels(), images, scales=(1.0, 1.0), flip=False)
+    assert torch.equal(twice.cam, plain.cam)
     only_half = class_maps(_BrightPixels(), images, scales=(0.5,), flip=False)
     assert not torch.allclose(only_half.cam, plain.cam)
 

@@ -166,21 +166,25 @@ def threshold_curve(
     maps: Iterable[tuple[np.ndarray, Sequence[int], np.ndarray]],
     num_labels: int,
     steps: int = 50,
+    also: Sequence[float] = (),
 ) -> list[tuple[float, float]]:
-    """Seed mIoU for background scores 0, 1/steps, ..., 1.
+    """Seed mIoU for background scores 0, 1/steps, ..., 1 and those in `also`, in rising order.
 
     Args:
         maps: per image the scores (n, H, W) in 0..1 at the mask's size, their labels, and the true
             mask (H, W).
         num_labels: number of labels with background.
         steps: number of steps.
+        also: further thresholds, 0..1.
 
     Returns:
         (threshold, mIoU in percent) per step; choosing the best one uses the true masks.
     """
     # bin = number of thresholds that the pixel's best score beats, so one pass serves all of them
-    counts = np.zeros((steps + 2, num_labels, num_labels))
     thresholds = np.linspace(0, 1, steps + 1)
+    off_grid = [value for value in also if not np.isclose(thresholds, value).any()]
+    thresholds = np.unique([*thresholds, *off_grid])
+    counts = np.zeros((len(thresholds) + 1, num_labels, num_labels))
     for scores, labels, truth in maps:
         known = truth != VOID
         if len(labels):

@@ -78,7 +78,7 @@ def run_pipeline(
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
     Args:
-        config: a pipeline.yaml: `out` and the config files of the stages, relative to it. With
+        config: a pipeline.yaml: `out`, and the config files of the stages, relative to its place. With
             `refine` there are two rounds: a segmenter learns from the classifier's masks, what it
             sees refines them, and it goes on learning from the refined ones. Where classifier
             and segmenter have the same network, the segmenter starts from what the classifier has
@@ -97,6 +97,8 @@ def run_pipeline(
         raise UserError(f"{config} has the unknown key '{unknown[0]}': known are {known}")
     if missing := sorted(KEYS - set(settings)):
         raise UserError(f"{config} lacks the key '{missing[0]}'")
+    if not out and not isinstance(settings["out"], str):
+        raise UserError(f"out in {config} must name a folder, got {settings['out']!r}")
     run = _Run(Path(out or settings["out"]).resolve(), root, weights)
     files = {}
     for key in ("classify", "pseudo_masks", "refine", "segment"):
@@ -105,7 +107,7 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
-        run.check(key, files[key])  # now, not when the classifier is trained
+    run.check(files)
     if upper_bound:
         run.require_truth(files["segment"])
     started = time.monotonic()
@@ -150,17 +152,43 @@ class _Run:
             config["model"]["weights"] = str(Path(self.weights).resolve())
         return config
 
-    def check(self, key: str, path: Path) -> None:
-        """Refuse settings that the stage `key` will not take."""
-        kind = "classify" if key in ("classify", "pseudo_masks") else "segment"
-        config = self.config(path, model=key not in WRITERS)
-        if key in WRITERS:
-            writer = find_writer(config, path, WRITERS[key])
-            writer |= {"out": "-"} if key == "pseudo_masks" else {"out": "-", "maps": "-"}
-        try:
-            check_settings(kind, "predict" if key in WRITERS else "fit", config)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+    def check(self, files: dict[str, Path]) -> None:
+        """Refuse settings that a stage will not take, now and not when its turn comes."""
+        models = {key: self.config(files[key])["model"] for key in ("classify", "segment")}
+        data = {}
+        for key in sorted(files, key=["classify", "pseudo_masks", "segment", "refine"].index):
+            path = files[key]
+            kind = "classify" if key in ("classify", "pseudo_masks") else "segment"
+            config = self.config(path, model=key not in WRITERS)
+            config["model"] = models[kind] | config["model"]
+            if (file := config["model"].get("weights")) and not Path(file).is_file():
+                raise UserError(f"{path}: there is no weight file {file}: correct model.weights")
+            config["model"] |= {"pretrained": False, "weights": None}  # of no interest here
+            config["trainer"]["logger"] = False
+            if key in WRITERS:
+                writer = find_writer(config, path, WRITERS[key])
+                writer |= {"out": "-"} if key == "pseudo_masks" else {"out": "-", "maps": "-"}
+            try:
+                made = check_settings(kind, "predict" if key in WRITERS else "fit", config)
+                data[key] = made.datamodule
+                if key in WRITERS:
+                    made.datamodule.catalog(made.datamodule.predict_split)
+                    if writer.get("slots") == "blocks":
+                        made.model.model.require_blocks()
+                else:
+                    for split in (made.datamodule.train_split, made.datamodule.val_split):
+                        made.datamodule.catalog(split, tagged=kind == "classify")
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
+        learned, made = data["segment"], data["pseudo_masks"]
+        ids = {record.id for record in made.catalog(made.predict_split).records}
+        for record in learned.catalog(learned.train_split, tagged=False).records:
+            if record.id not in ids:
+                raise UserError(
+                    f"{files['segment']} trains on '{record.id}' of split '{learned.train_split}', but "
+                    f"{files['pseudo_masks']} makes masks of split '{made.predict_split}': "
+                    "make data.predict_split the same as data.train_split"
+                )
 
     def require_truth(self, path: Path) -> None:
         """Refuse an upper bound whose images lack true masks, before anything is trained."""
@@ -192,7 +220,7 @@ class _Run:
         if start is not None and _network(config) == _network(read_config(start / "config.yaml")):
             # at the same number of steps far ahead of the weights it started from itself
             config["model"].update(
-                encoder=f"tu-{_network(config)}",  # timm's, where SMP has one of the same name
+                encoder=f"tu-{_network(config)[0]}",  # timm's, where SMP has one of the same name
                 pretrained=False,
                 weights=str(start / "last.ckpt"),
             )
@@ -201,6 +229,7 @@ class _Run:
         truth = kind == "segment"  # a classifier has no use for masks
         inputs.append(_stamp_catalog(data.catalog(data.train_split), truth and masks is None))
         inputs.append(_stamp_catalog(data.catalog(data.val_split), truth))
+        config["data"].pop("mask_dir", None)  # true masks, or those of the run
         if masks is not None:
             config["data"]["mask_dir"] = str(masks / "masks")
             inputs.append(json.loads((masks / "done.json").read_text())["fingerprint"])
@@ -266,7 +295,8 @@ class _Run:
         # the segmenter sees them as large as in its test
         trained = read_config(segment / "config.yaml")["data"]
         sizes = {key: trained[key] for key in ("crop", "max_side") if key in trained}
-        config["data"] = sizes | config["data"]
+        split = TagData(**read_config(stage)["data"]).predict_split
+        config["data"] = sizes | {"predict_split": split} | config["data"]
         data = MaskData(**config["data"])
         inputs = [
             *(json.loads((s / "done.json").read_text())["fingerprint"] for s in (segment, masks)),
@@ -283,7 +313,7 @@ class _Run:
     @staticmethod
     def _predict(kind: str, folder: Path, trained: Path) -> None:
         words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(trained / "last.ckpt")]
-        run_task(kind, ["predict", *words, "--return_predictions", "false"])
+        run_task(kind, ["predict", *words])
 
     @staticmethod
     def _judge_masks(
@@ -314,7 +344,7 @@ class _Run:
                     few, labels = file["scores"].astype(np.float32), file["labels"]
                 yield (resize_scores(few, *truth.shape) if len(labels) else few), labels, truth
 
-        curve = threshold_curve(maps(), num_labels)
+        curve = threshold_curve(maps(), num_labels, also=[background])
         fixed = min(curve, key=lambda point: abs(point[0] - background))[1]
         best = max(curve, key=lambda point: point[1])
         return {
@@ -421,10 +451,11 @@ class _Run:
         return numbers
 
 
-def _network(config: dict[str, Any]) -> str:
-    """The timm model that a stage trains, as backbone or as encoder."""
+def _network(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The timm model that a stage trains, as backbone or as encoder, and the backbone's arguments."""
     model = config.get("model", {})
-    return str(model.get("backbone") or model.get("encoder") or "glnet_4g").removeprefix("tu-")
+    name = str(model.get("backbone") or model.get("encoder") or "glnet_4g").removeprefix("tu-")
+    return name, model.get("backbone_args") or {}
 
 
 def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:

@@ -295,7 +295,7 @@ def settings(
     if quick:
         side = large = 128
     side, large = (max(64, min(value, enough)) for value in (side, large))
-    while batch > 2 and batch > count // 4:  # some steps an epoch, whatever there is
+    while batch > 4 and batch > count // 4:  # some steps an epoch; a mosaic takes four
         batch //= 2
     # crops seen in training: what the shipped recipes give VOC's 1,464 images on the same machine
     seen = 40_000 if machine.gpu else 12_000
@@ -453,7 +453,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="weight file of the backbone (default: the published ones, which the first run downloads)",
     )
-    parser.add_argument("--backbone", default=BACKBONE, help=f"any timm model (default: {BACKBONE})")
+    parser.add_argument(
+        "--backbone",
+        default=BACKBONE,
+        help=f"any timm model that can be dilated to stride 16 (default: {BACKBONE})",
+    )
     parser.add_argument(
         "--quick",
         action="store_true",

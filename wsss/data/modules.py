@@ -27,6 +27,7 @@ class _Data(pl.LightningDataModule):
         self.root, self.layout, self.tags = Path(root), layout, tags
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         self.skip: frozenset[str] = frozenset()
+        _at_least(0, num_workers=self.num_workers)
 
     @property
     def classes(self) -> list[str]:
@@ -58,6 +59,12 @@ class _Data(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=False,
         )
+
+
+def _at_least(least: int, **settings: int) -> None:
+    for name, value in settings.items():
+        if value < least:
+            raise UserError(f"data.{name} must be {least} or more, got {value}")
 
 
 class TagData(_Data):
@@ -99,6 +106,8 @@ class TagData(_Data):
         self.predict_split = predict_split
         self.size, self.predict_size = size, predict_size or size
         self.min_scale, self.batch_size = min_scale, batch_size
+        _at_least(1, batch_size=batch_size)
+        _at_least(32, size=size, predict_size=self.predict_size)
 
     @property
     def predict_side(self) -> int:
@@ -166,6 +175,8 @@ class MaskData(_Data):
         self.train_split, self.val_split = train_split, val_split
         self.predict_split = predict_split
         self.crop, self.max_side, self.batch_size = crop, max_side or crop * 3 // 2, batch_size
+        _at_least(1, batch_size=batch_size)
+        _at_least(32, crop=crop, max_side=self.max_side)
 
     @property
     def predict_side(self) -> int:

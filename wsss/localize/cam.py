@@ -51,6 +51,7 @@ def class_maps(
         Maps at the class map's resolution of scale 1.
     """
     height, width = images.shape[-2:]
+    scales = tuple(dict.fromkeys(scales))
     views = [1.0] + [scale for scale in scales if scale != 1.0]
     total, size, probabilities, dispatch = 0.0, None, None, None
     for scale in views:

@@ -54,8 +54,8 @@ def cluster_slots(
 ) -> SlotClustering:
     """Group the pixels of each image into soft segments by expectation-maximisation.
 
-    With z the features scaled to unit length per pixel and s the slots, started as the average of
-    z over a grid of cells, ``steps`` times::
+    With z the features scaled to unit length per pixel and s the slots, started as the normalised
+    average of z over a grid of cells, ``steps`` times::
 
         dispatch = softmax over slots of (s . z / temperature)
         s        = normalise(dispatch @ z)

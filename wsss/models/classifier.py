@@ -103,7 +103,7 @@ class TagClassifier(nn.Module):
             self.backbone = _any_size(
                 backbone, pretrained and not weights, **{"num_classes": 0} | stride | own
             )
-        except (TypeError, NotImplementedError) as error:
+        except (TypeError, NotImplementedError, AssertionError) as error:
             also = f" and backbone_args {own}" if own else ""
             raise UserError(
                 f"backbone {backbone} cannot be built with output stride {output_stride}{also} "
@@ -179,12 +179,16 @@ class TagClassifier(nn.Module):
         logits = pool_class_map(class_map, self.pooling) + self.bias
         return ClassifierOutput(logits, class_map, dispatch)
 
-    def _block_slots(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def require_blocks(self) -> None:
+        """Refuse a backbone that has no slots of its own."""
         if not hasattr(self.backbone, "forward_slots"):
             raise UserError(
                 f"backbone {self.backbone.pretrained_cfg['architecture']} has no GLMix blocks: "
                 "use slots: features, which works with any backbone"
             )
+
+    def _block_slots(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.require_blocks()
         out = self.backbone.forward_slots(x)
         deep = max(block.stage for block in out.maps)
         # the first block of the deepest GLMix stage is where the groups follow objects best

@@ -74,7 +74,7 @@ class SlotFeatures(NamedTuple):
     """Features with the slot maps that came about on the way.
 
     Attributes:
-        features: (B, C, H/32, W/32), exactly what ``forward_features`` returns.
+        features: What ``forward_features`` returns, (B, C, H/32, W/32), or H/16 with output stride 16.
         intermediates: Output of each of the four stages, (B, C_i, H_i, W_i).
         maps: One :class:`SlotMaps` per GLMix block, in order of computation.
     """

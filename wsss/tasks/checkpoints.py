@@ -59,6 +59,7 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
             f"{'`wsss ' + found + '`' if found else 'another program'}, not of `wsss {kind}`"
         )
     checkpoint["hyper_parameters"].pop("_instantiator", None)  # the CLI's note to itself
+    checkpoint["trained_with"] = dict(checkpoint["hyper_parameters"])
     # what is frozen matters in training only, and finding it needs gradients
     checkpoint["hyper_parameters"]["freeze_stride"] = None
     return checkpoint

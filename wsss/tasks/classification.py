@@ -20,7 +20,14 @@ from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
 from wsss.models.fast import fast_layers
 from wsss.tasks.checkpoints import read_checkpoint, restore
-from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm, require_weights
+from wsss.tasks.optim import (
+    Schedule,
+    adamw,
+    freeze_before,
+    freeze_norm,
+    require_planned,
+    require_weights,
+)
 
 
 def make_mosaics(images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,15 +126,15 @@ class ClassificationTask(pl.LightningModule):
         backbone = self.model.backbone.eval()
         info = backbone.feature_info
         levels = [level["reduction"] for level in getattr(info, "info", info)]
-        fitting = [index for index, reduction in enumerate(levels) if reduction <= stride]
-        if not fitting:
+        reached = [reduction for reduction in levels if reduction <= stride]
+        if not reached:
             raise UserError(
                 f"backbone {self.hparams.backbone} has no features at stride {stride} or less: give "
                 f"freeze_stride {levels[0]} or more, or null"
             )
         images = torch.zeros(1, 3, *backbone.pretrained_cfg["input_size"][1:])
         features = backbone.forward_intermediates(
-            images, indices=[fitting[-1]], intermediates_only=True
+            images, indices=[levels.index(reached[-1])], intermediates_only=True
         )
         freeze_before(backbone.train(), features[0])
 
@@ -153,9 +160,11 @@ class ClassificationTask(pl.LightningModule):
         if stage == "fit":
             require_weights(self.hparams, self.given or self.checkpoint is not None)
 
+    def on_train_start(self) -> None:
+        require_planned(self.trainer)
+
     def on_train_epoch_start(self) -> None:
-        if self.hparams.freeze_norm:
-            freeze_norm(self.model)
+        freeze_norm(self.model, every=self.hparams.freeze_norm)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         images, tags = batch["image"].float(), batch["tags"]

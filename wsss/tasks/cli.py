@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
@@ -42,17 +43,22 @@ def _no_unexpected_keys(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Unexpected keys")
 
 
+def _one_line(message: str) -> str:
+    """What jsonargparse says of a setting, without its own terms and all but the first reason."""
+    text = " ".join(message.split())
+    if of_union := re.search(r"Errors: - (.*?)(?= - |: *- | Given value|$)", text):
+        text = re.match(r'(Parser key "[^"]*": )?', text)[0] + of_union[1]
+    text = re.sub(r'Parser key "([^"]*)":', r"\1:", text)
+    text = re.sub(r"a <class '(?:[\w.]+\.)?(\w+)'>", r"\1", text)
+    return text.replace("a typing.Literal", "one of ")
+
+
 class _Parser(LightningArgumentParser):
     """Says in one line what is wrong with a setting, instead of listing all there are."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
-        text = " ".join(message.split())
-        if of_union := re.search(r"Errors: - (.*?)(?= - |: *- | Given value|$)", text):
-            text = re.match(r'(Parser key "[^"]*": )?', text)[0] + of_union[1]
-        text = re.sub(r'Parser key "([^"]*)":', r"\1:", text)
-        text = re.sub(r"a <class '(?:[\w.]+\.)?(\w+)'>", r"\1", text)
-        text = text.replace("a typing.Literal", "one of ")
+        text = _one_line(message)
         if unknown := re.search(r"does not accept option '([^']*)'", text):
             above, _, name = unknown[1].rpartition(".")
             split = [action.dest.rpartition(".") for action in parser._actions]
@@ -63,8 +69,8 @@ class _Parser(LightningArgumentParser):
         raise UserError(text)
 
 
-class _Parsed(Exception):
-    """Settings were read without fault, and no more was asked."""
+class _Checked(Exception):
+    """All parts could be made, and no more was asked; holds the command line."""
 
 
 class TaskCLI(LightningCLI):
@@ -72,25 +78,41 @@ class TaskCLI(LightningCLI):
 
     kind: str
 
-    def __init__(self, *args: Any, parse_only: bool = False, **kwargs: Any) -> None:
-        self.parse_only = parse_only
+    def __init__(self, *args: Any, check_only: bool = False, **kwargs: Any) -> None:
+        self.check_only = check_only
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].get("ckpt_path")
+        config = self.config[self.config.subcommand]
+        path = config.get("ckpt_path")
         self.epochs_done = 0
         if path and path not in ("best", "last"):  # Lightning's own words
             # says what is wrong, where Lightning would break off
-            self.epochs_done = 1 + read_checkpoint(path, self.kind).get("epoch", -1)
+            checkpoint = read_checkpoint(path, self.kind)
+            self.epochs_done = 1 + checkpoint.get("epoch", -1)
+            if self.config.subcommand == "fit":
+                self._require_same(config["model"], checkpoint["trained_with"], path)
+            elif self.kind == "segment" and config["data"]["max_side"] is None:
+                config["data"]["max_side"] = checkpoint.get("max_side")
+
+    def _require_same(self, given: Any, trained_with: dict[str, Any], path: str) -> None:
+        """Refuse settings that the checkpoint's own will take the place of."""
+        usual = self._parser(self.config.subcommand).get_defaults()["model"]
+        for name, own in trained_with.items():
+            if name in given and given[name] not in (own, usual[name]):
+                raise UserError(
+                    f"{path} was trained with {name} {own}, and a training goes on as it began: leave "
+                    f"out {name} {given[name]}, or train anew without --ckpt_path"
+                )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
-        if self.parse_only:
-            raise _Parsed
         config = self.config[self.subcommand]
+        if self.subcommand == "predict":
+            config["return_predictions"] = False  # the writers have them; all would fill the memory
         if config.get("ckpt_path"):  # its weights replace the initial ones, which need not be there
             config["model"]["pretrained"], config["model"]["weights"] = False, None
         seed = config["seed_everything"]
@@ -101,8 +123,27 @@ class TaskCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(Bars())
 
     def instantiate_classes(self) -> None:
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except ModuleNotFoundError as error:  # an accelerator's
+            raise UserError(_one_line(str(error))) from error
+        except ValueError as error:  # a callback's, which jsonargparse wraps
+            if "Errors:" not in str(error):
+                raise
+            raise UserError(_one_line(str(error))) from error
         self.model.checkpoint = self.config[self.subcommand].get("ckpt_path")
+        precision = self.trainer.precision
+        if precision.endswith("-true") and precision != "32-true":
+            raise UserError(
+                f"trainer.precision {precision} is not supported: take bf16-mixed or 32-true"
+            )
+        if self.check_only:
+            raise _Checked(self)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        own = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
+        return super().instantiate_trainer(**kwargs | {"plugins": own})
 
 
 class ClassifyCLI(TaskCLI):
@@ -164,6 +205,14 @@ def _interrupted(stopped: _Stopped) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _told_by_lightning() -> Iterator[None]:
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
 def run_task(
     kind: str, args: list[str] | dict[str, Any], callbacks: Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
@@ -182,21 +231,26 @@ def run_task(
         return _command_line(kind, args, [stopped, *callbacks]).trainer
 
 
-def check_settings(kind: str, command: str, config: dict[str, Any]) -> None:
-    """Refuse a config that `wsss KIND COMMAND` would refuse, and do nothing else.
+def check_settings(kind: str, command: str, config: dict[str, Any]) -> TaskCLI:
+    """Refuse a config that `wsss KIND COMMAND` would refuse: make all parts of it, and run nothing.
+
+    Returns:
+        The command line, with its `model`, `datamodule` and `trainer`.
 
     Raises:
-        UserError: a setting is unknown, or its value is of a wrong type.
+        UserError: a setting is unknown, or its value cannot be used.
     """
-    with contextlib.suppress(_Parsed):
-        _command_line(kind, {"subcommand": command, command: config}, parse_only=True)
+    try:
+        return _command_line(kind, {"subcommand": command, command: config}, check_only=True)
+    except _Checked as done:
+        return done.args[0]
 
 
 def _command_line(
     kind: str,
     args: list[str] | dict[str, Any],
     callbacks: Sequence[pl.Callback] = (),
-    parse_only: bool = False,
+    check_only: bool = False,
 ) -> TaskCLI:
     classify = kind == "classify"
     # the last weights, not those that are best on val: the numbers of val are what is reported
@@ -206,7 +260,7 @@ def _command_line(
     # an encoder has no use for the class head that is in its weight file
     logging.getLogger("timm.models._builder").addFilter(_no_unexpected_keys)
     fit = "fit" in args
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _told_by_lightning():
         for message in _NOT_A_WARNING:
             warnings.filterwarnings("ignore", message)
         return (ClassifyCLI if classify else SegmentCLI)(
@@ -219,12 +273,11 @@ def _command_line(
             save_config_callback=SaveConfigCallback if fit else None,
             trainer_defaults={
                 "callbacks": [last, _Memory(), *callbacks],
-                "plugins": [WholeCheckpoints()],
                 "log_every_n_steps": 10,
                 # where rich is installed, Lightning prints its table of layers past the log
                 "enable_model_summary": False,
             },
             parser_class=_Parser,
             parser_kwargs={"prog": f"wsss {kind}"},
-            parse_only=parse_only,
+            check_only=check_only,
         )

@@ -43,6 +43,8 @@ def adamw(
         {"params": [p for p in head if p.ndim < 2], "lr": lr * head_factor, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    if trainer.estimated_stepping_batches == float("inf"):
+        raise UserError("the learning rate falls until the end: give trainer.max_epochs or max_steps")
     total = max(1, int(trainer.estimated_stepping_batches))
     rising = max(1, round(warmup * total))
     falling = (
@@ -55,6 +57,26 @@ def adamw(
         warnings.filterwarnings("ignore", message="The epoch parameter")
         both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, falling], [rising])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": both, "interval": "step"}}
+
+
+def require_planned(trainer: Any) -> None:
+    """Refuse to go on with a training beyond the steps that its learning rate was planned for.
+
+    Raises:
+        UserError: a checkpoint's schedule ends before the training would.
+    """
+    for one in trainer.lr_scheduler_configs:
+        if not isinstance(one.scheduler, torch.optim.lr_scheduler.SequentialLR):
+            continue  # the user's own
+        rise, falling = one.scheduler._schedulers
+        rest = falling.T_max if hasattr(falling, "T_max") else falling.total_iters
+        planned, asked = rise.total_iters + rest, int(trainer.estimated_stepping_batches)
+        if asked > planned:
+            raise UserError(
+                f"the checkpoint's training ends after {planned:,} steps, where its learning rate is "
+                f"0, and this one would take {asked:,}: go on with the same max_epochs, data and "
+                "devices, or train anew without --ckpt_path"
+            )
 
 
 def require_weights(settings: Mapping[str, Any], given: bool) -> None:
@@ -75,11 +97,18 @@ def require_weights(settings: Mapping[str, Any], given: bool) -> None:
         )
 
 
-def freeze_norm(module: nn.Module) -> None:
-    """Keep the running statistics of every BatchNorm inside as they are (until the next `train()`)."""
+def freeze_norm(module: nn.Module, every: bool) -> None:
+    """Keep the running statistics of BatchNorms as they are (until the next `train()`).
+
+    Args:
+        module: what they are in.
+        every: all of them, not those alone whose layers are frozen.
+    """
     for inside in module.modules():
         if isinstance(inside, nn.modules.batchnorm._BatchNorm):
-            inside.eval()
+            frozen = inside.weight is not None and not inside.weight.requires_grad
+            if every or frozen:
+                inside.eval()
 
 
 def freeze_before(module: nn.Module, features: Tensor) -> None:

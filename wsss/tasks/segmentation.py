@@ -9,6 +9,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
 import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
@@ -18,7 +19,14 @@ from wsss.localize.crf import CRFSettings
 from wsss.models.fast import fast_layers
 from wsss.models.weights import load_weights, no_download
 from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint, restore
-from wsss.tasks.optim import Schedule, adamw, freeze_before, freeze_norm, require_weights
+from wsss.tasks.optim import (
+    Schedule,
+    adamw,
+    freeze_before,
+    freeze_norm,
+    require_planned,
+    require_weights,
+)
 from wsss.voc import VOID
 
 
@@ -65,7 +73,7 @@ class SegmentationNetwork(nn.Module):
                 classes=num_labels,
                 **options,
             )
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AssertionError) as error:
             raise UserError(
                 f"no segmentation network from decoder '{decoder}' and encoder '{encoder}': {error}"
             ) from error
@@ -251,9 +259,11 @@ class SegmentationTask(pl.LightningModule):
         if stage == "fit":
             require_weights(self.hparams, self.given or self.checkpoint is not None)
 
+    def on_train_start(self) -> None:
+        require_planned(self.trainer)
+
     def on_train_epoch_start(self) -> None:
-        if self.hparams.freeze_norm:
-            freeze_norm(self.model.net.encoder)
+        freeze_norm(self.model.net.encoder, every=self.hparams.freeze_norm)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         logits, mask = self.model(batch["image"]), batch["mask"]
@@ -330,6 +340,11 @@ class SegmentationTask(pl.LightningModule):
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Probabilities (B, L, h, w) of a batch; the writers make masks of them."""
+        if not any(isinstance(c, BasePredictionWriter) for c in self.trainer.callbacks):
+            raise UserError(
+                "predict writes masks and needs their writer: add MaskWriter or RefinedMaskWriter to "
+                "trainer.callbacks, as configs/voc/refine.yaml does, or use `wsss predict`"
+            )
         return predict_probabilities(self.model, batch["image"], self.scales, self.flip, self.tile)
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -45,18 +45,21 @@ class _Writer(BasePredictionWriter):
             "network": getattr(pl_module, "test_settings", {}),
         }
         settings = json.loads(json.dumps(noted, default=asdict))
-        if note.is_file():
-            if json.loads(note.read_text()) != settings:
-                raise UserError(
-                    f"{self.out} holds masks made with other settings or another network (see "
-                    f"{note.name} in it): give another folder as out, or remove this one"
-                )
-        else:
-            write_atomic(note, lambda aside: aside.write_text(json.dumps(settings, indent=2) + "\n"))
-        made = (path.relative_to(self.out) for path in self.out.rglob("*.png"))
-        trainer.datamodule.skip = frozenset(
-            path.with_suffix("").as_posix() for path in made if not path.name.startswith(".")
-        )
+        if note.is_file() and json.loads(note.read_text()) != settings:
+            raise UserError(
+                f"{self.out} holds masks made with other settings or another network (see "
+                f"{note.name} in it): give another folder as out, or remove this one"
+            )
+        inner = (path.relative_to(self.out) for path in self.out.rglob("*.png"))
+        made = frozenset(p.with_suffix("").as_posix() for p in inner if not p.name.startswith("."))
+        if made and not note.is_file():
+            raise UserError(f"{self.out} holds masks of another origin: give another folder as out")
+        self._note(settings)
+        trainer.datamodule.skip = made
+
+    def _note(self, settings: dict[str, Any]) -> None:
+        text = json.dumps(settings, indent=2) + "\n"
+        write_atomic(self.out / "settings.json", lambda aside: aside.write_text(text))
 
 
 class _PoolWriter(_Writer):
@@ -156,6 +159,11 @@ class PseudoMaskWriter(_PoolWriter):
         settings = self.map_settings | self.seed_settings
         super().__init__(out, settings, background, crf, void_below, workers)
 
+    def _note(self, settings: dict[str, Any]) -> None:
+        super()._note(settings)
+        text = json.dumps(settings, indent=2) + "\n"
+        write_atomic(self.out.parent / "maps" / "settings.json", lambda aside: aside.write_text(text))
+
     def write_on_batch_end(
         self,
         trainer: pl.Trainer,
@@ -202,8 +210,13 @@ class RefinedMaskWriter(_PoolWriter):
         void_below: float = 0.0,
         workers: int | None = None,
     ) -> None:
-        super().__init__(out, {"maps": str(maps)}, background, crf, void_below, workers)
+        super().__init__(out, {}, background, crf, void_below, workers)
         self.maps = Path(maps)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        note = self.maps / "settings.json"  # what the maps were made with, wherever they lie
+        self.settings["maps"] = file_stamp(note) if note.is_file() else None
+        super().setup(trainer, pl_module, stage)
 
     def write_on_batch_end(
         self,
