@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -770,7 +771,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(drawn, tmp_path
     words += ["--model.backbone", "glnet_nano", "--trainer.limit_train_batches", "1"]
     words += ["--trainer.limit_val_batches", "0", "--trainer.default_root_dir", str(tmp_path)]
     words += ["--trainer.logger", "false"]
-    main_ok([*words, "--trainer.max_epochs", "1"])
+    words += ["--trainer.max_epochs", "2"]
+    start = ClassificationTask.on_train_epoch_start
+
+    def stop(self):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        start(self)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ClassificationTask, "on_train_epoch_start", stop)
+        broken.setattr(signal, "signal", lambda *_: None)  # Lightning stops listening to Ctrl-C
+        assert main(words) == 130
     kept = next(tmp_path.rglob("last.ckpt"))
     before = kept.read_bytes()
     write = Path.write_bytes
@@ -781,7 +793,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(drawn, tmp_path
 
     monkeypatch.setattr(Path, "write_bytes", full)
     # without a logger it goes to the same place
-    assert main([*words, "--trainer.max_epochs", "2", "--ckpt_path", str(kept)]) == 2
+    assert main([*words, "--ckpt_path", str(kept)]) == 2
     assert "last.ckpt: No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert [p.read_bytes() for p in tmp_path.rglob("*.ckpt")] == [before]
     assert not list(tmp_path.rglob("*.part"))

@@ -15,6 +15,7 @@ from wsss.cli import main
 from wsss.progress import progress
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.cli import run_task
+from wsss.tasks.segmentation import SegmentationTask
 
 
 class _Terminal(io.StringIO):
@@ -72,13 +73,13 @@ def trained(drawn, tmp_path, monkeypatch, capfd):
     """Trains a moment through the real command line; returns what was printed, and again."""
     monkeypatch.chdir(tmp_path)
 
-    def train(kind: str, *words: str) -> list[str]:
+    def train(kind: str, *words: str, code: int = 0) -> list[str]:
         small = "--model.backbone glnet_nano --data.size" if kind == "classify" else "--data.crop"
         if kind == "segment":
             small = "--model.encoder glnet_nano --model.decoder Unet --data.crop"
         common = f"--data.root {drawn} {small} 64 --data.num_workers 0 --data.batch_size 8"
         common += " --trainer.accelerator cpu --trainer.max_epochs 2 --trainer.logger false"
-        assert main([kind, "fit", *common.split(), *words]) == 0
+        assert main([kind, "fit", *common.split(), *words]) == code
         out, err = capfd.readouterr()
         return (out + err).splitlines()
 
@@ -100,16 +101,32 @@ def test_a_training_is_a_few_lines_with_its_metric(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["classify", "segment"])
-def test_a_training_goes_on_from_its_last_epoch_and_counts_from_there(kind, trained):
+def test_a_training_goes_on_from_its_last_epoch_and_counts_from_there(kind, trained, monkeypatch):
     seldom = ["--trainer.check_val_every_n_epoch", "3"] if kind == "segment" else []
     # parts of weights that were given stay as they are, also when it goes on
     more = ["--model.pretrained", "true", "--model.freeze_stride", "4", *seldom]
-    trained(kind, *more)
-    words = ["--ckpt_path", "checkpoints/last.ckpt", "--trainer.max_epochs", "3", *more]
-    first, *_, last = trained(kind, *words)
+    more += ["--trainer.max_epochs", "3"]
+    with monkeypatch.context() as broken:
+        _break_off(broken, kind, epoch=2)
+        trained(kind, *more, code=130)
+    first, *_, last = trained(kind, "--ckpt_path", "checkpoints/last.ckpt", *more)
     assert first.endswith("er: 6 of 9") and "er: 9 of 9" in last
     assert [path.name for path in Path("checkpoints").iterdir()] == ["last.ckpt"]
     assert torch.load("checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
+
+
+def _break_off(monkeypatch, kind: str, epoch: int) -> None:
+    """Ctrl-C at the start of an epoch (0, 1, ...)."""
+    task = ClassificationTask if kind == "classify" else SegmentationTask
+    start = task.on_train_epoch_start
+
+    def stop(self) -> None:
+        if self.current_epoch == epoch:
+            raise KeyboardInterrupt
+        start(self)
+
+    monkeypatch.setattr(task, "on_train_epoch_start", stop)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning stops listening to Ctrl-C
 
 
 class _Order(pl.Callback):
@@ -123,15 +140,17 @@ class _Order(pl.Callback):
         self.seen.setdefault(trainer.current_epoch, []).append(seen)
 
 
-def test_a_training_that_goes_on_does_not_see_its_first_epoch_again(drawn, tmp_path):
+def test_a_training_that_goes_on_does_not_see_its_first_epoch_again(drawn, tmp_path, monkeypatch):
     words = f"fit --data.root {drawn} --model.backbone glnet_nano --data.size 64 --data.num_workers 0"
     words += " --data.batch_size 8 --trainer.accelerator cpu --trainer.logger false"
     words += f" --trainer.enable_progress_bar false --trainer.default_root_dir {tmp_path}"
-    words = [*words.split(), "--trainer.max_epochs"]
+    words = [*words.split(), "--trainer.max_epochs", "2"]
     again, on = _Order(), _Order()
-    run_task("classify", [*words, "1"], [again])
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        _break_off(broken, "classify", epoch=1)
+        run_task("classify", words, [again])
     last = ["--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt")]
-    run_task("classify", [*words, "2", *last], [on])
+    run_task("classify", [*words, *last], [on])
     assert list(again.seen) == [0] and list(on.seen) == [1]
     assert not {batch[-1] for batch in again.seen[0]} & {batch[-1] for batch in on.seen[1]}
     assert [batch[:-1] for batch in again.seen[0]] != [batch[:-1] for batch in on.seen[1]]
