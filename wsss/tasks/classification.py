@@ -1,12 +1,10 @@
 """Training the tag classifier and making class maps with it."""
 
-from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     BinaryAveragePrecision,
@@ -19,15 +17,8 @@ from wsss.errors import UserError
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
 from wsss.models.fast import fast_layers
-from wsss.tasks.checkpoints import read_checkpoint, restore
-from wsss.tasks.optim import (
-    Schedule,
-    adamw,
-    freeze_before,
-    freeze_norm,
-    require_planned,
-    require_weights,
-)
+from wsss.tasks.optim import Schedule, freeze_before
+from wsss.tasks.task import Task
 
 
 def make_mosaics(images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +48,7 @@ def quadrants(maps: Tensor) -> Tensor:
     )
 
 
-class ClassificationTask(pl.LightningModule):
+class ClassificationTask(Task):
     """Multi-label classification whose class maps become pseudo-masks.
 
     Args:
@@ -79,7 +70,7 @@ class ClassificationTask(pl.LightningModule):
         backbone_args: further arguments of the timm model, for example GLNet's slot_scale_init.
     """
 
-    name = "classifier"
+    kind, name = "classify", "classifier"
 
     def __init__(
         self,
@@ -99,10 +90,8 @@ class ClassificationTask(pl.LightningModule):
         schedule: Schedule = "cosine",
         backbone_args: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(classes, given=pretrained or weights is not None)
         self.save_hyperparameters(ignore=["classes", "pretrained", "weights"])
-        self.classes, self.given = list(classes), pretrained or weights is not None
-        self.checkpoint: str | None = None  # whose weights are to take the place of these
         if not 0 <= mosaic <= 1:
             raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
         self.model = TagClassifier(
@@ -122,8 +111,12 @@ class ClassificationTask(pl.LightningModule):
             else {"mAP": BinaryAveragePrecision(), "F1": BinaryF1Score()}
         )
 
+    @property
+    def backbone(self) -> nn.Module:
+        return self.model.backbone
+
     def _freeze(self, stride: int) -> None:
-        backbone = self.model.backbone.eval()
+        backbone = self.backbone.eval()
         info = backbone.feature_info
         levels = [level["reduction"] for level in getattr(info, "info", info)]
         reached = [reduction for reduction in levels if reduction <= stride]
@@ -137,34 +130,6 @@ class ClassificationTask(pl.LightningModule):
             images, indices=[levels.index(reached[-1])], intermediates_only=True
         )
         freeze_before(backbone.train(), features[0])
-
-    @classmethod
-    def from_checkpoint(cls, path: str | Path) -> "ClassificationTask":
-        """The trained task of a checkpoint file, in eval mode on the CPU."""
-        checkpoint = read_checkpoint(path, "classify")
-        task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
-        restore(task, checkpoint, path)
-        return task.eval()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= {"kind": "classify", "classes": self.classes}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if checkpoint.get("classes") != self.classes:
-            raise UserError(
-                f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
-                f"{self.classes}: use the data set it was trained on, or train again"
-            )
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            require_weights(self.hparams, self.given or self.checkpoint is not None)
-
-    def on_train_start(self) -> None:
-        require_planned(self.trainer)
-
-    def on_train_epoch_start(self) -> None:
-        freeze_norm(self.model, every=self.hparams.freeze_norm)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         images, tags = batch["image"].float(), batch["tags"]
@@ -200,20 +165,6 @@ class ClassificationTask(pl.LightningModule):
     def maps(self, images: Tensor, **how: Any) -> ClassMaps:
         """Class maps of images (B, 3, H, W) in 0..255; see `wsss.localize.cam.class_maps`."""
         return class_maps(self.model, images, **how)
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        h = self.hparams
-        head = [*self.model.head.parameters(), self.model.bias]
-        return adamw(
-            self.trainer,
-            self.model.backbone,
-            head,
-            h.lr,
-            h.head_factor,
-            h.weight_decay,
-            h.warmup,
-            h.schedule,
-        )
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> Any:
         writer = next((c for c in self.trainer.callbacks if hasattr(c, "map_settings")), None)

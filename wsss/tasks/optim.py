@@ -1,7 +1,7 @@
 """The optimiser and its schedule, shared by both tasks."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -57,44 +57,6 @@ def adamw(
         warnings.filterwarnings("ignore", message="The epoch parameter")
         both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, falling], [rising])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": both, "interval": "step"}}
-
-
-def require_planned(trainer: Any) -> None:
-    """Refuse to go on with a training beyond the steps that its learning rate was planned for.
-
-    Raises:
-        UserError: a checkpoint's schedule ends before the training would.
-    """
-    for one in trainer.lr_scheduler_configs:
-        if not isinstance(one.scheduler, torch.optim.lr_scheduler.SequentialLR):
-            continue  # the user's own
-        rise, falling = one.scheduler._schedulers
-        rest = falling.T_max if hasattr(falling, "T_max") else falling.total_iters
-        planned, asked = rise.total_iters + rest, int(trainer.estimated_stepping_batches)
-        if asked > planned:
-            raise UserError(
-                f"the checkpoint's training ends after {planned:,} steps, where its learning rate is "
-                f"0, and this one would take {asked:,}: go on with the same max_epochs, data and "
-                "devices, or train anew without --ckpt_path"
-            )
-
-
-def require_weights(settings: Mapping[str, Any], given: bool) -> None:
-    """Refuse to keep parts of a network as they are that nobody has trained.
-
-    Args:
-        settings: of the task; `freeze_norm` and `freeze_stride` keep parts as they are.
-        given: the network starts from weights.
-
-    Raises:
-        UserError: parts stay as they are, and the network starts at random.
-    """
-    frozen = [name for name in ("freeze_norm", "freeze_stride") if settings[name]]
-    if frozen and not given:
-        raise UserError(
-            f"{' and '.join(frozen)} would keep random numbers as they are: give the network weights "
-            "(model.weights, or --weights of `wsss run`), or let it fetch them (model.pretrained: true)"
-        )
 
 
 def freeze_norm(module: nn.Module, every: bool) -> None:

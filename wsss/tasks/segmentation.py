@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import segmentation_models_pytorch as smp
 import timm
 import torch
@@ -18,15 +17,9 @@ from wsss.evaluation import Evaluator
 from wsss.localize.crf import CRFSettings
 from wsss.models.fast import fast_layers
 from wsss.models.weights import load_weights, no_download
-from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint, restore
-from wsss.tasks.optim import (
-    Schedule,
-    adamw,
-    freeze_before,
-    freeze_norm,
-    require_planned,
-    require_weights,
-)
+from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
+from wsss.tasks.optim import Schedule, freeze_before
+from wsss.tasks.task import Task
 from wsss.voc import VOID
 
 
@@ -149,7 +142,7 @@ def _starts(side: int, tile: int) -> list[int]:
     return sorted({*range(0, last, max(1, tile // 2)), last})
 
 
-class SegmentationTask(pl.LightningModule):
+class SegmentationTask(Task):
     """Semantic segmentation on (pseudo-)masks; void (255) is ignored.
 
     Args:
@@ -174,7 +167,7 @@ class SegmentationTask(pl.LightningModule):
         crf: dense CRF at test and prediction; null: none.
     """
 
-    name = "segmenter"
+    kind, name = "segment", "segmenter"
 
     def __init__(
         self,
@@ -195,12 +188,10 @@ class SegmentationTask(pl.LightningModule):
         tile: int | None = None,
         crf: CRFSettings | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(classes, given=pretrained or weights is not None)
         self.save_hyperparameters(
             ignore=["classes", "pretrained", "weights", "scales", "flip", "tile", "crf"]
         )
-        self.classes, self.given = list(classes), pretrained or weights is not None
-        self.checkpoint: str | None = None  # whose weights are to take the place of these
         if not scales or min(scales) <= 0:
             raise UserError(f"scales must be positive numbers, got {list(scales)}")
         if tile is not None and tile < 32:
@@ -227,43 +218,22 @@ class SegmentationTask(pl.LightningModule):
                 "of the same ones"
             ) from error
 
+    @property
+    def backbone(self) -> nn.Module:
+        return self.model.net.encoder
+
     def _freeze(self, stride: int) -> None:
-        encoder = self.model.net.encoder.eval()
+        encoder = self.backbone.eval()
         level = stride.bit_length() - 1  # SMP's k-th features have stride 2^k
         features = encoder(torch.zeros(1, 3, 64, 64))[level]
         if features.numel() == 0:
             raise UserError(f"the encoder has no features at stride {stride}: raise freeze_stride")
         freeze_before(encoder.train(), features)
 
-    @classmethod
-    def from_checkpoint(cls, path: str | Path) -> "SegmentationTask":
-        """The trained task of a checkpoint file, in eval mode on the CPU."""
-        checkpoint = read_checkpoint(path, "segment")
-        task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
-        restore(task, checkpoint, path)
-        return task.eval()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= {"kind": "segment", "classes": self.classes}
+        super().on_save_checkpoint(checkpoint)
         # the scale at which new photographs are to be shown
         checkpoint["max_side"] = getattr(self.trainer.datamodule, "max_side", None)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if checkpoint.get("classes") != self.classes:
-            raise UserError(
-                f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
-                f"{self.classes}: use the data set it was trained on, or train again"
-            )
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            require_weights(self.hparams, self.given or self.checkpoint is not None)
-
-    def on_train_start(self) -> None:
-        require_planned(self.trainer)
-
-    def on_train_epoch_start(self) -> None:
-        freeze_norm(self.model.net.encoder, every=self.hparams.freeze_norm)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         logits, mask = self.model(batch["image"]), batch["mask"]
@@ -346,19 +316,3 @@ class SegmentationTask(pl.LightningModule):
                 "trainer.callbacks, as configs/voc/refine.yaml does, or use `wsss predict`"
             )
         return predict_probabilities(self.model, batch["image"], self.scales, self.flip, self.tile)
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        h = self.hparams
-        encoder = self.model.net.encoder
-        inside = {id(p) for p in encoder.parameters()}
-        head = [p for p in self.model.parameters() if id(p) not in inside]
-        return adamw(
-            self.trainer,
-            encoder,
-            head,
-            h.lr,
-            h.head_factor,
-            h.weight_decay,
-            h.warmup,
-            h.schedule,
-        )

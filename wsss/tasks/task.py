@@ -1,0 +1,99 @@
+"""What the training of the classifier and that of the segmenter have in common."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from wsss.errors import UserError
+from wsss.tasks.checkpoints import read_checkpoint, restore
+from wsss.tasks.optim import adamw, freeze_norm
+
+T = TypeVar("T", bound="Task")
+
+
+class Task(pl.LightningModule):
+    """A network, `model`, that learns the classes of a data set.
+
+    Its checkpoints hold all that it takes to use the network: `from_checkpoint`.
+
+    Args:
+        classes: foreground class names.
+        given: the network starts from weights.
+    """
+
+    kind: ClassVar[Literal["classify", "segment"]]
+    name: ClassVar[str]
+    model: nn.Module
+
+    def __init__(self, classes: list[str], given: bool) -> None:
+        super().__init__()
+        self.classes, self.given = list(classes), given
+        self.checkpoint: str | None = None  # whose weights are to take the place of these
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part of the network that may start from weights, and learns slowly."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_checkpoint(cls: type[T], path: str | Path) -> T:
+        """The trained task of a checkpoint file, in eval mode on the CPU."""
+        checkpoint = read_checkpoint(path, cls.kind)
+        task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
+        restore(task, checkpoint, path)
+        return task.eval()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"kind": self.kind, "classes": self.classes}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint.get("classes") != self.classes:
+            raise UserError(
+                f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
+                f"{self.classes}: use the data set it was trained on, or train again"
+            )
+
+    def setup(self, stage: str) -> None:
+        frozen = [name for name in ("freeze_norm", "freeze_stride") if self.hparams[name]]
+        if stage == "fit" and frozen and not self.given and self.checkpoint is None:
+            raise UserError(
+                f"{' and '.join(frozen)} would keep random numbers as they are: give the network "
+                "weights (model.weights, or --weights of `wsss run`), or let it fetch them "
+                "(model.pretrained: true)"
+            )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        h, backbone = self.hparams, self.backbone
+        inside = {id(parameter) for parameter in backbone.parameters()}
+        head = [p for p in self.model.parameters() if id(p) not in inside]
+        return adamw(
+            self.trainer,
+            backbone,
+            head,
+            h.lr,
+            h.head_factor,
+            h.weight_decay,
+            h.warmup,
+            h.schedule,
+        )
+
+    def on_train_start(self) -> None:
+        """Refuse to go on with a training beyond the steps that its learning rate was planned for."""
+        for one in self.trainer.lr_scheduler_configs:
+            if not isinstance(one.scheduler, torch.optim.lr_scheduler.SequentialLR):
+                continue  # the user's own
+            rise, falling = one.scheduler._schedulers
+            rest = falling.T_max if hasattr(falling, "T_max") else falling.total_iters
+            planned, asked = rise.total_iters + rest, int(self.trainer.estimated_stepping_batches)
+            if asked > planned:
+                raise UserError(
+                    f"the checkpoint's training ends after {planned:,} steps, where its learning rate "
+                    f"is 0, and this one would take {asked:,}: go on with the same max_epochs, data "
+                    "and devices, or train anew without --ckpt_path"
+                )
+
+    def on_train_epoch_start(self) -> None:
+        freeze_norm(self.backbone, every=self.hparams.freeze_norm)
