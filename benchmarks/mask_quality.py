@@ -1,15 +1,18 @@
 """Quality of seeds and pseudo-masks: what each step gives, beside controls, from one configuration.
 
 Tags are given, masks only measure. Every row has its own background score, the best of those in
-the configuration on every second image; what is reported comes from the images in between, so
-nothing is chosen on the numbers shown. The classifiers of the configuration are trained where they
-are not there yet; every row is written when it is known, and the same command goes on after a break.
+the configuration on every second image (A); `miou` is of the images in between (B), so nothing is
+chosen on it. Beside it stand B's mIoU at the recipe's background (`fixed`) and at the best one for B
+(`best`, which uses the truth). Every row is measured without and with the CRF. The classifiers of the
+configuration are trained where they are not there yet; every row is written when it is known, and
+the same command goes on after a break.
 
     python benchmarks/mask_quality.py --root DATA --weights mobilenetv2_100.safetensors --out OUT
     python benchmarks/mask_quality.py --root DATA --run runs/voc-mobilenetv2 --out OUT
 
-With `--run`, the first classifier is that of the run, and its first segmenter gives the rows of the
-second round. Superpixels need scikit-image (`pip install scikit-image`).
+With `--run`, the first classifier is that of the run, and the run's first segmenter gives the rows of
+the second round; further runs of the same classifier with other seeds (`slots: none`) add theirs.
+Superpixels need scikit-image (`pip install scikit-image`).
 """
 
 import argparse
@@ -39,7 +42,9 @@ from wsss.localize.cam import class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings
 from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate
+from wsss.pipeline import WRITERS, find_writer, read_config
 from wsss.progress import progress
+from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.cli import run_task
 from wsss.tasks.segmentation import SegmentationTask, predict_probabilities
@@ -117,7 +122,7 @@ def boundary_hits(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 class Quality:
-    """Evaluator plus foreground precision and recall and boundary F of many masks."""
+    """Evaluator plus precision, recall and boundary F of the foreground, whatever its classes."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.scores, self.boundary, self.area = Evaluator(classes), np.zeros(4), np.zeros(3)
@@ -137,14 +142,19 @@ class Quality:
         precision, recall = matched / max(drawn, 1), found / max(true, 1)
         return {
             **self.scores.compute().to_dict(),
-            "precision": 100 * hit / max(guess, 1),
-            "recall": 100 * hit / max(real, 1),
-            "boundary_f": 200 * precision * recall / max(precision + recall, 1e-9),
+            "fg_precision": 100 * hit / max(guess, 1),
+            "fg_recall": 100 * hit / max(real, 1),
+            "fg_boundary_f": 200 * precision * recall / max(precision + recall, 1e-9),
         }
 
 
 Job = tuple
 """A function that makes a mask and its arguments, for another process."""
+
+OF_SLOTS = ("slots", "prior", "slots x own", "slots x own x prior", "unsharpened x own x prior")
+"""Seeds whose slots are clustered, unless the network has its own."""
+
+CRFS = {"": None, " + CRF": CRFSettings()}
 
 TIMED = 20
 """Masks made in this process to time them."""
@@ -163,63 +173,85 @@ class Images:
         self.labels = [[tag + 1 for tag in record.tags] for record in self.records]
 
     @torch.inference_mode()
-    def seeds(self, checkpoint: Path, names: Sequence[str]) -> tuple[dict[str, list], dict[str, float]]:
-        """Scores (n, h, w) in 0..1 of every image's tags by seed, and milliseconds an image."""
+    def seeds(
+        self, checkpoint: Path, names: Sequence[str], kind: str
+    ) -> tuple[dict[str, list], dict[str, dict[str, float]]]:
+        """Scores (n, h, w) in 0..1 of every image's tags by seed, and its milliseconds an image.
+
+        `kind` is where the slots come from, `features` or `blocks`. The features that are clustered or
+        compared are a by-product of the maps, whose time is counted apart.
+        """
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = ClassificationTask.from_checkpoint(checkpoint).model.to(device)
         found, times = {name: [] for name in names}, defaultdict(float)
 
-        def timed(name: str, step: Callable[[], Tensor]) -> Tensor:
+        def timed(name: str, step: Callable[[], Tensor], network: bool = False) -> Tensor:
             start = time.perf_counter()
-            result = step()
+            with torch.autocast(device, torch.bfloat16, enabled=network and half):
+                result = step()
             if device == "cuda":
                 torch.cuda.synchronize()
             times[name] += 1000 * (time.perf_counter() - start) / len(self.records)
             return result
 
-        kind = self.config["slots"]
-        precise = self.config["precision"] == "32-true"
+        half = self.config["precision"] != "32-true"
+        every = partial(class_maps, model, scales=self.config["scales"], flip=True, slots="none")
+        plain = partial(class_maps, model, scales=(1.0,), flip=False)
         for record, image in progress(list(zip(self.records, self.images, strict=True)), "seeds"):
             small = resize(image, *fit_long_side(*image.shape[:2], self.config["size"], multiple=32))
             x = torch.from_numpy(small).permute(2, 0, 1)[None].float().to(device)
-            tags, scales = list(record.tags), self.config["scales"]
-            with torch.autocast(device, torch.bfloat16, enabled=not precise):
-                every = timed("maps", lambda x=x, s=scales: class_maps(model, x, s, True, kind))
-            cam = every.cam[:, tags]
-            own = normalise_maps(cam)
+            tags = list(record.tags)
+            maps = timed("maps", partial(every, x), network=True)
+            one = timed("one map", partial(plain, x, slots="none"), network=True)
+            features = timed("features", partial(model.slot_features, x), network=True).float()
+            clustered = timed("clustering", lambda f=features: cluster_slots(f).dispatch)
+            dispatch = soft = clustered
+            if kind == "blocks":
+                sharp = partial(plain, x, slots="blocks")
+                dispatch = timed("blocks", sharp, network=True).dispatch
+                soft = timed("soft", partial(model, x, slots="blocks"), network=True).dispatch
+            maps = maps._replace(cam=maps.cam[:, tags], dispatch=dispatch)
+            cam, own = maps.cam, normalise_maps(maps.cam)
             build = {
                 "centre": lambda c=cam: centre(c),
-                "one scale": lambda x=x, t=tags: class_maps(model, x, (1.0,), False, "none").cam[:, t],
+                "one scale": lambda o=one, t=tags: o.cam[:, t],
                 "no slots": lambda c=cam: c,
                 "blur": lambda c=cam: blur(c),
                 "superpixels": lambda c=cam, i=image: superpixels(c, i),
-                "dense affinity": lambda c=cam, x=x: dense_affinity(c, model.slot_features(x)),
-                "slots": lambda c=cam, e=every: propagate(c, e.dispatch),
-                "dense prior": lambda c=own, x=x: dense_prior(c, model.slot_features(x)),
-                "prior": lambda c=own, e=every: c * foreground_prior(c, e.dispatch),
-                "slots x own": lambda c=cam, e=every: seed_maps(e._replace(cam=c), 2, False),
-                "slots x own x prior": lambda c=cam, e=every: seed_maps(e._replace(cam=c)),
-                "unsharpened x own x prior": lambda c=cam, e=every, x=x: seed_maps(
-                    e._replace(cam=c, dispatch=model(x, slots=kind).dispatch)
-                ),
-                "feature slots x own x prior": lambda c=cam, e=every, x=x: seed_maps(
-                    e._replace(cam=c, dispatch=cluster_slots(model.slot_features(x)).dispatch)
+                "dense affinity": lambda c=cam, f=features: dense_affinity(c, f),
+                "slots": lambda c=cam, d=dispatch: propagate(c, d),
+                "dense prior": lambda c=own, f=features: dense_prior(c, f),
+                "prior": lambda c=own, d=dispatch: c * foreground_prior(c, d),
+                "slots x own": lambda m=maps: seed_maps(m, border_prior=False),
+                "slots x own x prior": lambda m=maps: seed_maps(m),
+                "unsharpened x own x prior": lambda m=maps, d=soft: seed_maps(m._replace(dispatch=d)),
+                "feature slots x own x prior": lambda m=maps, d=clustered: seed_maps(
+                    m._replace(dispatch=d)
                 ),
             }
             for name in names:
-                with torch.autocast(device, torch.bfloat16, enabled=not precise):
-                    scores = timed(name, lambda make=build[name]: normalise_maps(make().float()))
+                scores = timed(name, lambda make=build[name]: normalise_maps(make().float()))
                 found[name].append(scores[0].cpu().numpy())
-        return found, times
+        cost = {}
+        for name in names:
+            maps_ms = {"centre": 0.0, "one scale": times["one map"]}.get(name, times["maps"])
+            clusters = name.startswith("feature") or (kind == "features" and name in OF_SLOTS)
+            cost[name] = {
+                "maps_ms": maps_ms,
+                "seed_ms": times[name] + (times["clustering"] if clusters else 0.0),
+            }
+        return found, cost
 
     @torch.inference_mode()
     def seen(self, checkpoint: Path) -> list[np.ndarray]:
         """A segmenter's probabilities (L, h, w) float16 of every image."""
         network, found = SegmentationTask.from_checkpoint(checkpoint).model, []
+        largest = read_checkpoint(checkpoint, "segment")["max_side"]
         for image in progress(self.images, "what the first segmenter sees"):
-            x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+            small = resize(image, *fit_within(*image.shape[:2], largest))
+            x = torch.from_numpy(small).permute(2, 0, 1)[None].float()
             out = predict_probabilities(network, x, self.config["refine_scales"], True)
-            shape = fit_within(*image.shape[:2], JOIN_SIDE)
+            shape = fit_within(*small.shape[:2], JOIN_SIDE)
             found.append(F.interpolate(out, shape, mode="area")[0].numpy().astype(np.float16))
         return found
 
@@ -240,7 +272,7 @@ class Images:
         return refined_mask, self.images[index], *both, floor, crf
 
     def measure(self, job: Callable[[int, float], Job]) -> dict:
-        """Choose the background score on every second image, measure on the others."""
+        """Choose the background score on every second image (A), measure on the others (B)."""
 
         def quality(indices: Sequence[int], background: float) -> Quality:
             result = Quality(self.classes)
@@ -252,13 +284,16 @@ class Images:
         tuning, test = (range(start, len(self.records), 2) for start in (0, 1))
         tried = {b: quality(tuning, b).scores.compute().miou for b in self.config["backgrounds"]}
         background = max(tried, key=tried.get)
-        row = quality(test, background).compute()
+        rows = {b: quality(test, b).compute() for b in self.config["backgrounds"]}
+        row = rows[background]
+        row["fixed"] = rows[self.config["background"]]["miou"]
+        row["best"] = max(other["miou"] for other in rows.values())
         start = time.perf_counter()
         for index in test[:TIMED]:
             make, *given = job(index, background)
             make(*given)
         row["mask_ms"] = 1000 * (time.perf_counter() - start) / len(test[:TIMED])
-        return row | {"background": background, "tuning_miou": tried[background]}
+        return row | {"background": background, "miou_A": tried[background]}
 
 
 def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -> Path:
@@ -285,18 +320,27 @@ def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -
     return last
 
 
-COLUMNS = ("miou", "tuning_miou", "precision", "recall", "boundary_f", "void", "background")
-TIMES = ("maps_ms", "seed_ms", "mask_ms")
+COLUMNS = (
+    *("miou", "fixed", "best", "miou_A", "background", "void"),
+    *("fg_precision", "fg_recall", "fg_boundary_f", "maps_ms", "seed_ms", "mask_ms"),
+)
 
 
 def write_table(path: Path, config: dict, rows: dict[str, dict]) -> None:
     """Write OUT/table.md and OUT/table.json, whole or not at all."""
-    lines = ["| row | " + " | ".join(COLUMNS + TIMES) + " |"]
-    lines.append("|" + "---|" * (len(COLUMNS + TIMES) + 1))
-    for name, row in rows.items():
-        digits = {"background": 2}
-        cells = [f"{row[c]:.{digits.get(c, 1)}f}" if c in row else "" for c in COLUMNS + TIMES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+
+    def table(columns: Sequence[str], cells: dict[str, dict]) -> list[str]:
+        lines = ["| row | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
+        for name, row in cells.items():
+            values = [row.get(column) for column in columns]
+            digits = [2 if column == "background" else 1 for column in columns]
+            shown = ["" if v is None else f"{v:.{d}f}" for v, d in zip(values, digits, strict=True)]
+            lines.append(f"| {name} | " + " | ".join(shown) + " |")
+        return lines
+
+    ious = {name: row["iou"] for name, row in rows.items()}
+    lines = [*table(COLUMNS, rows), "", "IoU of each class on B:", ""]
+    lines += table(list(next(iter(ious.values()))), ious)
     text = json.dumps({"config": config, "rows": rows}, indent=1)
     write_atomic(path / "table.json", lambda aside: aside.write_text(text + "\n"))
     write_atomic(path / "table.md", lambda aside: aside.write_text("\n".join(lines) + "\n"))
@@ -307,7 +351,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", required=True, help="a data set in VOC's layout, with masks")
     parser.add_argument("--weights", help="weight file of the backbone")
-    parser.add_argument("--run", type=Path, help="folder of a wsss run with the first classifier")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folder of a wsss run with the first classifier, and of others with the same",
+    )
     parser.add_argument("--config", default=str(Path(__file__).with_suffix(".yaml")))
     parser.add_argument("--out", type=Path, default=Path("mask_quality"), help="folder of the table")
     parser.add_argument("--limit", type=int, help="only that many images")
@@ -315,7 +365,10 @@ def main(words: Sequence[str] | None = None) -> None:
     config = yaml.safe_load(Path(args.config).read_text())
     base = yaml.safe_load((Path(args.config).parent / config["base"]).read_text())
     config["precision"] = base["trainer"].get("precision", "32-true")
-    config |= {name: str(getattr(args, name)) for name in ("root", "weights", "run", "limit")}
+    config |= {name: str(getattr(args, name)) for name in ("root", "weights", "limit")}
+    config["runs"] = [str(run) for run in args.run]
+    if config["background"] not in config["backgrounds"]:
+        raise SystemExit(f"{args.config}: background must be one of the backgrounds")
     if "superpixels" in config["seeds"] and find_spec("skimage") is None:  # told before the work
         raise SystemExit(
             f"the row superpixels of {args.config} needs scikit-image: install it, or leave the row out"
@@ -343,30 +396,41 @@ def measure_rows(args: argparse.Namespace, config: dict, rows: dict[str, dict], 
             print(f"{name}: {rows[name]['miou']:.1f}", flush=True)
 
     for number, (title, change) in enumerate(config["classifiers"].items()):
-        plans = [(n, None) for n in config["seeds"]] + [(n, CRFSettings()) for n in config["crf"]]
-        if number:
-            plans = [(n, crf) for n in config["others"] for crf in (None, CRFSettings())]
-        named = {f"{title}: {n}{' + CRF' if crf else ''}": (n, crf) for n, crf in plans}
-        second = f"{title}: refined by the first segmenter"
-        again = not number and args.run is not None
-        refined = {second, second + " + CRF"} if again else set()
-        if not (named.keys() | refined) - rows.keys():
+        own = {key: change[key] for key in ("slots", "seeds") if key in change}
+        seeds = own.get("seeds", config["others" if number else "seeds"])
+        named = {f"{title}: {seed}{end}": (seed, crf) for seed in seeds for end, crf in CRFS.items()}
+        second = {}
+        for run in args.run if not number else ():
+            seed = run_seed(run)
+            for end, crf in CRFS.items():
+                second[f"{title}: {seed}, second round{end}"] = (run, seed, crf)
+        if not (named.keys() | second.keys()) - rows.keys():
             continue
-        if again:
-            checkpoint = args.run / "classify" / "last.ckpt"
+        if second:
+            checkpoint = args.run[0] / "classify" / "last.ckpt"
         else:
             base = Path(args.config).parent / config["base"]
             name = "".join(c if c.isalnum() else "-" for c in title)
-            checkpoint = train(args.root, args.weights, base, change, args.out / name)
-        used = list(dict.fromkeys([n for n, _ in plans] + ["slots x own x prior"]))
-        scores, times = images.seeds(checkpoint, used)
-        for row, (n, crf) in named.items():
-            add(row, partial(images.first, scores[n], crf), maps_ms=times["maps"], seed_ms=times[n])
-        if again:
-            seen = images.seen(args.run / "segment_first" / "last.ckpt")
-            for crf in (None, CRFSettings()):
-                job = partial(images.second, scores["slots x own x prior"], seen, crf)
-                add(second + (" + CRF" if crf else ""), job)
+            training = {key: value for key, value in change.items() if key not in own}
+            checkpoint = train(args.root, args.weights, base, training, args.out / name)
+        used = list(dict.fromkeys([*seeds, *(seed for _, seed, _ in second.values())]))
+        scores, times = images.seeds(checkpoint, used, own.get("slots", config["slots"]))
+        for row, (seed, crf) in named.items():
+            add(row, partial(images.first, scores[seed], crf), **times[seed])
+        seen = {}
+        for row, (run, seed, crf) in second.items():
+            if run not in seen:
+                seen[run] = images.seen(run / "segment_first" / "last.ckpt")
+            add(row, partial(images.second, scores[seed], seen[run], crf))
+
+
+def run_seed(run: Path) -> str:
+    """The row whose seed the pseudo-masks of a run were made from."""
+    path = run / "pseudo_masks" / "config.yaml"
+    writer = find_writer(read_config(path), path, WRITERS["pseudo_masks"])
+    if writer.get("slots") == "none":
+        return "no slots"
+    return "slots x own x prior" if writer.get("border_prior", True) else "slots x own"
 
 
 if __name__ == "__main__":

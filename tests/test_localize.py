@@ -139,10 +139,34 @@ def test_seed_maps_is_geometric_mean_of_map_and_slot_average():
     stretched = (means - means.amin(1, keepdim=True)) / (
         means.amax(1, keepdim=True) - means.amin(1, keepdim=True)
     )
-    expected = (normalise_maps(cam)[0, :, :, 0] * stretched[:, :1]).sqrt()
     out = seed_maps(ClassMaps(None, cam, dispatch), border_prior=False)
-    torch.testing.assert_close(out[0, :, :, 0], expected)
+    whole = (normalise_maps(cam)[0] * stretched.repeat_interleave(3, 1)[:, None]).sqrt()
+    torch.testing.assert_close(out, normalise_maps(whole[None]))
     torch.testing.assert_close(seed_maps(ClassMaps(None, cam, None)), normalise_maps(cam))
+
+
+def test_seed_maps_by_hand():
+    """docs/method.md, steps 4 and 5, in numpy and with loops over slots."""
+    rng = np.random.default_rng(0)
+    cam, dispatch = rng.random((2, 7, 9)), rng.dirichlet(np.ones(4), (7, 9)).transpose(2, 0, 1)
+    n = lambda m: (m - m.min((1, 2), keepdims=True)) / np.ptp(m, (1, 2), keepdims=True)  # noqa: E731
+    spread = cam
+    for _ in range(2):
+        means = [[(m * d).sum() / d.sum() for d in dispatch] for m in spread]
+        spread = np.einsum("nk,khw->nhw", means, dispatch)
+    score = np.sqrt(n(cam) * n(spread))
+    alike = [[(d * e).sum() / np.sqrt((d**2).sum() * (e**2).sum()) for e in dispatch] for d in dispatch]
+    area = dispatch.sum((1, 2))
+    prior = np.zeros_like(cam)
+    for index, own in enumerate(score):
+        sides = [(..., 0), (..., -1), (0, ...), (-1, ...)]
+        length = np.array([sum((d * (1 - own))[side].sum() for side in sides) for d in dispatch])
+        connected = alike @ length / np.sqrt(alike @ area)
+        prior[index] = np.einsum("k,khw->hw", np.exp(-(connected**2) / 2), dispatch)
+    maps = ClassMaps(None, torch.tensor(cam)[None], torch.tensor(dispatch)[None])
+    for border_prior, expected in ((True, n(score * prior)), (False, n(score))):
+        out = seed_maps(maps, border_prior=border_prior)
+        np.testing.assert_allclose(out[0].numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(8, 10), (16, 20)])  # the class map's own size or another

@@ -18,6 +18,7 @@ from wsss.data.masks import write_mask
 from wsss.data.modules import TagData
 from wsss.data.tags import TagRow, split_of
 from wsss.errors import UserNotice
+from wsss.pipeline import read_config, shipped_config
 from wsss.tasks.writers import PseudoMaskWriter
 
 LAPTOP = init.Machine("CPU, 2 cores", False, 2, 0.0, False)
@@ -269,6 +270,9 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     }
     assert large["classify"]["data"]["size"] == 448 and large["segment"]["data"]["num_workers"] == 8
     assert large["classify"]["model"]["freeze_norm"] is False  # from scratch
+    assert "freeze_stride" not in large["classify"]["model"]
+    for stage in ("classify", "segment", "refine"):  # one recipe, but for what hangs on the machine
+        assert small[stage]["model"] == read_config(shipped_config(f"folder/{stage}.yaml"))["model"]
 
 
 def test_again_is_the_same_and_edited_files_are_kept(photos, tmp_path, capsys):

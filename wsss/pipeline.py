@@ -422,6 +422,7 @@ class _Run:
         if "segment_first" in read:
             numbers |= {
                 "mask_miou_first": seed.get("mask", {}).get("miou"),
+                "mask_void_first": seed.get("mask", {}).get("void"),
                 "seg_miou_val_first": read["segment_first"].get("test_mIoU"),
             }
         _write_json(self.out / "metrics.json", numbers | {"minutes_per_stage": minutes})
@@ -436,6 +437,7 @@ class _Run:
             (f"seed, mIoU on {train}, fixed rule", numbers["seed_miou_fixed"]),
             (f"seed, mIoU on {train}, best threshold (uses the truth)", numbers["seed_miou_best"]),
             (f"first round's pseudo-masks, mIoU on {train}", numbers.get("mask_miou_first")),
+            ("first round's pseudo-masks, void pixels", numbers.get("mask_void_first")),
             (f"first round's segmenter, mIoU on {val}", numbers.get("seg_miou_val_first")),
             (f"pseudo-masks, mIoU on {train}", numbers["mask_miou"]),
             ("pseudo-masks, void pixels", numbers["mask_void"]),

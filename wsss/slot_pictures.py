@@ -62,7 +62,7 @@ class SlotsAt(NamedTuple):
 
 def block_names(classifier: TagClassifier) -> list[str]:
     """All places that `slot_views` can show, GLMix blocks first."""
-    levels = len(getattr(classifier.backbone.feature_info, "info", classifier.backbone.feature_info))
+    levels = len(classifier.reductions)
     names = ["features", *(f"features.{level}" for level in range(levels))]
     if not hasattr(classifier.backbone, "forward_slots"):
         return names

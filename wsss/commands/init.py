@@ -287,14 +287,15 @@ def settings(
     """
     count = len(found.names("train"))
     enough = -(-long_side // 32) * 32
-    side, large, batch = (320, 448, 8) if not machine.gpu else (448, 512, 16)
+    # crops of the segmenter and of the classifier, long side of maps
+    side, size, large, batch = (320, 448, 448, 8) if not machine.gpu else (448, 448, 512, 16)
     if machine.gpu and machine.memory < 7:
-        side, large, batch = 320, 448, 8
+        side, size, large, batch = 320, 320, 448, 8
     elif machine.gpu and machine.memory >= 20:
         batch = 32
     if quick:
-        side = large = 128
-    side, large = (max(64, min(value, enough)) for value in (side, large))
+        side = size = large = 128
+    side, size, large = (max(64, min(value, enough)) for value in (side, size, large))
     while batch > 4 and batch > count // 4:  # some steps an epoch; a mosaic takes four
         batch //= 2
     # crops seen in training: what the shipped recipes give VOC's 1,464 images on the same machine
@@ -306,6 +307,7 @@ def settings(
     start: dict[str, Any] = {"pretrained": True} if pretrained else {}
     if weights:
         start = {"weights": str(weights.resolve())}
+    kept = {"freeze_norm": bool(start)} | ({"freeze_stride": 8} if start else {})
     fresh = {"lr": 1e-3, "head_factor": 1}
     tags = {"lr": 5e-5, "head_factor": 40} if start else fresh
     masks = {"lr": 1e-4, "head_factor": 20} if start else fresh
@@ -339,10 +341,10 @@ def settings(
                 "backbone": backbone,
                 **start,
                 "mosaic": 0.5,
-                "freeze_norm": bool(start),
+                **kept,
                 **tags,
             },
-            "data": data | {"size": side, "predict_size": large, "batch_size": batch},
+            "data": data | {"size": size, "predict_size": large, "batch_size": batch},
             "trainer": {"max_epochs": epochs(4, 40), **trainer},
         },
         "pseudo_masks": {
@@ -355,7 +357,7 @@ def settings(
             },
         },
         "refine": {
-            "model": {"flip": True},
+            "model": {"flip": True} if quick else {"scales": [0.75, 1.0, 1.25], "flip": True},
             "data": data | {"predict_split": "train", "batch_size": min(4, batch)},
             "trainer": trainer
             | {
@@ -369,7 +371,7 @@ def settings(
                 "decoder": "DeepLabV3Plus",
                 "encoder": backbone,
                 **start,
-                "freeze_norm": bool(start),
+                **kept,
                 **masks,
             },
             "data": data | {"crop": side, "batch_size": min(8, batch) if not machine.gpu else batch},

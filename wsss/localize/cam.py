@@ -88,13 +88,13 @@ def seed_maps(maps: ClassMaps, steps: int = 2, border_prior: bool = True) -> Ten
 
     With slots: the geometric mean of the class map and of its average over the slots, each
     normalised, so that a pixel needs evidence of its own and of its group; times the slots'
-    `foreground_prior` unless `border_prior` is off, and normalised again, so that no tag is lost.
+    `foreground_prior` unless `border_prior` is off. Normalised again, so that no tag is lost.
     Without slots: the class map.
     """
     own = normalise_maps(maps.cam)
     if maps.dispatch is None:
         return own
     scores = (own * normalise_maps(propagate(maps.cam, maps.dispatch, steps))).sqrt()
-    if not border_prior:
-        return scores
-    return normalise_maps(scores * foreground_prior(scores, maps.dispatch))
+    if border_prior:
+        scores = scores * foreground_prior(scores, maps.dispatch)
+    return normalise_maps(scores)

@@ -135,10 +135,15 @@ class TagClassifier(nn.Module):
         start = torch.full((num_classes,), prior).logit()
         self.bias = nn.Parameter(start)
 
+    @property
+    def reductions(self) -> list[int]:
+        """Pixels per position of each of the backbone's features, the finest first."""
+        info = self.backbone.feature_info
+        return [level["reduction"] for level in getattr(info, "info", info)]
+
     def _middle_level(self) -> int:
         """The features that slots are clustered from: the last ones before the deepest stage."""
-        info = self.backbone.feature_info
-        reductions = [level["reduction"] for level in getattr(info, "info", info)]
+        reductions = self.reductions
         return len(reductions) - 2 if len(set(reductions)) > 1 else len(reductions) // 2
 
     def slot_features(self, images: Tensor) -> Tensor:

@@ -117,8 +117,7 @@ class ClassificationTask(Task):
 
     def _freeze(self, stride: int) -> None:
         backbone = self.backbone.eval()
-        info = backbone.feature_info
-        levels = [level["reduction"] for level in getattr(info, "info", info)]
+        levels = self.model.reductions
         reached = [reduction for reduction in levels if reduction <= stride]
         if not reached:
             raise UserError(
