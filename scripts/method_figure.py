@@ -1,7 +1,8 @@
 """Draw the figures of docs/method.md.
 
 python scripts/method_figure.py            # steps.png: the slot step on drawn scenes
-python scripts/method_figure.py runs/demo  # masks.png: a run's pseudo-masks, from the best to the worst
+python scripts/method_figure.py runs/demo  # of a run: mosaic.png, scales.png, second_round.png,
+                                           # and masks.png, its masks from the best to the worst
 """
 
 import sys
@@ -12,21 +13,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from wsss.data.datasets import multi_hot, resize
 from wsss.data.masks import read_mask
 from wsss.data.synthetic import draw_scene
 from wsss.explore import Entry, Run
-from wsss.localize.cam import ClassMaps, normalise_maps, seed_maps
-from wsss.localize.crf import CRFSettings
+from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
+from wsss.localize.crf import CRFSettings, resize_scores
 from wsss.localize.pseudo_masks import pseudo_mask
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate
 from wsss.pictures import Cell, Row, heat, overlay, show_mask, thumbnail, write_strip
+from wsss.tasks.classification import make_mosaics
+from wsss.tasks.segmentation import SegmentationTask, predict_probabilities
 
 FIGURES = Path(__file__).parents[1] / "docs" / "method"
 SIDE = 128
 
 
 def steps(seed: int) -> list[np.ndarray]:
-    """Panels (SIDE, SIDE, 3) uint8: scene, slots, seed, its slot average, product, prior, score, mask.
+    """Panels (SIDE, SIDE, 3) uint8, in the order of the docs: from the scene to its mask.
 
     Colours take the place of a network's features, a spot that of its class map.
     """
@@ -43,8 +47,8 @@ def steps(seed: int) -> list[np.ndarray]:
     cam = normalise_maps(F.adaptive_avg_pool2d(torch.from_numpy(spot)[None, None], 32))
     dispatch = cluster_slots(colours, temperature=0.3).dispatch
     averaged = normalise_maps(propagate(cam, dispatch))
-    maps = ClassMaps(torch.ones(1, 1), cam, dispatch)
-    product, score = seed_maps(maps, border_prior=False), seed_maps(maps)
+    score = seed_maps(ClassMaps(torch.ones(1, 1), cam, dispatch))
+    product = (cam * averaged).sqrt()
     prior = foreground_prior(product, dispatch)
     shades = np.random.default_rng(0).integers(40, 255, (64, 3), dtype=np.uint8)
     groups = shades[dispatch[0].argmax(0).numpy()]
@@ -52,6 +56,87 @@ def steps(seed: int) -> list[np.ndarray]:
     mask = pseudo_mask(image, score[0].numpy(), [label], 0.4, CRFSettings())
     shown = [cv2.resize(m[0, 0].numpy(), (SIDE, SIDE)) for m in (cam, averaged, product, prior, score)]
     return [image, groups, *(heat(image, m) for m in shown), overlay(image, mask)]
+
+
+def _batch(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+
+
+def _class_map(run: Run, images: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, H, W) in 0..255 to sigmoid(E + b) (B, N, h, w) at one scale."""
+    return (run.network(images).class_map + run.network.bias[:, None, None]).sigmoid()
+
+
+@torch.inference_mode()
+def training(run: Run) -> list[Row]:
+    """A mosaic of four images with its class maps; maps of one image at every scale, and their mean."""
+    records, size = run.data.catalog(run.data.predict_split).records[4:8], run.data.size
+    images = torch.cat([_batch(thumbnail(record.image, size)) for record in records])
+    torch.manual_seed(0)
+    tags = torch.stack([multi_hot(record, len(run.classes)) for record in records])
+    mosaics, parts = make_mosaics(images.float(), tags)
+
+    def cell(caption: str, picture: torch.Tensor, score: torch.Tensor | None = None) -> Cell:
+        shown = resize(picture.byte().permute(1, 2, 0).numpy(), SIDE, SIDE)
+        if score is not None:
+            shown = heat(shown, resize_scores(score[None].numpy(), SIDE, SIDE)[0])
+        return Cell(caption, shown, [])
+
+    places = ("upper left", "upper right", "lower left", "lower right")
+    quadrants = [
+        f"{place}: {', '.join(np.array(run.classes)[part.bool().numpy()])}"
+        for place, part in zip(places, parts[0], strict=True)
+    ]
+    maps = zip(run.classes, _class_map(run, mosaics[:1])[0], strict=True)
+    shown = [cell(f"map of {name}", mosaics[0], score) for name, score in maps]
+    mosaic = Row("; ".join(quadrants), [cell("mosaic", mosaics[0]), *shown])
+
+    tag, cells = records[0].tags[0], [cell("image", images[0])]
+    scales = run.map_settings["scales"]
+    for scale in scales:
+        view = F.interpolate(images[:1].float(), scale_factor=scale, mode="bilinear")
+        cells.append(cell(f"scale {scale:g}", images[0], _class_map(run, view)[0, tag]))
+    mean = class_maps(run.network, images[:1], scales, True, "none").cam[0, tag]
+    cells.append(cell("mean, and mirrored", images[0], mean))
+    return [mosaic, Row(f"class map of {run.classes[tag]}", cells)]
+
+
+@torch.inference_mode()
+def second_round(run: Run) -> list[Row]:
+    """Seed, what the first segmenter sees, both joined, and the masks, for one tag of four images."""
+    names = ["background", *run.classes]
+    segmenter = SegmentationTask.from_checkpoint(run.folder / "segment_first" / "last.ckpt").model
+
+    def row(entry: Entry) -> Row:
+        record, image = entry.record, thumbnail(entry.record.image, SIDE)
+        with np.load(run.maps / f"{record.id}.npz") as file:
+            scores, labels = file["scores"].astype(np.float32), file["labels"]
+        x = _batch(thumbnail(record.image, run.mask_data.crop))
+        seen = predict_probabilities(segmenter, x)[0].numpy()[[0, *labels]]
+        seen[1:] /= seen[1:].max((1, 2), keepdims=True)
+        seen = resize_scores(seen, *image.shape[:2])
+        seed = resize_scores(scores, *image.shape[:2])
+        shares = np.concatenate([np.full((1, *seed.shape[1:]), run.background, np.float32), seed])
+        joined = np.sqrt(seen / seen.sum(0) * shares / shares.sum(0))
+        maps = {
+            "seed": seed[0],
+            "first segmenter": seen[1] / seen.sum(0),
+            "joined": joined[1] / joined.sum(0),
+        }
+        masks = {"first mask": run.masks, "refined mask": run.learnt}
+        paths = {caption: folder / f"{record.id}.png" for caption, folder in masks.items()}
+        paths["truth"] = record.mask
+        return Row(
+            names[labels[0]],
+            [
+                Cell("photograph", image, []),
+                *(Cell(caption, heat(image, score), []) for caption, score in maps.items()),
+                *(show_mask(image, read_mask(path), names, caption) for caption, path in paths.items()),
+            ],
+        )
+
+    entries = run.listed("masks")[::-1]
+    return [row(entries[int(i)]) for i in np.linspace(0, len(entries) - 1, 6)[1:5]]
 
 
 def ranked(run: Run, count: int = 8) -> list[Row]:
@@ -72,10 +157,15 @@ def ranked(run: Run, count: int = 8) -> list[Row]:
 
 
 def main() -> None:
-    """Write one of the figures."""
+    """Write the figures."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     if len(sys.argv) > 1:
-        return write_strip(FIGURES / "masks.png", ranked(Run(sys.argv[1])))
+        run = Run(sys.argv[1])
+        mosaic, scales = training(run)
+        write_strip(FIGURES / "mosaic.png", [mosaic])
+        write_strip(FIGURES / "scales.png", [scales])
+        write_strip(FIGURES / "second_round.png", second_round(run))
+        return write_strip(FIGURES / "masks.png", ranked(run))
     rows = [np.concatenate(steps(seed), 1) for seed in (8, 16, 6)]
     cv2.imwrite(str(FIGURES / "steps.png"), np.concatenate(rows)[..., ::-1])
 

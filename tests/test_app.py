@@ -80,7 +80,7 @@ def test_order_of_the_images_by_hand(run, small_run, drawn):
     unsure = [entry.value for entry in run.listed("unsure")]
     assert unsure == sorted(unsure, reverse=True) and 0 <= unsure[-1] < unsure[0] <= 1
     assert all(2 in entry.record.tags for entry in run.listed("masks", tag=2))
-    captions = ["photograph", "class map", "pseudo-mask", "refined", "segmenter", "truth"]
+    captions = ["photograph", "seed", "pseudo-mask", "refined", "segmenter", "truth"]
     for order, wanted in (("masks", captions), ("segmenter", [*captions[:2], *captions[4:]])):
         pictures = run.pictures(run.listed(order)[0])
         assert [c for _, c in pictures] == wanted

@@ -262,7 +262,7 @@ def test_void_is_counted_for_each_class(judged):
 
 
 def test_strip_shows_every_step(judged, tags_only):
-    cells = ["photograph", "class map", "slot groups", "pseudo-mask", "segmenter"]
+    cells = ["photograph", "seed", "slot groups", "pseudo-mask", "segmenter"]
     for (run, page), wanted in ((judged, [*cells, "truth"]), (tags_only, cells)):
         shown = [word for word in page.words if word in [*cells, "truth"]]
         start = shown.index("slot groups") - 2

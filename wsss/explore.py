@@ -233,7 +233,7 @@ class Run:
         found = self.analyse(image, record.id)
         scores = found.scores[list(record.tags)]
         best = scores.max(0) if len(scores) else np.zeros((1, 1), np.float32)
-        pictures = [(shown(image), "photograph"), (heat_picture(image, best), "class map")]
+        pictures = [(shown(image), "photograph"), (heat_picture(image, best), "seed")]
         files = {
             "pseudo-mask": self.masks / f"{record.id}.png",
             "refined": self.refined and self.refined / f"{record.id}.png",

@@ -125,7 +125,7 @@ def show_maps(image: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> Ce
     for name, score in zip(names, scores, strict=True):
         y, x = np.unravel_index(score.argmax(), score.shape)
         labels.append(Label(name, (x + 0.5) / width, (y + 0.5) / height))
-    return Cell("class map", heat(image, scores.max(0, initial=0)), labels)
+    return Cell("seed", heat(image, scores.max(0, initial=0)), labels)
 
 
 def write_names(cell: Cell, size: int) -> np.ndarray:

@@ -209,7 +209,8 @@ def coco_tools():
         from pycocotools import mask
     except ImportError as error:
         raise UserError(
-            "COCO and YOLO files need pycocotools, which is not installed: pip install 'wsss[export]'"
+            "COCO and YOLO files need pycocotools, which is not installed: "
+            "pip install -e '.[export]' in the folder of wsss"
         ) from error
     return mask
 

@@ -22,7 +22,7 @@ MULTIPLE = 32
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write model.onnx, model.pt2 (torch.export) and preprocessing.json. Both models are run and "
-        "compared with torch before anything is kept. Needs pip install 'wsss[export]'."
+        "compared with torch before anything is kept. Needs pip install -e '.[export]' in the folder of wsss."
     )
     parser.add_argument("--ckpt", type=Path, required=True, help="last.ckpt of wsss segment or run")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the three files")
@@ -44,7 +44,9 @@ def export_model(args: argparse.Namespace) -> None:
     """
     missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
     if missing:
-        raise UserError(f"{', '.join(missing)} is not installed: pip install 'wsss[export]'")
+        raise UserError(
+            f"{', '.join(missing)} is not installed: pip install -e '.[export]' in the folder of wsss"
+        )
     if args.size and (min(args.size) < MULTIPLE or any(side % MULTIPLE for side in args.size)):
         raise UserError(f"--size must be multiples of {MULTIPLE}, got {args.size[0]} {args.size[1]}")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
