@@ -462,4 +462,4 @@ def test_export_names_what_does_not_fit(data, capsys):
 def test_without_pycocotools_it_is_named(data, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pycocotools", None)
     assert _export(data, "coco", "c.json") == 2
-    _refused(capsys, "pycocotools", "wsss[export]")
+    _refused(capsys, "pycocotools", ".[export]")

@@ -22,7 +22,7 @@ MULTIPLE = 32
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write model.onnx, model.pt2 (torch.export) and preprocessing.json. Both models are run and "
-        "compared with torch before anything is kept. Needs pip install -e '.[export]' in the folder of wsss."
+        "compared with torch before anything is kept. Needs pip install -e '.[export]' once."
     )
     parser.add_argument("--ckpt", type=Path, required=True, help="last.ckpt of wsss segment or run")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the three files")
