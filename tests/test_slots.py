@@ -2,13 +2,20 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wsss.localize.cam import class_maps, seed_maps
-from wsss.localize.slots import cluster_slots, foreground_prior, propagate, sharpen_slots
-from wsss.models.classifier import ClassifierOutput, pool_class_map
+from wsss.localize.slots import (
+    cluster_slots,
+    deep_dispatch,
+    foreground_prior,
+    propagate,
+    sharpen_slots,
+)
+from wsss.models.classifier import ClassifierOutput, TagClassifier, pool_class_map
 from wsss.tasks.classification import make_mosaics, quadrants
 
 
@@ -112,6 +119,23 @@ def test_propagation_equals_loops(steps):
             maps[image].double().numpy(), dispatch[image].double().numpy(), steps
         )
         np.testing.assert_allclose(got[image].numpy(), want, atol=1e-5)
+
+
+def test_deep_dispatch_is_the_first_block_of_the_deepest_stage():
+    model = timm.create_model("glnet_nano", num_classes=0).eval()
+    with torch.no_grad():
+        blocks = model.forward_slots(torch.rand(2, 3, 64, 96)).maps
+    stages = [block.stage for block in blocks]
+    expected = blocks[stages.index(max(stages))]
+    assert expected.block == 0 and stages.count(max(stages)) > 1
+    out = deep_dispatch([block._replace(dispatch=block.dispatch.bfloat16()) for block in blocks])
+    assert torch.equal(out, expected.dispatch.bfloat16().float())
+    classifier = TagClassifier("glnet_nano", 3).eval()
+    classifier.backbone = model
+    images = 255 * torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        maps = model.forward_slots((images - classifier.mean) / classifier.std).maps
+        torch.testing.assert_close(classifier(images, slots="blocks").dispatch, deep_dispatch(maps))
 
 
 @pytest.mark.parametrize("size", [(5, 8), (9, 4)])

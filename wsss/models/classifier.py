@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
 from wsss.errors import UserError
-from wsss.localize.slots import cluster_slots
+from wsss.localize.slots import cluster_slots, deep_dispatch
 from wsss.models.weights import load_weights, no_download
 
 Pooling = Literal["average", "gwrp", "top20", "lse"]
@@ -195,6 +195,4 @@ class TagClassifier(nn.Module):
     def _block_slots(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self.require_blocks()
         out = self.backbone.forward_slots(x)
-        deep = max(block.stage for block in out.maps)
-        # the first block of the deepest GLMix stage is where the groups follow objects best
-        return out.features, next(b.dispatch for b in out.maps if b.stage == deep).float()
+        return out.features, deep_dispatch(out.maps)
