@@ -288,6 +288,8 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     assert page.count(f"{written['mask_miou_first']:.1f} before they were refined") >= 1
     refined_iou = json.loads((out / "refined_masks" / "metrics.json").read_text())["mask"]["miou"]
     assert written["mask_miou"] == refined_iou != written["mask_miou_first"]
+    first = json.loads((out / "pseudo_masks" / "metrics.json").read_text())["mask"]
+    assert written["mask_miou_first"] == first["miou"] and written["mask_void_first"] == first["void"]
 
     # what the report needs is kept: each image's counts, the training's own log, costs and versions
     metrics = json.loads((out / "segment" / "metrics.json").read_text())
