@@ -12,15 +12,12 @@ Everything here is a batched matrix product of size K x HW, so it runs on any de
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from wsss.models.glnet import SlotMaps
 
 
 class SlotClustering(NamedTuple):
@@ -94,21 +91,6 @@ def cluster_slots(
         dispatch = torch.bmm(slots / temperature, z).softmax(dim=1)  # B K N
         slots = F.normalize(torch.bmm(dispatch, z_by_pixel), dim=2)  # B K C
     return SlotClustering(dispatch.unflatten(2, (height, width)), slots)
-
-
-def deep_dispatch(blocks: Sequence[SlotMaps]) -> Tensor:
-    """Dispatch maps of the GLMix block whose slots follow objects best.
-
-    In our trials that was the first block of the deepest GLMix stage.
-
-    Args:
-        blocks: What each GLMix block did, in order of computation (``GLNet.forward_slots(...).maps``).
-
-    Returns:
-        ``(B, K, H, W)`` float32 in [0, 1], summing to 1 over K.
-    """
-    deepest = max(block.stage for block in blocks)
-    return next(block.dispatch for block in blocks if block.stage == deepest).float()
 
 
 @_float32

@@ -12,9 +12,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
 from wsss.errors import UserError
-from wsss.localize.slots import cluster_slots, deep_dispatch
+from wsss.localize.slots import cluster_slots
+from wsss.models.glnet import deep_dispatch  # registers the GLNet models in timm, too
 from wsss.models.weights import load_weights, no_download
 
 Pooling = Literal["average", "gwrp", "top20", "lse"]

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from wsss.errors import UserError
 from wsss.models.weights import load_weights
 
-__all__ = ["GLNet", "SlotFeatures", "SlotMaps"]
+__all__ = ["GLNet", "SlotFeatures", "SlotMaps", "deep_dispatch"]
 
 
 class SlotMaps(NamedTuple):
@@ -82,6 +82,21 @@ class SlotFeatures(NamedTuple):
     features: Tensor
     intermediates: list[Tensor]
     maps: list[SlotMaps]
+
+
+def deep_dispatch(blocks: Sequence[SlotMaps]) -> Tensor:
+    """Dispatch maps of the GLMix block whose slots follow objects best.
+
+    In our trials that was the first block of the deepest GLMix stage.
+
+    Args:
+        blocks: What each GLMix block did, in order of computation (``GLNet.forward_slots(...).maps``).
+
+    Returns:
+        ``(B, K, H, W)`` float32 in [0, 1], summing to 1 over K.
+    """
+    deepest = max(block.stage for block in blocks)
+    return next(block.dispatch for block in blocks if block.stage == deepest).float()
 
 
 class LayerScale(nn.Module):
