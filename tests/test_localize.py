@@ -169,13 +169,19 @@ def test_seed_maps_by_hand():
         np.testing.assert_allclose(out[0].numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(8, 10), (16, 20)])  # the class map's own size or another
-def test_seed_maps_lower_what_runs_along_the_border(size):
+def _slots_at_the_border():
+    """Dispatch maps (1, 3, 8, 10): around, inside, cut by the border; evidence (1, 1, 8, 10)."""
     dispatch = torch.zeros(1, 3, 8, 10)
     dispatch[:, 0] = 1
     dispatch[..., 2:6, 2:5] = torch.tensor([0.0, 1, 0])[:, None, None]  # inside
     dispatch[..., 3:, 6:8] = torch.tensor([0.0, 0, 1])[:, None, None]  # cut by the border
-    evidence = (dispatch * torch.tensor([0.6, 0.8, 0.2])[:, None, None]).sum(1, keepdim=True)
+    evidence = dispatch * torch.tensor([0.6, 0.8, 0.2])[:, None, None]
+    return dispatch, evidence.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("size", [(8, 10), (16, 20)])  # the class map's own size or another
+def test_seed_maps_lower_what_runs_along_the_border(size):
+    dispatch, evidence = _slots_at_the_border()
     cam = torch.nn.functional.interpolate(evidence, size)
     maps = ClassMaps(None, cam, dispatch)
     plain, out = seed_maps(maps, border_prior=False), seed_maps(maps)
@@ -277,10 +283,8 @@ def test_unknown_backbone_is_named():
 
 @pytest.mark.parametrize("border_prior", [True, False])
 def test_writer_hands_on_whether_the_border_counts(tmp_path, monkeypatch, border_prior):
-    dispatch = torch.zeros(1, 2, 8, 10)
-    dispatch[:, 0] = 1
-    dispatch[:, :, 2:6, 3:7] = torch.tensor([0.0, 1])[:, None, None]  # one slot inside, one around it
-    cam = torch.rand(1, 2, 8, 10, generator=torch.Generator().manual_seed(0))
+    dispatch, evidence = _slots_at_the_border()
+    cam = evidence.repeat(1, 2, 1, 1)
     maps = ClassMaps(None, cam, dispatch)
     writer = PseudoMaskWriter(str(tmp_path), border_prior=border_prior)
     sent = []
