@@ -19,7 +19,7 @@ from wsss.data.synthetic import draw_scene
 from wsss.explore import Entry, Run
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings, resize_scores
-from wsss.localize.pseudo_masks import pseudo_mask
+from wsss.localize.pseudo_masks import pseudo_mask, shares_of_rounds
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate
 from wsss.pictures import Cell, Row, heat, overlay, show_mask, thumbnail, write_strip
 from wsss.tasks.classification import make_mosaics
@@ -62,11 +62,6 @@ def _batch(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
 
 
-def _class_map(run: Run, images: torch.Tensor) -> torch.Tensor:
-    """Images (B, 3, H, W) in 0..255 to sigmoid(E + b) (B, N, h, w) at one scale."""
-    return (run.network(images).class_map + run.network.bias[:, None, None]).sigmoid()
-
-
 @torch.inference_mode()
 def training(run: Run) -> list[Row]:
     """A mosaic of four images with its class maps; maps of one image at every scale, and their mean."""
@@ -87,17 +82,18 @@ def training(run: Run) -> list[Row]:
         f"{place}: {', '.join(np.array(run.classes)[part.bool().numpy()])}"
         for place, part in zip(places, parts[0], strict=True)
     ]
-    maps = zip(run.classes, _class_map(run, mosaics[:1])[0], strict=True)
+    maps = zip(
+        run.classes, class_maps(run.network, mosaics[:1], flip=False, slots="none").cam[0], strict=True
+    )
     shown = [cell(f"map of {name}", mosaics[0], score) for name, score in maps]
     mosaic = Row("; ".join(quadrants), [cell("mosaic", mosaics[0]), *shown])
 
     tag, cells = records[0].tags[0], [cell("image", images[0])]
     scales = run.map_settings["scales"]
-    for scale in scales:
-        view = F.interpolate(images[:1].float(), scale_factor=scale, mode="bilinear")
-        cells.append(cell(f"scale {scale:g}", images[0], _class_map(run, view)[0, tag]))
-    mean = class_maps(run.network, images[:1], scales, True, "none").cam[0, tag]
-    cells.append(cell("mean, and mirrored", images[0], mean))
+    views = {f"scale {scale:g}": ([scale], False) for scale in scales}
+    for caption, how in (views | {"mean, and mirrored": (scales, True)}).items():
+        score = class_maps(run.network, images[:1], *how, "none").cam[0, tag]
+        cells.append(cell(caption, images[0], score))
     return [mosaic, Row(f"class map of {run.classes[tag]}", cells)]
 
 
@@ -112,17 +108,11 @@ def second_round(run: Run) -> list[Row]:
         with np.load(run.maps / f"{record.id}.npz") as file:
             scores, labels = file["scores"].astype(np.float32), file["labels"]
         x = _batch(thumbnail(record.image, run.mask_data.crop))
-        seen = predict_probabilities(segmenter, x)[0].numpy()[[0, *labels]]
-        seen[1:] /= seen[1:].max((1, 2), keepdims=True)
-        seen = resize_scores(seen, *image.shape[:2])
-        seed = resize_scores(scores, *image.shape[:2])
-        shares = np.concatenate([np.full((1, *seed.shape[1:]), run.background, np.float32), seed])
-        joined = np.sqrt(seen / seen.sum(0) * shares / shares.sum(0))
-        maps = {
-            "seed": seed[0],
-            "first segmenter": seen[1] / seen.sum(0),
-            "joined": joined[1] / joined.sum(0),
-        }
+        probabilities = predict_probabilities(segmenter, x)[0].numpy()
+        seen, own = shares_of_rounds(scores, labels, probabilities, run.background)
+        joined = np.sqrt(seen * own)
+        maps = {"seed": scores[0], "first segmenter": seen[1], "joined": joined[1] / joined.sum(0)}
+        maps = {name: resize_scores(one[None], *image.shape[:2])[0] for name, one in maps.items()}
         masks = {"first mask": run.masks, "refined mask": run.learnt}
         paths = {caption: folder / f"{record.id}.png" for caption, folder in masks.items()}
         paths["truth"] = record.mask

@@ -8,12 +8,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wsss.localize.cam import class_maps, seed_maps
-from wsss.localize.slots import (
-    cluster_slots,
-    foreground_prior,
-    propagate,
-    sharpen_slots,
-)
+from wsss.localize.slots import cluster_slots, foreground_prior, propagate, sharpen_slots
 from wsss.models.classifier import ClassifierOutput, TagClassifier, pool_class_map
 from wsss.models.glnet import deep_dispatch
 from wsss.tasks.classification import make_mosaics, quadrants

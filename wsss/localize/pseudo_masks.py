@@ -69,12 +69,25 @@ def refined_mask(
     """
     if len(labels) == 0:
         return np.zeros(image.shape[:2], np.uint8)
+    seen, own = shares_of_rounds(scores, labels, probabilities, background)
+    return _label(image, np.sqrt(seen * own), labels, crf, void_below)
+
+
+def shares_of_rounds(
+    scores: np.ndarray, labels: Sequence[int], probabilities: np.ndarray, background: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `refined_mask` joins: every label's share of what a segmenter sees, and of the scores.
+
+    Arguments as for `refined_mask`, with one label at least.
+
+    Returns:
+        Two arrays (n + 1, h', w') float32, the background first, each summing to 1 at every pixel.
+    """
     seen = probabilities[[0, *labels]].astype(np.float32)
     seen[1:] /= seen[1:].max((1, 2), keepdims=True).clip(1e-6)
     scores = resize_scores(scores.astype(np.float32), *seen.shape[1:])
     scores = np.concatenate([np.full((1, *seen.shape[1:]), background, np.float32), scores])
-    shares = [part / part.sum(0).clip(1e-6) for part in (seen, scores)]
-    return _label(image, np.sqrt(shares[0] * shares[1]), labels, crf, void_below)
+    return seen / seen.sum(0).clip(1e-6), scores / scores.sum(0).clip(1e-6)
 
 
 def _label(
