@@ -9,12 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
 from wsss.cli import main
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
 from wsss.explore import Run, areas, mask_picture, uncertainty
+from wsss.localize.crf import CRFSettings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -50,6 +53,23 @@ def test_masks_are_those_of_the_run(run, small_run):
     other = run.pseudo_mask(found, list(entry.record.tags), 0.95, crf=False)
     assert (other > 0).sum() < (made > 0).sum()
     assert found.predicted.shape == (64, 64)
+
+
+def test_the_segmenter_is_used_as_its_test_uses_it(small_run, tmp_path, monkeypatch):
+    shutil.copytree(small_run, tmp_path / "run")
+    path = tmp_path / "run" / "segment" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"] |= {"scales": [0.5, 1.5], "flip": True, "crf": {"side": 40}}
+    path.write_text(yaml.safe_dump(config))
+    run, how = Run(tmp_path / "run"), {}
+
+    def predict_mask(batch, **given):
+        how.update(given)
+        return torch.zeros(64, 64)
+
+    monkeypatch.setattr(run.segmenter, "predict_mask", predict_mask)
+    run.analyse_file(run.listed("segmenter")[0].record.image)
+    assert how == {"scales": [0.5, 1.5], "flip": True, "crf": CRFSettings(side=40)}
 
 
 def test_tags_where_none_is_likely(run):

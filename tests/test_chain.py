@@ -27,7 +27,7 @@ from wsss.cli import main, one_sentence
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_dataset
-from wsss.errors import UserError, UserNotice
+from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.evaluation import confusion_matrix, iou_of
 from wsss.pipeline import _network, _Run, _stamp_catalog, run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
@@ -44,6 +44,7 @@ PROJECT = Path(__file__).parent.parent
 CONFIGS = sorted(PROJECT.glob("configs/*/*.yaml"))
 QUICK = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--trainer.precision", "32"]
 QUICK += ["--data.num_workers", "0", "--data.batch_size", "2"]
+WRITERS = "wsss.tasks.writers."
 SMALL = ["--model.encoder", "glnet_nano", *QUICK]
 
 
@@ -72,6 +73,20 @@ def _random_weights(network: str, folder: Path) -> Path:
     path = folder / f"{network}.safetensors"
     save_file(timm.create_model(network).state_dict(), path)
     return path
+
+
+def _random_network(kind: str, folder: Path) -> list[str]:
+    """A checkpoint of drawn scenes' classes, and the words that name it."""
+    make, name = {
+        "classify": (ClassificationTask, "backbone"),
+        "segment": (SegmentationTask, "encoder"),
+    }[kind]
+    task = make(["ball", "brick", "kite", "star"], **{name: "glnet_nano"})
+    content = {"kind": kind, "classes": task.classes, "state_dict": task.state_dict()}
+    content |= {"hyper_parameters": dict(task.hparams), "pytorch-lightning_version": "2.6"}
+    path = folder / f"{kind}.ckpt"
+    torch.save(content, path)
+    return [f"--model.{name}", "glnet_nano", "--ckpt_path", str(path)]
 
 
 def _trainaug(root: Path) -> None:
@@ -111,7 +126,7 @@ def test_shipped_configs(config, drawn, photographs, tmp_path):
         changed = tmp_path / "refine.yaml"
         changed.write_text(yaml.safe_dump(settings))
         words = ["-c", str(changed), "--data.root", str(root), *QUICK]
-        main_ok(["segment", "predict", *words, "--model.encoder", "glnet_nano"])
+        main_ok(["segment", "predict", *words, *_random_network("segment", tmp_path)])
         made = list((tmp_path / "masks").glob("*.png"))
         assert made and all(set(np.unique(read_mask(path))) <= {0, 2} for path in made)
     else:
@@ -119,7 +134,7 @@ def test_shipped_configs(config, drawn, photographs, tmp_path):
         changed = tmp_path / "pseudo_masks.yaml"
         changed.write_text(yaml.safe_dump(settings))
         words = ["-c", str(changed), "--data.root", str(root), *QUICK, "--data.size", "64"]
-        main_ok(["classify", "predict", *words, "--model.backbone", "glnet_nano"])
+        main_ok(["classify", "predict", *words, *_random_network("classify", tmp_path)])
         assert len(list((tmp_path / "masks").glob("*.png"))) == 2
 
 
@@ -227,7 +242,8 @@ def test_refining_needs_the_first_rounds_maps(drawn, tmp_path, capsys):
     }
     path = tmp_path / "refine.yaml"
     path.write_text(yaml.safe_dump(config))
-    assert main(["segment", "predict", "-c", str(path)]) == 2
+    words = _random_network("segment", tmp_path)
+    assert main(["segment", "predict", "-c", str(path), *words]) == 2
     error = capsys.readouterr().err
     assert "nowhere" in error and "first round" in error and "Traceback" not in error
 
@@ -604,6 +620,26 @@ def test_a_training_goes_on_as_it_began(kind, change, said, small_run, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_training_that_keeps_other_settings_than_the_defaults_says_so(small_run):
+    stage = small_run / "classify"  # its lr is not the default
+    words = ["fit", "-c", str(stage / "config.yaml"), "--trainer.logger", "false"]
+    words += ["--ckpt_path", str(stage / "last.ckpt"), "--trainer.limit_val_batches", "0"]
+    forget_notices()
+    with pytest.warns(UserNotice, match=r"last\.ckpt goes on as it began, with lr 0\.001$"):
+        run_task("classify", [*words, "--model.lr", "0.0001"])
+
+
+def test_validation_may_begin_with_masks_that_are_void(drawn, tmp_path):
+    root = tmp_path / "voc"
+    shutil.copytree(drawn, root)
+    for name in (root / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:2]:
+        write_mask(root / "SegmentationClass" / f"{name}.png", np.full((64, 64), 255))
+    words = ["fit", "--data.root", str(root), "--data.crop", "64", "--data.batch_size", "8"]
+    words += ["--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
+    trainer = run_task("segment", [*words, "--model.encoder", "glnet_nano"])
+    assert 0 <= trainer.callback_metrics["val_mIoU"] <= 100
+
+
 def test_the_upper_bound_learns_from_true_masks(small_run, drawn, tmp_path, monkeypatch):
     config = yaml.safe_load((small_run / "segment" / "config.yaml").read_text())
     assert config["data"]["mask_dir"]
@@ -625,6 +661,17 @@ def test_a_backbone_of_other_arguments_is_another_network():
     ("words", "said"),
     [
         (["--trainer.max_epochs", "-1"], "give trainer.max_epochs or max_steps"),
+        (
+            ["--trainer.devices", "2", "--trainer.accelerator", "cpu"],
+            "trainer.devices 2 is not supported",
+        ),
+        (["--model.lr", "-1"], "lr must be 0 or more, got -1"),
+        (["--model.head_factor", "-1"], "head_factor must be 0 or more"),
+        (["--model.weight_decay", "-1"], "weight_decay must be 0 or more"),
+        (["--model.warmup", "5"], "warmup must be 0 to 1, got 5"),
+        (["--model.crf.side", "-5"], "crf.side must be 1 or more, got -5"),
+        (["--model.crf.bilateral_srgb", "0"], "crf.bilateral_srgb must be 0.001 or more"),
+        (["--model.crf.gaussian_compat", "-1"], "crf.gaussian_compat must be 0 or more"),
         (["--trainer.precision", "bf16-true"], "bf16-true is not supported"),
         (["--trainer.accelerator", "tpu"], "torch_xla"),
         (["--data.batch_size", "0"], "data.batch_size must be 1 or more"),
@@ -743,10 +790,24 @@ def test_evaluate_command_and_scripts(tmp_path, capsys):
         (["segment", "fit", "--data.root", "ROOT", "--model.encoder", "nix"], "'nix'"),
         (["classify", "fit", "--data.root", "ROOT", "--data.train_split", "x", *QUICK], "split 'x'"),
         (["classify", "validate", "--data.root", "ROOT", "--ckpt_path", "no.ckpt"], "no.ckpt: give"),
+        (["classify", "validate", "--data.root", "ROOT"], "uses a trained network: give --ckpt_path"),
+        (["classify", "predict", "--data.root", "ROOT"], "uses a trained network: give --ckpt_path"),
+        (["segment", "test", "--data.root", "ROOT"], "uses a trained network: give --ckpt_path"),
+        (["segment", "predict", "--data.root", "ROOT", "--ckpt_path", "last"], "no checkpoint last"),
+        (["classify", "fit", "--data.root", "ROOT", "--data.min_scale", "2"], "above 0 to 1, got 2"),
         (["segment", "test", "--data.root", "ROOT", "--ckpt_path", __file__], "plain tensors"),
         (["classify", "fit", "--data.root", "ROOT", "--model.weights", __file__], "plain tensors"),
         (["segment", "fit", "--data.root", "ROOT", "--model.scales", "[1, 0]"], "got [1.0, 0.0]"),
         (["segment", "fit", "--data.root", "ROOT", "--model.tile", "0"], "32 pixels or more"),
+        (
+            [
+                *"classify fit --data.root ROOT".split(),
+                "--trainer.callbacks",
+                f"{WRITERS}PseudoMaskWriter",
+            ]
+            + ["--trainer.callbacks.out", "m", "--trainer.callbacks.crf", "{side: -5}"],
+            "error: crf.side must be 1 or more, got -5",
+        ),
         (["segment", "fit", "--data.root", "ROOT", *SMALL, "--data.batch_size", "1"], "two images"),
         (
             [
@@ -816,18 +877,23 @@ def test_masks_of_other_settings_are_not_mixed(drawn, tmp_path, capsys):
         path.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
         return path
 
-    words = ["--data.root", str(drawn), "--model.backbone", "glnet_nano", "--data.size", "64", *QUICK]
-    for name, said in (("a", 0), ("b", 2), ("a", 0)):
-        checkpoint = tmp_path / f"{name}.ckpt"
-        if not checkpoint.is_file():  # each at random, so another network
-            task = ClassificationTask(["ball", "brick", "kite", "star"], "glnet_nano")
-            content = {"kind": "classify", "classes": task.classes, "state_dict": task.state_dict()}
-            content |= {"hyper_parameters": dict(task.hparams), "pytorch-lightning_version": "2.6"}
-            torch.save(content, checkpoint)
-        of_it = [*words, "--ckpt_path", str(checkpoint)]
+    words = ["--data.root", str(drawn), "--data.size", "64", *QUICK]
+    networks = []
+    for name in ("a", "b"):  # each at random, so another one
+        (tmp_path / name).mkdir()
+        networks.append(_random_network("classify", tmp_path / name))
+    for network, said in ((0, 0), (1, 2), (0, 0)):
+        of_it = [*words, *networks[network]]
         assert main(["classify", "predict", "-c", str(config(0.2)), *of_it]) == said
         assert ("another network" in capsys.readouterr().err) == (said == 2)
+    words += networks[0]
     shutil.rmtree(tmp_path / "m")
+    # the first masks' maps are there still, and the refinement would take them for the new ones'
+    before = {path: path.read_bytes() for path in (tmp_path / "maps").iterdir()}
+    assert len(before) > 1 and main(["classify", "predict", "-c", str(config(0.3)), *words]) == 2
+    assert "maps of masks made with other settings" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "maps").iterdir()} == before
+    shutil.rmtree(tmp_path / "maps")
     assert main(["classify", "predict", "-c", str(config(0.3)), *words]) == 0
     assert main(["classify", "predict", "-c", str(config(0.5)), *words]) == 2
     assert "other settings" in capsys.readouterr().err
@@ -841,7 +907,7 @@ def test_masks_of_other_settings_are_not_mixed(drawn, tmp_path, capsys):
     path = tmp_path / "segment.yaml"
     path.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
     words = ["segment", "predict", "-c", str(path), "--data.root", str(drawn), *QUICK]
-    words += ["--model.encoder", "glnet_nano", "--data.crop", "64"]
+    words += [*_random_network("segment", tmp_path), "--data.crop", "64"]
     assert main(words) == main(words) == 0  # the same again goes on
     for change in (["--model.flip", "true"], ["--data.max_side", "80"]):
         assert main([*words, *change]) == 2

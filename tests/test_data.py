@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from wsss.data.catalog import Catalog, read_catalog, read_classes
-from wsss.data.datasets import MaskedImages, SameShapeBatches
+from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import file_stamp, read_mask, write_mask
 from wsss.data.modules import MaskData, TagData
@@ -157,12 +157,37 @@ def test_folder_of_photographs(tmp_path):
         ("image,tags,split\na.jpg,dog,test\n", "must be train or val"),
         ("image,tags\nnone.jpg,dog\n", "no image"),
         ("image,tags\n../a.jpg,dog\n", "outside"),
+        ("image,tags,tags\na.jpg,dog,cat\n", "two columns 'tags'"),
+        ("image,cat,dog,cat\na.jpg,1,0,0\n", "two columns 'cat'"),
+        ("image,cat,dog\na.jpg,1,0\nb.jpg,0,1,1\n", "line 3 has more cells"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, text, message):
     (tmp_path / "tags.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_catalog("folder", tmp_path, "all")
+
+
+def test_an_accented_letter_is_one_letter_however_it_is_written(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.jpg")
+    text = "image,tags\na.jpg,caf\u00e9\nb.jpg,cafe\u0301\n"
+    (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
+    for _ in range(2):
+        catalog = read_catalog("folder", tmp_path, "all")
+        assert catalog.classes == ("caf\u00e9",) and [r.tags for r in catalog.records] == [(0,), (0,)]
+        (tmp_path / "classes.txt").write_text("cafe\u0301\n", encoding="utf-8")
+
+
+def test_a_large_photographs_training_crops_are_as_smooth_as_what_is_predicted(tmp_path):
+    stripes = np.zeros((1500, 2000, 3), np.uint8)
+    stripes[:, ::4] = stripes[:, 1::4] = 255  # two pixels wide: below what 64 pixels can show
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    (tmp_path / "tags.csv").write_text("image,tags\na.png,stripes\n")
+    catalog = read_catalog("folder", tmp_path, "all")
+    for augment in (True, False):
+        shown = TaggedImages(catalog, 64, augment)
+        assert all(shown[0]["image"].float().std((1, 2)).max() < 8 for _ in range(4))
 
 
 def test_split_keeps_every_class_in_both_parts(tmp_path):

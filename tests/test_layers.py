@@ -31,7 +31,8 @@ def _imports(path: Path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
+            module = node.module or ""
+            names = [f"wsss.{alias.name}" for alias in node.names] if module == "wsss" else [module]
         yield from (name for name in names if name.split(".")[0] in ("wsss", "lightning"))
 
 

@@ -38,6 +38,35 @@ def test_crf_equals_pydensecrf_called_directly():
     np.testing.assert_allclose(dense_crf(image, scores, settings), expected, atol=1e-5)
 
 
+def test_crf_is_the_mean_field_of_its_equation():
+    """docs/method.md, step 6, summed over all pairs of pixels."""
+    image, _ = _scene(10, 12)
+    image[3:7, 4:9] = (220, 60, 30)
+    scores = np.random.default_rng(2).uniform(0.2, 1, (3, 10, 12)).astype(np.float32)
+    settings = CRFSettings(side=12, iterations=4, gaussian_sxy=60, bilateral_sxy=150, bilateral_srgb=9)
+    unit = 12 / 500
+    y, x = (grid.ravel() for grid in np.mgrid[:10, :12])
+    near = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
+    colours = image.reshape(-1, 3).astype(float)
+    alike = ((colours[:, None] - colours) ** 2).sum(2)
+    kernels = [
+        np.exp(-near / 2 / (60 * unit) ** 2),
+        np.exp(-near / 2 / (150 * unit) ** 2 - alike / 2 / 9**2),
+    ]
+    pairs = 0
+    for kernel, weight in zip(kernels, (3, 10), strict=True):
+        total = kernel.sum(1)
+        pairs = pairs + weight * kernel / np.sqrt(total[:, None] * total)
+    unary = np.log(scores / scores.sum(0)).reshape(3, -1)
+    shares = np.exp(unary) / np.exp(unary).sum(0)
+    for _ in range(4):
+        shares = np.exp(unary + shares @ pairs)
+        shares /= shares.sum(0)
+    made = dense_crf(image, scores, settings).reshape(3, -1)
+    assert np.abs(made - shares).mean() < 0.01  # the library's sums over pairs are approximate
+    assert np.abs(made - scores.reshape(3, -1) / scores.sum(0).ravel()).mean() > 0.1
+
+
 def test_missing_crf_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)  # as if it were not installed
     image, truth = _scene()
@@ -256,6 +285,11 @@ def test_the_writers_power_sharpens_glnets_own_slots(tmp_path, power):
     expected = (shares / shares.sum(1, keepdim=True)).float()
     torch.testing.assert_close(maps.dispatch, expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(clustered, features)  # hard enough by their temperature
+
+
+def test_no_process_for_the_masks_is_refused(tmp_path):
+    with pytest.raises(UserError, match="workers must be 1 or more, or null"):
+        PseudoMaskWriter(str(tmp_path), workers=0)
 
 
 def test_a_power_that_is_none_is_refused(tmp_path):

@@ -428,6 +428,15 @@ def test_predict_is_untouched_by_odd_files(good, checkpoint, tmp_path, capsys):
         mask = read_mask(out / "masks" / f"{row['image']}.png")
         assert float(row["cat"]) == pytest.approx(100 * (mask == 2).mean(), abs=1e-3)
 
+    # again, after a spreadsheet has saved the table in its own way
+    table = (out / "areas.csv").read_bytes()
+    one = next(str(p) for p in good.glob("*.jpg") if (out / "masks" / f"{p.stem}.png").is_file())
+    for form in (table.replace(b",", b";"), table.replace(b"0.000", b'"0,0"'), b"", b"\xff\xfe"):
+        (out / "areas.csv").write_bytes(form)
+        assert main([*(one if word == str(good) else word for word in words), str(out)]) == 0
+        shown = list(csv.DictReader((out / "areas.csv").open(encoding="utf-8")))
+        assert sorted(shown, key=str) == sorted(rows, key=str)
+
     # again: kept files stay, a lost one is made again
     kept = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
     lost = out / "masks" / "grey.png"

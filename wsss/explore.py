@@ -110,7 +110,12 @@ class Run:
         trained = self.folder / "segment" / "last.ckpt"
         self.segmenter = SegmentationTask.from_checkpoint(trained) if trained.is_file() else None
         if self.segmenter:
-            self.mask_data = MaskData(**read_config(trained.with_name("config.yaml"))["data"])
+            config = read_config(trained.with_name("config.yaml"))
+            self.mask_data = MaskData(**config["data"])
+            how = {"scales", "flip", "tile", "crf"} & config["model"].keys()
+            self.test_settings = {name: config["model"][name] for name in how}
+            if crf := self.test_settings.get("crf"):
+                self.test_settings["crf"] = CRFSettings(**crf)
         refined = self.folder / "refined_masks"
         self.refined = refined / "masks" if (refined / "done.json").is_file() else None
         self._lists: dict[str, list[Entry]] = {}
@@ -157,7 +162,9 @@ class Run:
         if self.segmenter is not None:
             shown = resize(image, *fit_within(*image.shape[:2], self.mask_data.max_side))
             batch = {"image": _tensor(shown), "size": torch.tensor([image.shape[:2]])}
-            predicted = self.segmenter.predict_mask(batch).numpy().astype(np.uint8)
+            predicted = (
+                self.segmenter.predict_mask(batch, **self.test_settings).numpy().astype(np.uint8)
+            )
         scores = seed_maps(maps, **self.seed_settings)[0].numpy()
         return Analysis(name, image, maps.probabilities[0].numpy(), scores, predicted)
 

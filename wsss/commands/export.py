@@ -130,8 +130,8 @@ def class_names(
 ) -> tuple[str, ...]:
     """Class names in the order of their labels 1, 2, ...
 
-    From the file given; else classes.txt in or beside the masks, in their run (two folders above), in
-    or beside the photographs; else areas.csv beside the masks (`wsss predict`); else, for a VOC
+    From the file given; else areas.csv beside the masks (`wsss predict`); else classes.txt in or beside
+    the masks, in their run (two folders above), in or beside the photographs; else, for a VOC
     development kit, VOC's; else `otherwise`.
 
     Raises:
@@ -302,6 +302,7 @@ def _coco(masks, photos, classes, aside: Path, args) -> str:
 
 
 def _yolo(masks, photos, classes, aside: Path, args) -> str:
+    import numpy as np
     import yaml
 
     from wsss.voc import VOID
@@ -311,7 +312,7 @@ def _yolo(masks, photos, classes, aside: Path, args) -> str:
         height, width = mask.shape
         void += int((mask == VOID).sum())
         lines = []
-        for label in range(1, len(classes) + 1):
+        for label in (int(label) for label in np.unique(mask) if label not in (0, VOID)):
             for line in outlines(mask == label):
                 sides = (width, height)
                 places = " ".join(f"{value / sides[i % 2]:.6f}" for i, value in enumerate(line))

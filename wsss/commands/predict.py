@@ -160,16 +160,32 @@ NOTE = "wsss result of "
 
 
 def _areas_so_far(out: Path, classes: list[str]) -> dict[str, list[float]]:
-    """Rows of areas.csv whose mask is there still."""
-    table = out / "areas.csv"
-    if not table.is_file():
-        return {}
-    with table.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    if header != ["image", "background", *classes]:
-        return {}
-    there = {row[0]: row[1:] for row in rows if (out / "masks" / f"{row[0]}.png").is_file()}
-    return {name: [float(value) for value in values] for name, values in there.items()}
+    """Areas of the masks that are there: as areas.csv has them, else counted in the mask."""
+    from wsss.data.masks import read_mask
+
+    rows = {}
+    try:
+        with (out / "areas.csv").open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file)
+        if header == ["image", "background", *classes]:
+            rows = {name: [float(v) for v in values] for name, *values in lines}
+    except (FileNotFoundError, ValueError, csv.Error):  # a spreadsheet may have saved its own form
+        rows = {}
+    areas = {}
+    for path in sorted((out / "masks").rglob("*.png")):
+        name = path.relative_to(out / "masks").with_suffix("").as_posix()
+        if path.name.startswith("."):
+            continue
+        whole = len(rows.get(name, ())) == len(classes) + 1
+        areas[name] = rows[name] if whole else _shares(read_mask(path, len(classes) + 1), classes)
+    return areas
+
+
+def _shares(mask, classes: list[str]) -> list[float]:
+    """Background and classes in per cent of a mask (H, W)."""
+    import numpy as np
+
+    return (100 * np.bincount(mask.ravel(), minlength=256)[: len(classes) + 1] / mask.size).tolist()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -234,8 +250,7 @@ def main(args: argparse.Namespace) -> int:
                 picture,
                 lambda aside, laid=laid, note=note: laid.save(aside, format="JPEG", comment=note),
             )
-        labels = np.bincount(mask.ravel(), minlength=len(task.classes) + 1)
-        areas[name] = 100 * labels[: len(task.classes) + 1] / mask.size
+        areas[name] = _shares(mask, task.classes)
 
     def write(aside: Path) -> None:
         with aside.open("w", newline="", encoding="utf-8") as file:

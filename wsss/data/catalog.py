@@ -16,6 +16,7 @@ The table may lie elsewhere, with its classes.txt beside it; ROOT is only read. 
 that cannot be read, and masks that do not fit, are left out with a notice that names each.
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def read_classes(layout: Layout, root: str | Path, tags: str | Path | None = Non
     """Foreground class names of a data set, in the order of their mask labels."""
     root = _existing(root)
     if listed := class_list(root, tags):
-        classes = tuple(name for line in read_lines(listed) if (name := line.strip()))
+        lines = (unicodedata.normalize("NFC", line.strip()) for line in read_lines(listed))
+        classes = tuple(filter(None, lines))
         if not classes or len(set(classes)) != len(classes):
             raise UserError(f"{listed} must hold one class name a line, each once")
         return few_enough(classes, listed)

@@ -74,7 +74,12 @@ class TaggedImages(Dataset):
         self.catalog, self.augment = catalog, augment
         if augment:
             steps = [
-                A.RandomResizedCrop((size, size), scale=(min_scale, 1.0), ratio=(3 / 4, 4 / 3)),
+                A.RandomResizedCrop(
+                    (size, size),
+                    scale=(min_scale, 1.0),
+                    ratio=(3 / 4, 4 / 3),
+                    area_for_downscale="image",
+                ),
                 A.HorizontalFlip(),
                 A.ColorJitter(0.3, 0.3, 0.3, 0.05, p=0.8),
             ]
@@ -133,13 +138,17 @@ class SameShapeBatches(Dataset):
         if index >= len(self.batches):
             raise IndexError(index)
         (height, width), records = self.batches[index]
-        images = [read_image(record.image) for record in records]
+        images, sizes = [], []
+        for record in records:  # of large photographs, one at a time is in memory
+            image = read_image(record.image)
+            sizes.append(image.shape[:2])
+            images.append(_tensor(resize(image, height, width)))
         return {
-            "image": torch.stack([_tensor(resize(image, height, width)) for image in images]),
+            "image": torch.stack(images),
             "tags": torch.stack([multi_hot(r, len(self.catalog.classes)) for r in records]),
             "id": [record.id for record in records],
             "path": [str(record.image) for record in records],
-            "size": torch.tensor([image.shape[:2] for image in images]),
+            "size": torch.tensor(sizes),
         }
 
 

@@ -108,6 +108,8 @@ class TagData(_Data):
         self.min_scale, self.batch_size = min_scale, batch_size
         _at_least(1, batch_size=batch_size)
         _at_least(32, size=size, predict_size=self.predict_size)
+        if not 0 < min_scale <= 1:
+            raise UserError(f"data.min_scale is a share of the area, above 0 to 1, got {min_scale}")
 
     @property
     def predict_side(self) -> int:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +56,8 @@ def read_tag_table(
             (val, where the rows' splits differ); None: a second row is an error.
 
     Raises:
-        UserError: the file is missing or empty, a column is missing, a row is there twice.
+        UserError: the file is missing or empty, a column is missing or there twice, a row is there
+            twice or, with a column for each class, too long.
     """
     path = Path(path)
     if path.is_dir():
@@ -108,7 +110,8 @@ def _text(path: Path) -> str:
 
 
 def _row(image: str, tags: Iterable[str], split: str | None = None) -> TagRow:
-    names = (name.strip() for name in tags)
+    # an accented letter can be written as one sign or as two, which look the same
+    names = (unicodedata.normalize("NFC", name.strip()) for name in tags)
     unique = tuple(dict.fromkeys(name for name in names if name))
     return TagRow(image.strip().replace("\\", "/"), unique, split)
 
@@ -132,6 +135,9 @@ def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
         raise UserError(
             f"{path} line {begins} cannot be read ({error}): a quote there is not closed, close it"
         ) from error
+    header = [name for name in reader.fieldnames or () if name]
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise UserError(f"{path} has two columns '{twice}': join them, or rename one")
     if not lines:
         raise UserError(f"{path} lists no image: its first line is image,tags, then a line an image")
     classes = [name for name in lines[0] if name not in (None, "image", "tags", "split")]
@@ -143,6 +149,11 @@ def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
             f"{path} has no column '{missing}' (it has {', '.join(map(str, lines[0]))}): "
             "its first line must be image,tags, or image and one column of 0 and 1 for each class"
         )
+    for number, line in zip(numbers, lines, strict=True):
+        if one_column_each and any(line.get(None) or ()):
+            raise UserError(
+                f"{path} line {number} has more cells than its first line has columns: correct it"
+            )
     joined = "" if one_column_each else "".join(line["tags"] or "" for line in lines)
     further = any(line.get(None) for line in lines)  # cells of tags that were not quoted
     separator = r"[|;,]" if further or re.search(r"[|;,]", joined) else r"\s"

@@ -1,6 +1,6 @@
 """The dense CRF: the one place that imports pydensecrf. Needs numpy and OpenCV only, no torch."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
@@ -26,6 +26,9 @@ class CRFSettings:
         bilateral_sxy: spatial deviation of the appearance kernel.
         bilateral_srgb: colour deviation of the appearance kernel, of 0..255.
         bilateral_compat: weight of the appearance kernel.
+
+    Raises:
+        UserError: a size, deviation or number of steps is not positive, or a weight is negative.
     """
 
     side: int = 167
@@ -35,6 +38,12 @@ class CRFSettings:
     bilateral_sxy: float = 50.0
     bilateral_srgb: float = 5.0
     bilateral_compat: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = 0 if name.endswith("_compat") else 1 if name in ("side", "iterations") else 1e-3
+            if not least <= value < float("inf"):
+                raise UserError(f"crf.{name} must be {least} or more, got {value}")
 
 
 def resize_scores(scores: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def refined_mask(
     The score of a label is the geometric mean of its share in the segmenter's probabilities and of its
     share in the scores: where one of the two is sure that it is absent, it is. A tag is true of the
     image, so each tag's probability is first divided by its maximum in the image: a segmenter that
-    has not learned a class cannot veto it everywhere.
+    has not learned a class cannot veto it everywhere (unless its largest one is below 1e-6).
 
     Args:
         image: (H, W, 3) uint8 RGB.

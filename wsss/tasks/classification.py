@@ -92,6 +92,7 @@ class ClassificationTask(Task):
     ) -> None:
         super().__init__(classes, given=pretrained or weights is not None)
         self.save_hyperparameters(ignore=["classes", "pretrained", "weights"])
+        self._check_rates()
         if not 0 <= mosaic <= 1:
             raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
         self.model = TagClassifier(

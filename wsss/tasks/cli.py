@@ -15,7 +15,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from wsss.data.modules import MaskData, TagData
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 from wsss.models.fast import kept_memory, release_memory
 from wsss.tasks.bars import Bars
 from wsss.tasks.checkpoints import WholeCheckpoints, read_checkpoint
@@ -46,7 +46,7 @@ def _no_unexpected_keys(record: logging.LogRecord) -> bool:
 def _one_line(message: str) -> str:
     """What jsonargparse says of a setting, without its own terms and all but the first reason."""
     text = " ".join(message.split())
-    if of_union := re.search(r"Errors: - (.*?)(?= - |: *- | Given value|$)", text):
+    if of_union := re.search(r"Errors: - (?!Does not validate)(.*?)(?= - |: *- | Given value|$)", text):
         text = re.match(r'(Parser key "[^"]*": )?', text)[0] + of_union[1]
     text = re.sub(r'Parser key "([^"]*)":', r"\1:", text)
     text = re.sub(r"a <class '(?:[\w.]+\.)?(\w+)'>", r"\1", text)
@@ -87,7 +87,12 @@ class TaskCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         path = config.get("ckpt_path")
         self.epochs_done = 0
-        if path and path not in ("best", "last"):  # Lightning's own words
+        if not path and self.config.subcommand != "fit" and not self.check_only:
+            raise UserError(
+                f"wsss {self.kind} {self.config.subcommand} uses a trained network: give --ckpt_path, "
+                f"the last.ckpt of its training (wsss {self.kind} fit, or wsss run)"
+            )
+        if path and (path not in ("best", "last") or self.config.subcommand != "fit"):
             # says what is wrong, where Lightning would break off
             checkpoint = read_checkpoint(path, self.kind)
             self.epochs_done = 1 + checkpoint.get("epoch", -1)
@@ -99,12 +104,16 @@ class TaskCLI(LightningCLI):
     def _require_same(self, given: Any, trained_with: dict[str, Any], path: str) -> None:
         """Refuse settings that the checkpoint's own will take the place of."""
         usual = self._parser(self.config.subcommand).get_defaults()["model"]
-        for name, own in trained_with.items():
-            if name in given and given[name] not in (own, usual[name]):
+        others = {n: own for n, own in trained_with.items() if n in given and given[n] != own}
+        for name, own in others.items():
+            if given[name] != usual[name]:
                 raise UserError(
                     f"{path} was trained with {name} {own}, and a training goes on as it began: leave "
                     f"out {name} {given[name]}, or train anew without --ckpt_path"
                 )
+        if others:  # given or not, a default looks the same
+            kept = ", ".join(f"{name} {own}" for name, own in others.items())
+            notice(f"the training of {path} goes on as it began, with {kept}")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
@@ -132,6 +141,11 @@ class TaskCLI(LightningCLI):
                 raise
             raise UserError(_one_line(str(error))) from error
         self.model.checkpoint = self.config[self.subcommand].get("ckpt_path")
+        if self.trainer.world_size > 1:  # every process would write the masks and scores of its share
+            raise UserError(
+                f"trainer.devices {self.trainer.world_size} is not supported: wsss works on one "
+                "device, take trainer.devices 1"
+            )
         precision = self.trainer.precision
         if precision.endswith("-true") and precision != "32-true":
             raise UserError(
@@ -274,6 +288,7 @@ def _command_line(
             trainer_defaults={
                 "callbacks": [last, _Memory(), *callbacks],
                 "log_every_n_steps": 10,
+                "devices": 1,
                 # where rich is installed, Lightning prints its table of layers past the log
                 "enable_model_summary": False,
             },

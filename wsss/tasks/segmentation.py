@@ -116,8 +116,10 @@ def predict_probabilities(
             view = F.interpolate(view, shape, mode="bilinear", antialias=scale < 1)
         for mirrored in (False, True)[: 1 + flip]:
             logits = _tiled(network, view.flip(3) if mirrored else view, tile)
-            logits = F.interpolate(logits.float(), (height, width), mode="bilinear")
-            total = total + (logits.flip(3) if mirrored else logits).softmax(1)
+            logits = logits.float()
+            if logits.shape[-2:] != (height, width):  # of many labels, copies fill the memory
+                logits = F.interpolate(logits, (height, width), mode="bilinear")
+            total += (logits.flip(3) if mirrored else logits).softmax(1)
     return total / (len(scales) * (1 + flip))
 
 
@@ -192,6 +194,7 @@ class SegmentationTask(Task):
         self.save_hyperparameters(
             ignore=["classes", "pretrained", "weights", "scales", "flip", "tile", "crf"]
         )
+        self._check_rates()
         if not scales or min(scales) <= 0:
             raise UserError(f"scales must be positive numbers, got {list(scales)}")
         if tile is not None and tile < 32:
@@ -295,7 +298,8 @@ class SegmentationTask(Task):
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
+        if not self.trainer.sanity_checking:  # two masks, in which perhaps nothing is labelled
+            self._log_scores("val")
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         return self._evaluate(batch, **self.test_settings)

@@ -33,6 +33,12 @@ class Task(pl.LightningModule):
         self.classes, self.given = list(classes), given
         self.checkpoint: str | None = None  # whose weights are to take the place of these
 
+    def _check_rates(self) -> None:
+        for name in ("lr", "head_factor", "weight_decay", "warmup"):
+            value, most = self.hparams[name], 1 if name == "warmup" else float("inf")
+            if not 0 <= value <= most:
+                raise UserError(f"{name} must be 0 {'to 1' if most == 1 else 'or more'}, got {value}")
+
     @property
     def backbone(self) -> nn.Module:
         """The part of the network that may start from weights, and learns slowly."""

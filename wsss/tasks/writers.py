@@ -77,6 +77,8 @@ class _PoolWriter(_Writer):
         for name, value in (("background", background), ("void_below", void_below)):
             if not 0 <= value <= 1:
                 raise UserError(f"{name} must lie in 0..1, got {value}")
+        if workers is not None and workers < 1:
+            raise UserError(f"workers must be 1 or more, or null for one per core, got {workers}")
         self.mask_settings = {"background": background, "crf": crf, "void_below": void_below}
         noted = {"crf": None if crf is None else asdict(crf)}
         super().__init__(out, settings | self.mask_settings | noted)
@@ -160,9 +162,15 @@ class PseudoMaskWriter(_PoolWriter):
         super().__init__(out, settings, background, crf, void_below, workers)
 
     def _note(self, settings: dict[str, Any]) -> None:
+        note = self.out.parent / "maps" / "settings.json"
+        if note.is_file() and json.loads(note.read_text()) != settings:
+            raise UserError(
+                f"{note.parent} holds the maps of masks made with other settings or another network: "
+                f"give an out outside {self.out.parent}, or remove the maps and their masks"
+            )
         super()._note(settings)
         text = json.dumps(settings, indent=2) + "\n"
-        write_atomic(self.out.parent / "maps" / "settings.json", lambda aside: aside.write_text(text))
+        write_atomic(note, lambda aside: aside.write_text(text))
 
     def write_on_batch_end(
         self,
