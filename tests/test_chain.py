@@ -44,7 +44,6 @@ PROJECT = Path(__file__).parent.parent
 CONFIGS = sorted(PROJECT.glob("configs/*/*.yaml"))
 QUICK = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--trainer.precision", "32"]
 QUICK += ["--data.num_workers", "0", "--data.batch_size", "2"]
-WRITERS = "wsss.tasks.writers."
 SMALL = ["--model.encoder", "glnet_nano", *QUICK]
 
 
@@ -801,11 +800,10 @@ def test_evaluate_command_and_scripts(tmp_path, capsys):
         (["segment", "fit", "--data.root", "ROOT", "--model.tile", "0"], "32 pixels or more"),
         (
             [
-                *"classify fit --data.root ROOT".split(),
-                "--trainer.callbacks",
-                f"{WRITERS}PseudoMaskWriter",
-            ]
-            + ["--trainer.callbacks.out", "m", "--trainer.callbacks.crf", "{side: -5}"],
+                *("classify", "fit", "--data.root", "ROOT"),
+                *("--trainer.callbacks", "wsss.tasks.writers.PseudoMaskWriter"),
+                *("--trainer.callbacks.out", "m", "--trainer.callbacks.crf", "{side: -5}"),
+            ],
             "error: crf.side must be 1 or more, got -5",
         ),
         (["segment", "fit", "--data.root", "ROOT", *SMALL, "--data.batch_size", "1"], "two images"),

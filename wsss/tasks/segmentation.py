@@ -108,7 +108,7 @@ def predict_probabilities(
         (B, L, H, W) float32, summing to 1 over L.
     """
     height, width = images.shape[-2:]
-    total = 0.0
+    total = None
     for scale in scales:
         view = images.float()
         if scale != 1.0:
@@ -119,8 +119,9 @@ def predict_probabilities(
             logits = logits.float()
             if logits.shape[-2:] != (height, width):  # of many labels, copies fill the memory
                 logits = F.interpolate(logits, (height, width), mode="bilinear")
-            total += (logits.flip(3) if mirrored else logits).softmax(1)
-    return total / (len(scales) * (1 + flip))
+            shares = (logits.flip(3) if mirrored else logits).softmax(1)
+            total = shares if total is None else total.add_(shares)
+    return total.div_(len(scales) * (1 + flip))
 
 
 def _tiled(network: nn.Module, images: Tensor, tile: int | None) -> Tensor:
