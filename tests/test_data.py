@@ -157,6 +157,8 @@ def test_folder_of_photographs(tmp_path):
         ("image,tags,split\na.jpg,dog,test\n", "must be train or val"),
         ("image,tags\nnone.jpg,dog\n", "no image"),
         ("image,tags\n../a.jpg,dog\n", "outside"),
+        ("image,cat,dog\na.jpg,yes,no\n", "no column 'tags'.*'yes' in its column 'cat'"),
+        ("image,tags\n,dog\n", "line 2 names no image"),
         ("image,tags,tags\na.jpg,dog,cat\n", "two columns 'tags'"),
         ("image,cat,dog,cat\na.jpg,1,0,0\n", "two columns 'cat'"),
         ("image,cat,dog\na.jpg,1,0\nb.jpg,0,1,1\n", "line 3 has more cells"),

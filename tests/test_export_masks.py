@@ -144,6 +144,44 @@ def test_folders_called_as_theirs(data):
     }
 
 
+def test_photographs_without_a_mark(data):
+    """A task's export lists them all: nobody says that nothing is in those not worked on."""
+    assert _export(data, "coco", "c.json") == 0
+    found = json.loads((data / "c.json").read_text(encoding="utf-8"))
+    number = {one["file_name"]: one["id"] for one in found["images"]}
+    of = {name: [a for a in found["annotations"] if a["image_id"] == i] for name, i in number.items()}
+    boxes = [one | {"segmentation": []} for one in of["plain.jpg"]]
+    assert of["a/b 2.jpg"] and of["plain.jpg"]
+    found["annotations"] = [*of["a/été 1.jpg"], *boxes]
+    (data / "c.json").write_text(json.dumps(found))
+    with pytest.warns(UserNotice, match=r"1 photographs .*\(first: a/b 2\), and become background"):
+        assert _import(data, "c.json") == 0
+    assert not read_mask(data / "back" / "a" / "b 2.png").any()
+    assert not (data / "back" / "plain.png").exists()  # boxes alone: something is there
+    assert _import(data, "c.json", "--rest", str(data / "masks"), out="with") == 0
+    assert all((ours == back).all() for ours, back in _pairs(data, "with"))
+
+
+def test_an_archive_that_does_not_say_its_names_are_utf8(data):
+    assert _export(data, "voc", "v.zip") == 0
+    content = (data / "v.zip").read_bytes()
+    with zipfile.ZipFile(data / "v.zip") as archive:
+        assert any(one.flag_bits & 0x800 for one in archive.infolist())
+        places = [(one.header_offset + 6, one.flag_bits) for one in archive.infolist()]
+        start = archive.start_dir
+    content = bytearray(content)
+    for place, flags in places:
+        content[place : place + 2] = (flags & ~0x800).to_bytes(2, "little")
+    while content[start : start + 4] == b"PK\x01\x02":
+        flags = int.from_bytes(content[start + 8 : start + 10], "little") & ~0x800
+        content[start + 8 : start + 10] = flags.to_bytes(2, "little")
+        lengths = [int.from_bytes(content[start + i : start + i + 2], "little") for i in (28, 30, 32)]
+        start += 46 + sum(lengths)
+    (data / "v.zip").write_bytes(content)
+    assert _import(data, "v.zip") == 0
+    assert all((ours == back).all() for ours, back in _pairs(data))
+
+
 def test_a_photograph_of_another_folder_is_not_taken(data, capsys):
     assert _export(data, "coco", "c.json") == 0
     text = (data / "c.json").read_text(encoding="utf-8")
@@ -346,9 +384,13 @@ def test_a_labelmap_gives_the_colours(data):
     wanted = np.zeros((20, 30), np.uint8)
     wanted[:5], wanted[5:9], wanted[9:11] = 3, 1, VOID
     np.testing.assert_array_equal(read_mask(data / "back" / "other.png"), wanted)
+    for name in ("plain", "a/b 2"):  # not in it, or without a mark
+        rest = read_mask(data / "back" / f"{name}.png")
+        np.testing.assert_array_equal(rest, read_mask(data / "masks" / f"{name}.png"))
+    shutil.rmtree(data / "back")
+    with pytest.warns(UserNotice, match=r"1 photographs .*become background"):
+        assert _import(data, "cvat") == 0
     assert not read_mask(data / "back" / "a" / "b 2.png").any()
-    rest = read_mask(data / "back" / "plain.png")
-    np.testing.assert_array_equal(rest, read_mask(data / "masks" / "plain.png"))
 
 
 def test_colours_that_no_label_has_are_told(data, capsys):

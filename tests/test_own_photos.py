@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from wsss.cli import main
+from wsss.commands.check import check
 from wsss.commands.predict import find_photographs
 from wsss.data.catalog import inside, read_catalog, read_classes
 from wsss.data.images import read_image
@@ -177,6 +178,43 @@ def test_check_measures_masks(good, tmp_path):
     assert size in said and label in said
 
 
+def test_check_compares_masks_and_tags(good, tmp_path, capsys):
+    """White on black, as drawing tools save it, is void; classes in another order are others."""
+    names = [f"größe 1/bild {number:02d}" for number in range(4)]
+    for name, label in zip(names, (255, 1, 1, 2), strict=True):  # tagged dog, cat, dog, cat
+        mask = np.zeros((40, 56), np.uint8)
+        mask[10:20] = label
+        write_mask(good / "masks" / f"{name}.png", mask)
+    code, report = _check(good, tmp_path)
+    assert code == 1 and report["masks"] == 4 and "4 true masks" in capsys.readouterr().out
+    assert report["warnings"]["masks without any class (1 is the first one, 255 void)"] == [
+        f"{names[0]}.jpg: background and void alone (tagged big dog)"
+    ]
+    assert report["warnings"]["masks show what is not tagged (order of classes?)"] == [
+        f"{names[1]}.jpg: big dog (tagged cat)"
+    ]
+
+
+def test_check_says_where_tags_are_from(good, tmp_path, capsys):
+    (good / "tags.csv").rename(tmp_path / "tags.csv")
+    code, report = _check(good, tmp_path)
+    assert code == 1 and report["classes"] == {"größe 1": 20}
+    assert "the names of the sub-folders are the tags" in capsys.readouterr().out
+    kind = "sub-folders are taken for classes, not a table beside them (--tags)"
+    assert report["warnings"][kind] == [str(tmp_path / "tags.csv")]
+    report = check(good, tmp_path / "tags.csv")
+    assert kind not in report.warnings and "cat" in report.classes
+
+
+@pytest.mark.parametrize("written", ["größe 1/Bild 00.JPG", "größe 1/bild 00"])
+def test_check_knows_what_was_meant(written, good, tmp_path):
+    text = (good / "tags.csv").read_text(encoding="utf-8")
+    (good / "tags.csv").write_text(text.replace("größe 1/bild 00.jpg", written), encoding="utf-8")
+    code, report = _check(good, tmp_path)
+    assert code == 2
+    assert report["errors"]["tags without image"] == [f"{written} (is it größe 1/bild 00.jpg?)"]
+
+
 def test_check_names_masks_of_no_photograph(good, tmp_path):
     write_mask(good / "masks" / "größe 1" / "bild 00_mask.png", np.zeros((40, 56), np.uint8))
     code, report = _check(good, tmp_path)
@@ -240,6 +278,7 @@ FORMS = {
     "columns by semicolon": ("tags.csv", "image;tags;split\na.jpg;cat, dog;train\nb.jpg;;train\n"),
     "columns by tab": ("tags.csv", "image\ttags\na.jpg\tcat;dog\nb.jpg\t\n"),
     "0/1 by semicolon": ("tags.csv", "image;cat;dog;cow\na.jpg;1;1;0\nb.jpg;0;0;0\n"),
+    "rows of separators": ("tags.csv", "image,tags\na.jpg,cat|dog\n,\nb.jpg,\n , ,\n"),
     "columns": ("tags.csv", "image,cat,dog,cow\na.jpg,1,1,0\nb.jpg,0,0,0\n"),
     "json": ("tags.json", '{"a.jpg": ["cat", "dog"], "b.jpg": []}'),
 }

@@ -3,12 +3,15 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
+from small_pipeline import PROJECT, small_pipeline
 
 import wsss.progress
 from wsss.cli import main
@@ -154,6 +157,42 @@ def test_a_training_that_goes_on_does_not_see_its_first_epoch_again(drawn, tmp_p
     assert list(again.seen) == [0] and list(on.seen) == [1]
     assert not {batch[-1] for batch in again.seen[0]} & {batch[-1] for batch in on.seen[1]}
     assert [batch[:-1] for batch in again.seen[0]] != [batch[:-1] for batch in on.seen[1]]
+
+
+@pytest.mark.parametrize("doing", ["train classifier", "make masks with classifier"])
+def test_a_signal_ends_the_work_as_ctrl_c_does(doing, drawn, tmp_path):
+    """As of `timeout`, `docker stop` or a cluster; Lightning goes on, or ends as if all were done."""
+    pipeline = small_pipeline(tmp_path / "configs")
+    for name in ("classify", "pseudo_masks"):
+        path = pipeline.with_name(f"{name}.yaml")
+        config = yaml.safe_load(path.read_text())
+        config["trainer"]["enable_progress_bar"] = True
+        if doing.startswith("make"):
+            config["data"]["batch_size"] = 1
+        elif name == "classify":
+            config["trainer"]["max_epochs"] = 1000
+        path.write_text(yaml.safe_dump(config))
+    words = [sys.executable, "-m", "wsss.cli", "run", "-c", str(pipeline), "--root", str(drawn)]
+    words += ["--out", str(tmp_path / "run")]
+    with subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        told = b""
+        for line in run.stderr:
+            told += line
+            if doing.encode() in line:
+                break
+        run.send_signal(signal.SIGTERM)
+        told += run.stderr.read()
+    assert run.returncode == 143, told
+    assert told.splitlines()[-1] == b"stopped; the same command goes on with what is left"
+
+
+def test_output_that_nobody_reads_on(drawn):
+    words = [sys.executable, "-m", "wsss.cli", "check", str(drawn)]
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(words, cwd=PROJECT, stdout=writes, stderr=subprocess.PIPE, check=False)
+    os.close(writes)
+    assert done.returncode == 141 and b"Traceback" not in done.stderr and b"Broken" not in done.stderr
 
 
 @pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])

@@ -4,8 +4,13 @@ import argparse
 import errno
 import importlib
 import json
+import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wsss.errors import UserError, UserNotice, forget_notices, notice
@@ -46,21 +51,18 @@ def main(argv: list[str] | None = None) -> int:
     forget_notices()
     warnings.formatwarning = _one_line
     warnings.simplefilter("always", UserNotice)  # `notice` itself says each thing once
+    terminated: list[int] = []
     try:
-        if command in ("classify", "segment"):
-            from wsss.tasks.cli import run_task
-
-            run_task(command, rest)
-        elif command in _COMMANDS:
-            parser = argparse.ArgumentParser(prog=f"wsss {command}")
-            add_arguments, run = _COMMANDS[command]
-            add_arguments(parser)
-            return run(parser.parse_args(rest)) or 0
-        else:
-            raise UserError(f"'{command}' is no command of wsss: see wsss --help")
+        with _as_interrupt(signal.SIGTERM, terminated):
+            code = _call(command, rest)
+            sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the output goes to `head` or the like, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
@@ -72,8 +74,40 @@ def main(argv: list[str] | None = None) -> int:
         if command in ("classify", "segment") and "fit" in rest:
             how = f"--ckpt_path {stop} goes on" if str(stop) else "no epoch was finished"
         print(f"stopped; {how}", file=sys.stderr)
-        return 130  # as shells have it
-    return 0
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)  # as shells have it
+
+
+def _call(command: str, words: list[str]) -> int:
+    if command in ("classify", "segment"):
+        from wsss.tasks.cli import run_task
+
+        run_task(command, words)
+        return 0
+    if command not in _COMMANDS:
+        raise UserError(f"'{command}' is no command of wsss: see wsss --help")
+    parser = argparse.ArgumentParser(prog=f"wsss {command}")
+    add_arguments, run = _COMMANDS[command]
+    add_arguments(parser)
+    return run(parser.parse_args(words)) or 0
+
+
+@contextmanager
+def _as_interrupt(signum: int, received: list[int]) -> Iterator[None]:
+    """Make a signal, as of `timeout`, `docker stop` or a cluster, end the work as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        received.append(signum)
+        signal.signal(signum, signal.SIG_IGN)  # nothing is to break off the ending
+        raise KeyboardInterrupt
+
+    before = signal.signal(signum, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
 
 
 def _one_line(message, category, *place, **more) -> str:
@@ -169,6 +203,8 @@ def _evaluate(args: argparse.Namespace) -> None:
             )
         known = known or its
     classes = known or VOC_CLASSES
+    if not known and not (args.target.resolve().parent / "JPEGImages").is_dir():
+        notice("the class names are not known, VOC's are shown: pass --classes, one name a line")
     made, true = mask_files(args.prediction), mask_files(args.target)
     if args.list:
         lines = [line.strip() for line in read_lines(args.list) if line.strip()]

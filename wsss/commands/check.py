@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from wsss.data.catalog import (
@@ -23,11 +24,12 @@ from wsss.data.catalog import (
     read_classes,
     read_lines,
 )
-from wsss.data.images import has_alpha, image_files, read_image
-from wsss.data.masks import write_atomic
+from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_alpha, image_files, read_image
+from wsss.data.masks import read_mask, write_atomic
 from wsss.data.tags import RESERVED_CLASSES, alike, read_tag_table, tag_source, without_case
 from wsss.errors import UserError
 from wsss.progress import progress
+from wsss.voc import VOID
 
 MENDED = ("duplicate rows", "tags without image")
 """Errors that `wsss init` mends: it joins the rows, and leaves out those without an image."""
@@ -64,6 +66,8 @@ class Report:
         tagged: images with an entry in the table or an annotation, split by split together.
         classes: number of images of each class.
         tags_per_image: number of images with so many tags.
+        tag_source: file or folder that the tags are from (folder layout).
+        masks: usable true masks (folder layout).
         warnings: kind of oddity -> files or names; the run goes on with them.
         errors: the same, for what stops a run.
     """
@@ -73,6 +77,8 @@ class Report:
     tagged: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     tags_per_image: dict[int, int] = field(default_factory=dict)
+    tag_source: str = ""
+    masks: int = 0
     warnings: dict[str, list[str]] = field(default_factory=dict)
     errors: dict[str, list[str]] = field(default_factory=dict)
 
@@ -178,7 +184,27 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
     masked = [record for _, record in records.values() if record.mask is not None]
     for record in progress(masked, "look at masks", brief=True):
         _check_mask(record, num_labels, report)
+    if layout == "folder":
+        _compare_masks(records, classes, report)
     return report
+
+
+def _compare_masks(records: Tagged, classes: tuple[str, ...], report: Report) -> None:
+    """Masks whose labels mean something else: white for 1, or classes in another order."""
+    names = {without_case(name) for name in classes}
+    for name, (tags, record) in records.items():
+        if record.mask is None or mask_fault(record.mask, record.image, len(classes) + 1):
+            continue
+        report.masks += 1
+        tagged = {without_case(tag) for tag in tags} & names
+        labels = [label for label in np.unique(read_mask(record.mask)) if label not in (0, VOID)]
+        shown = {without_case(classes[label - 1]): classes[label - 1] for label in labels}
+        if others := [shown[key] for key in shown if key not in tagged]:
+            what = f"{', '.join(others)} (tagged {', '.join(tags) or 'nothing'})"
+            report.warn("masks show what is not tagged (order of classes?)", f"{name}: {what}")
+        elif tagged and not shown:
+            what = f"background and void alone (tagged {', '.join(tags)})"
+            report.warn("masks without any class (1 is the first one, 255 void)", f"{name}: {what}")
 
 
 def _compare(report: Report, listed: tuple[str, ...], listing: Path) -> None:
@@ -221,8 +247,13 @@ def _check_files(root: Path, files: list[Path], report: Report) -> None:
 
 
 def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Report) -> Tagged:
+    source = tags or tag_source(root)
+    report.tag_source = str(source)
+    beside = tag_source(root.absolute().parent)
+    if source == root and beside.is_file():
+        report.warn("sub-folders are taken for classes, not a table beside them (--tags)", str(beside))
     try:
-        rows = read_tag_table(tags or tag_source(root), root, duplicates=(twice := []))
+        rows = read_tag_table(source, root, duplicates=(twice := []))
     except UserError as error:
         report.fail("tags unusable", str(error))
         return {}
@@ -239,7 +270,8 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
         if not path.resolve().is_relative_to(root.resolve()):
             report.fail("name leads out of the folder", row.image)
         elif not path.is_file():
-            report.fail("tags without image", row.image)
+            near = [name for name in present if Path(name.lower()).with_suffix("") == _plain(row.image)]
+            report.fail("tags without image", row.image + (f" (is it {near[0]}?)" if near else ""))
     for name in sorted(present - {row.image for row in rows}):
         report.warn("images without tags (left out)", name)
     lists = [folder / name for name in LISTS] if (folder := list_folder(root, tags)) else []
@@ -263,6 +295,12 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
         if path not in used:
             report.warn("masks without photograph (not used)", path.relative_to(root).as_posix())
     return known
+
+
+def _plain(name: str) -> Path:
+    """A name in small letters and without the suffix of an image."""
+    path = Path(posixpath.normpath(name.lower()))
+    return path.with_suffix("") if path.suffix in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES) else path
 
 
 def as_files(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
@@ -334,6 +372,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     report = check(args.root, args.tags)
     print(f"{args.root}: {report.layout} layout, {report.images} images, {report.tagged} tagged")
+    if report.tag_source == str(args.root):
+        print("  the names of the sub-folders are the tags")
+    if report.masks:
+        print(f"  {report.masks} true masks")
     for name, count in report.classes.items():
         print(f"  {name:24s} {count:6d} images")
     for count, images in report.tags_per_image.items():

@@ -224,7 +224,8 @@ def _each(masks: dict[str, Path], photos: dict[str, Path], classes: tuple[str, .
     missing = [name for name in masks if photos and name not in photos]
     if missing:
         raise UserError(
-            f"{len(missing)} masks have no photograph (first: {masks[missing[0]]}): check --photos"
+            f"{len(missing)} masks have no photograph (first: {masks[missing[0]]}): check --photos; of "
+            "photographs that share the name of a mask, move away those that were not used"
         )
     for name, path in progress(masks.items(), what, brief=True):
         photo = photos.get(name)

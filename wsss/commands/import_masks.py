@@ -44,12 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     masks.add_argument("--out", type=Path, required=True, help="new folder for the masks")
     masks.add_argument("--classes", type=Path, help="class names, one a line (default: found beside)")
     masks.add_argument(
-        "--rest", type=Path, help="folder of masks for the photographs that the file does not hold"
+        "--rest",
+        type=Path,
+        help="folder of masks for the photographs that the file does not hold, or without a mark",
     )
 
 
 def main(args: argparse.Namespace) -> None:
+    import numpy as np
+
     from wsss.data.catalog import mask_fault
+    from wsss.data.images import image_size
     from wsss.data.masks import read_mask, write_mask
     from wsss.progress import progress
 
@@ -67,23 +72,38 @@ def main(args: argparse.Namespace) -> None:
         source = args.file
         if source.suffix.lower() == ".zip":
             source = _unpack(source, Path(unpacked))
-        made = set()
+        made, unmarked = set(), []
         try:
             found = _read(source, args.file, photos, labels)
             for name, mask in progress(found, "import masks", brief=True):
-                if name in made:
+                if name in made or name in unmarked:
                     raise UserError(f"{args.file} holds the image '{name}' twice: keep one of them")
+                if mask is None:
+                    unmarked.append(name)
+                    if name in rest:
+                        continue
+                    mask = np.zeros(image_size(photos.files[name]), np.uint8)
                 write_mask(aside / f"{name}.png", mask)
                 made.add(name)
         except UserError as error:  # the user knows the archive, not the place it was unpacked in
             raise UserError(str(error).replace(unpacked, str(args.file))) from error
-        if not made:
+        if not made and not unmarked:
             raise UserError(f"{args.file} holds no image")
         taken = sorted(name for name in rest if name not in made and name in photos.files)
         for name in progress(taken, "other masks", brief=True):
             if fault := mask_fault(rest[name], photos.files[name], len(classes) + 1):
                 raise UserError(fault)
             write_mask(aside / f"{name}.png", read_mask(rest[name]))
+    if unmarked:
+        become = (
+            "have the masks of --rest, where there are any"
+            if rest
+            else "become background; --rest gives those that were not worked on their masks"
+        )
+        notice(
+            f"{len(unmarked)} photographs in {args.file} have nothing marked "
+            f"(first: {unmarked[0]}), and {become}"
+        )
     without = len(photos.files) - len(made) - len(taken)
     print(
         f"{len(made)} masks of {len(classes)} classes written to {args.out}"
@@ -148,13 +168,23 @@ class _Photos:
         return alike[0], image_size(self.files[alike[0]])
 
 
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """Its name; many packers write UTF-8 and do not say so."""
+    if member.flag_bits & 0x800:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+
+
 def _unpack(path: Path, folder: Path) -> Path:
     """Take the annotations out of an archive; photographs in it are left there."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = 0
             for member in archive.infolist():
-                target = (folder / member.filename.replace("\\", "/")).resolve()
+                target = (folder / _member_name(member).replace("\\", "/")).resolve()
                 linked = stat.S_ISLNK(member.external_attr >> 16)
                 if not target.is_relative_to(folder.resolve()) or linked:
                     raise UserError(f"{path} has the member '{member.filename}', which leads out of it")
@@ -173,7 +203,8 @@ def _unpack(path: Path, folder: Path) -> Path:
     return folder
 
 
-Masks = Iterator[tuple[str, "np.ndarray"]]  # noqa: F821  (numpy comes with the command)
+Masks = Iterator[tuple[str, "np.ndarray | None"]]  # noqa: F821  (numpy comes with the command)
+"""Name of a photograph -> its mask (H, W) uint8, None if nothing is marked in it."""
 
 
 def _shown(folder: Path, pattern: str) -> list[Path]:
@@ -256,6 +287,11 @@ def _coco(path: Path, told: Path, photos: _Photos, labels: dict[str, int]) -> Ma
                 f"{told} says {sizes[number][1]}x{sizes[number][0]} pixels for '{name}', but "
                 f"{photos.files[ours]} is {size[1]}x{size[0]}: give the photographs that were annotated"
             )
+        if not shapes[number]:
+            yield ours, None
+            continue
+        if not any(one.get("segmentation") for _, one in shapes[number]):
+            continue  # boxes alone, which were told of: something is there
         layers = []
         for name, one in shapes[number]:
             if not one.get("segmentation"):
@@ -333,8 +369,6 @@ def polygons(lines: list, size: tuple[int, int], told: str):
 
 
 def _voc(root: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
-    import numpy as np
-
     from wsss.data.catalog import read_lines
     from wsss.data.masks import read_mask
     from wsss.voc import VOID, palette
@@ -371,7 +405,7 @@ def _voc(root: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
         ours, size = photos.find(name, suffix=False)
         path = files.get(name)
         if path is None:  # CVAT writes no mask of an image in which nothing is marked
-            yield ours, np.zeros(size, np.uint8)
+            yield ours, None
             continue
         if colours:
             mask = _by_colour(path, colours, order, labelmap)
@@ -444,10 +478,14 @@ def _yolo(card: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
                 files.setdefault(PurePosixPath(_SUBSET.sub("", name)).with_suffix("").as_posix(), None)
     for name, path in files.items():
         photo, size = photos.find(name, suffix=False)
+        lines = [(n, line.split()) for n, line in enumerate(read_lines(path) if path else [], 1)]
+        if not any(words for _, words in lines):
+            yield photo, None
+            continue
         mask = np.zeros(size, np.uint8)
-        for number, line in enumerate(read_lines(path) if path else [], 1):
+        for number, words in lines:
             told = f"{path}, line {number},"
-            if not (words := line.split()):
+            if not words:
                 continue
             if words[0] not in ours:
                 raise UserError(f"{told} has the class {words[0]}, which {card.name} does not name")

@@ -196,7 +196,7 @@ class MaskData(_Data):
                 raise UserError(
                     f"{len(missing)} of {len(masks)} images have no mask in {self.mask_dir} "
                     f"(first: {missing[0].name}): make the pseudo-masks of split "
-                    f"'{self.train_split}' first"
+                    f"'{self.train_split}' first, or take them with wsss import masks --rest"
                 )
         if min(self.batch_size, len(masks)) < 2:
             raise UserError(

@@ -128,6 +128,9 @@ def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
             cells = [line.get("image"), line.get("tags"), *(line.get(None) or ())]
             if any("\n" in (cell or "") for cell in cells):
                 raise csv.Error("line breaks between quotes")
+            cells = [*(line[name] for name in line if name), *(line.get(None) or ())]
+            if not any((cell or "").strip() for cell in cells):
+                continue  # separators alone: spreadsheets leave such rows
             lines.append(line)
             numbers.append(reader.line_num)
     except csv.Error as error:
@@ -145,9 +148,16 @@ def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
     values = {(line[name] or "").strip() for line in lines for name in classes}
     if "image" not in lines[0] or not ("tags" in lines[0] or (classes and values <= {"", "0", "1"})):
         missing = "image" if "image" not in lines[0] else "tags"
+        odd = [
+            f", and '{line[name]}' in its column '{name}'"
+            for line in lines
+            for name in classes
+            if missing == "tags" and (line[name] or "").strip() not in ("", "0", "1")
+        ]
         raise UserError(
-            f"{path} has no column '{missing}' (it has {', '.join(map(str, lines[0]))}): "
-            "its first line must be image,tags, or image and one column of 0 and 1 for each class"
+            f"{path} has no column '{missing}' (it has {', '.join(map(str, lines[0]))}"
+            f"{''.join(odd[:1])}): its first line must be image,tags, or image and one column of 0 and "
+            "1 for each class"
         )
     for number, line in zip(numbers, lines, strict=True):
         if one_column_each and any(line.get(None) or ()):
