@@ -186,11 +186,13 @@ def test_a_signal_ends_the_work_as_ctrl_c_does(doing, drawn, tmp_path):
     assert told.splitlines()[-1] == b"stopped; the same command goes on with what is left"
 
 
-def test_output_that_nobody_reads_on(drawn):
-    words = [sys.executable, "-m", "wsss.cli", "check", str(drawn)]
+@pytest.mark.parametrize("command", ["check .", "evaluate SegmentationClass SegmentationClass"])
+def test_output_that_nobody_reads_on(command, drawn):
+    words = [sys.executable, "-m", "wsss.cli", *command.split()]
     reads, writes = os.pipe()
     os.close(reads)
-    done = subprocess.run(words, cwd=PROJECT, stdout=writes, stderr=subprocess.PIPE, check=False)
+    env = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(words, cwd=drawn, env=env, stdout=writes, stderr=subprocess.PIPE, check=False)
     os.close(writes)
     assert done.returncode == 141 and b"Traceback" not in done.stderr and b"Broken" not in done.stderr
 
