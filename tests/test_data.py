@@ -189,7 +189,7 @@ def test_a_large_photographs_training_crops_are_as_smooth_as_what_is_predicted(t
     catalog = read_catalog("folder", tmp_path, "all")
     for augment in (True, False):
         shown = TaggedImages(catalog, 64, augment)
-        assert all(shown[0]["image"].float().std((1, 2)).max() < 8 for _ in range(4))
+        assert all(shown[0]["image"].float().std((1, 2)).max() < 25 for _ in range(4))
 
 
 def test_split_keeps_every_class_in_both_parts(tmp_path):
