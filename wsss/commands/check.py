@@ -249,9 +249,10 @@ def _check_files(root: Path, files: list[Path], report: Report) -> None:
 def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Report) -> Tagged:
     source = tags or tag_source(root)
     report.tag_source = str(source)
-    beside = tag_source(root.absolute().parent)
-    if source == root and beside.is_file():
-        report.warn("sub-folders are taken for classes, not a table beside them (--tags)", str(beside))
+    for name in ("tags.csv", "tags.json") if source == root else ():
+        kind = "sub-folders are taken for classes, not a table beside them (--tags)"
+        if (beside := root.absolute().parent / name).is_file():
+            report.warn(kind, str(beside))
     try:
         rows = read_tag_table(source, root, duplicates=(twice := []))
     except UserError as error:
