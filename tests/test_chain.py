@@ -28,7 +28,7 @@ from wsss.data.masks import read_mask, write_mask
 from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError, UserNotice, forget_notices
-from wsss.evaluation import confusion_matrix, iou_of
+from wsss.evaluation import Evaluator, confusion_matrix, iou_of
 from wsss.pipeline import _network, _Run, _stamp_catalog, run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
@@ -628,7 +628,10 @@ def test_a_training_that_keeps_other_settings_than_the_defaults_says_so(small_ru
         run_task("classify", [*words, "--model.lr", "0.0001"])
 
 
-def test_validation_may_begin_with_masks_that_are_void(drawn, tmp_path):
+def test_validation_may_begin_with_masks_that_are_void(drawn, tmp_path, monkeypatch):
+    counted, compute = [], Evaluator.compute
+    monkeypatch.setattr(Evaluator, "so_far", lambda self: {})
+    monkeypatch.setattr(Evaluator, "compute", lambda self: counted.append(self.images) or compute(self))
     root = tmp_path / "voc"
     shutil.copytree(drawn, root)
     for name in (root / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:2]:
@@ -637,6 +640,7 @@ def test_validation_may_begin_with_masks_that_are_void(drawn, tmp_path):
     words += ["--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
     trainer = run_task("segment", [*words, "--model.encoder", "glnet_nano"])
     assert 0 <= trainer.callback_metrics["val_mIoU"] <= 100
+    assert counted == [8]  # what was looked at before the training does not count again
 
 
 def test_the_upper_bound_learns_from_true_masks(small_run, drawn, tmp_path, monkeypatch):

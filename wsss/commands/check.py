@@ -263,6 +263,7 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
     present = {path.relative_to(root).as_posix() for path in files}
     written = as_files((row.image for row in rows), present)
     rows = [replace(row, image=written[row.image]) for row in rows]
+    meant = {_plain(name): name for name in present}
     for name, count in Counter(row.image for row in rows).items():
         if count > 1:
             report.fail("duplicate rows", name)
@@ -271,8 +272,8 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
         if not path.resolve().is_relative_to(root.resolve()):
             report.fail("name leads out of the folder", row.image)
         elif not path.is_file():
-            near = [name for name in present if Path(name.lower()).with_suffix("") == _plain(row.image)]
-            report.fail("tags without image", row.image + (f" (is it {near[0]}?)" if near else ""))
+            near = meant.get(_plain(row.image))
+            report.fail("tags without image", row.image + (f" (is it {near}?)" if near else ""))
     for name in sorted(present - {row.image for row in rows}):
         report.warn("images without tags (left out)", name)
     lists = [folder / name for name in LISTS] if (folder := list_folder(root, tags)) else []

@@ -299,7 +299,9 @@ class SegmentationTask(Task):
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        if not self.trainer.sanity_checking:  # two masks, in which perhaps nothing is labelled
+        if self.trainer.sanity_checking:  # two masks, in which perhaps nothing is labelled
+            self.evaluator = Evaluator(self.classes)
+        else:
             self._log_scores("val")
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
