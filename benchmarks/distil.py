@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from wsss.data.catalog import read_catalog
 from wsss.data.datasets import fit_within, resize
 from wsss.data.images import read_image
-from wsss.data.masks import write_atomic
+from wsss.files import write_atomic
 from wsss.models.classifier import TagClassifier
 from wsss.progress import progress
 

@@ -36,8 +36,9 @@ from torch import Tensor
 from wsss.data.catalog import read_catalog
 from wsss.data.datasets import fit_long_side, fit_within, resize
 from wsss.data.images import read_image
-from wsss.data.masks import read_mask, write_atomic
+from wsss.data.masks import read_mask
 from wsss.evaluation import Evaluator
+from wsss.files import write_text
 from wsss.localize.cam import class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings
 from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
@@ -342,8 +343,8 @@ def write_table(path: Path, config: dict, rows: dict[str, dict]) -> None:
     lines = [*table(COLUMNS, rows), "", "IoU of each class on B:", ""]
     lines += table(list(next(iter(ious.values()))), ious)
     text = json.dumps({"config": config, "rows": rows}, indent=1)
-    write_atomic(path / "table.json", lambda aside: aside.write_text(text + "\n"))
-    write_atomic(path / "table.md", lambda aside: aside.write_text("\n".join(lines) + "\n"))
+    write_text(path / "table.json", text + "\n")
+    write_text(path / "table.md", "\n".join(lines) + "\n")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -12,11 +12,12 @@ from PIL import Image
 from wsss.data.catalog import Catalog, read_catalog, read_classes
 from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
 from wsss.data.images import image_size, read_image
-from wsss.data.masks import file_stamp, read_mask, write_mask
+from wsss.data.masks import read_mask, read_scores, write_mask, write_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset, draw_scene
 from wsss.data.tags import read_tag_table, split_of
 from wsss.errors import UserError
+from wsss.files import file_stamp, read_json, write_json
 from wsss.voc import VOID, palette
 
 
@@ -46,6 +47,30 @@ def test_a_file_is_told_by_its_content_not_its_date(tmp_path):
     for name, tail in (("d", b"x"), ("e", b"y"), ("f", b"xx")):
         (tmp_path / name).write_bytes(bytes(10**6) + tail)
     assert len({file_stamp(tmp_path / name) for name in "def"}) == 3
+
+
+def test_scores_round_trip_and_damage_is_told(tmp_path):
+    scores = np.random.default_rng(0).random((2, 5, 7)).astype(np.float16)
+    path = tmp_path / "deep" / "a.npz"
+    write_scores(path, scores, [3, 20])
+    read, labels = read_scores(path)
+    assert (read.dtype, labels) == (np.float32, [3, 20])
+    np.testing.assert_array_equal(read, scores)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"a\.npz are damaged"):
+        read_scores(path)
+    with pytest.raises(UserError, match=r"no class maps .*b\.npz"):
+        read_scores(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"size": ', b"\xff\xfe\x00"])
+def test_a_damaged_note_is_told(damage, tmp_path):
+    note = tmp_path / "settings.json"
+    write_json(note, {"size": [1.5, None, "\N{LATIN SMALL LETTER E WITH ACUTE}"]})
+    assert read_json(note) == {"size": [1.5, None, "\N{LATIN SMALL LETTER E WITH ACUTE}"]}
+    note.write_bytes(damage)
+    with pytest.raises(UserError, match=r"settings\.json is damaged .*remove it"):
+        read_json(note)
 
 
 def test_colour_mask_is_refused(tmp_path):

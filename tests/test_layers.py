@@ -8,6 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "wsss"
 LAYERS = [
     {"errors", "voc", "progress", "resources"},
+    {"files"},
     {"data"},
     {"localize"},
     {"models"},

@@ -19,9 +19,10 @@ from wsss.commands.check import check
 from wsss.commands.predict import find_photographs
 from wsss.data.catalog import inside, read_catalog, read_classes
 from wsss.data.images import read_image
-from wsss.data.masks import read_mask, write_atomic, write_mask
+from wsss.data.masks import read_mask, write_mask
 from wsss.data.tags import read_tag_table
 from wsss.errors import UserError, UserNotice, forget_notices
+from wsss.files import write_atomic
 
 
 @pytest.fixture
@@ -256,7 +257,7 @@ def test_a_full_disk_is_told(good, tmp_path, monkeypatch, capsys):
     def full(path, write):
         write_atomic(path, lambda aside: Path("/dev/full").write_text("x"))
 
-    monkeypatch.setattr("wsss.commands.check.write_atomic", full)
+    monkeypatch.setattr("wsss.files.write_atomic", full)
     assert main(["check", str(good), "--json", str(tmp_path / "r.json")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"error: {tmp_path / 'r.json'}: No space left on device"
@@ -279,6 +280,10 @@ FORMS = {
     "columns by tab": ("tags.csv", "image\ttags\na.jpg\tcat;dog\nb.jpg\t\n"),
     "0/1 by semicolon": ("tags.csv", "image;cat;dog;cow\na.jpg;1;1;0\nb.jpg;0;0;0\n"),
     "rows of separators": ("tags.csv", "image,tags\na.jpg,cat|dog\n,\nb.jpg,\n , ,\n"),
+    "names of columns as people write them": (
+        "tags.csv",
+        "Image; Tags ;SPLIT\na.jpg;cat|dog;train\nb.jpg;;\n",
+    ),
     "columns": ("tags.csv", "image,cat,dog,cow\na.jpg,1,1,0\nb.jpg,0,0,0\n"),
     "json": ("tags.json", '{"a.jpg": ["cat", "dog"], "b.jpg": []}'),
 }

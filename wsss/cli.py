@@ -3,7 +3,6 @@
 import argparse
 import errno
 import importlib
-import json
 import os
 import signal
 import sys
@@ -183,8 +182,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from wsss.commands.export import class_names, mask_files
     from wsss.data.catalog import read_lines
-    from wsss.data.masks import write_atomic
     from wsss.evaluation import evaluate_files
+    from wsss.files import write_json
     from wsss.voc import VOC_CLASSES
 
     for folder in (args.prediction, args.target):
@@ -233,8 +232,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         f"void {scores.void:.2f} %   images {scores.images}"
     )
     if args.json:
-        text = json.dumps(scores.to_dict(), indent=2) + "\n"
-        write_atomic(args.json, lambda aside: aside.write_text(text))
+        write_json(args.json, scores.to_dict())
 
 
 _COMMANDS = {

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from wsss.data.masks import read_mask, write_atomic
+from wsss.data.masks import read_mask
 from wsss.errors import UserError
+from wsss.files import read_json, write_text
 from wsss.progress import progress
 from wsss.voc import VOID
 
@@ -136,12 +137,12 @@ def pixel_counts(prediction: np.ndarray, target: np.ndarray) -> Counts:
 def write_counts(path: Path, classes: Sequence[str], images: dict[str, Counts]) -> None:
     """Keep the pixel counts of each image, by its id, as JSON: about 100 bytes an image."""
     text = json.dumps({"classes": list(classes), "images": images}, separators=(",", ":"))
-    write_atomic(path, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))
+    write_text(path, text + "\n")
 
 
 def read_counts(path: Path) -> tuple[list[str], dict[str, Counts]]:
     """What `write_counts` wrote: the classes, and the pixel counts of each image by its id."""
-    written = json.loads(path.read_text(encoding="utf-8"))
+    written = read_json(path)
     return written["classes"], written["images"]
 
 

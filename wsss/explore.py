@@ -15,7 +15,7 @@ import torch
 from wsss.data.catalog import Record
 from wsss.data.datasets import fit_long_side, fit_within, resize
 from wsss.data.images import image_size, read_image
-from wsss.data.masks import read_mask
+from wsss.data.masks import read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.evaluation import confusion_matrix, iou_of, read_counts
@@ -222,8 +222,7 @@ class Run:
         made = [(record, self.learnt / f"{record.id}.png") for record in records]
         made = [(record, mask) for record, mask in made if mask.is_file()]
         for record, mask in progress(made, "look at the maps", brief=True):
-            with np.load(self.maps / f"{record.id}.npz") as file:
-                scores = file["scores"].astype(np.float32)
+            scores, _ = read_scores(self.maps / f"{record.id}.npz")
             yield Entry(record, mask, uncertainty(scores, self.background))
 
     def thumbnail(self, entry: Entry) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Pictures of results: masks that can be read without their colours, and the chain in a strip."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from wsss.data.catalog import Record
 from wsss.data.datasets import fit_long_side, fit_within, resize
 from wsss.data.images import read_image
-from wsss.data.masks import read_mask, write_atomic
+from wsss.data.masks import read_mask, read_scores
 from wsss.data.modules import TagData
+from wsss.files import read_json, write_atomic
 from wsss.localize.crf import resize_scores
 from wsss.slot_pictures import borders, draw_groups, heart
 from wsss.tasks.classification import ClassificationTask
@@ -60,9 +60,12 @@ class Row(NamedTuple):
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Lay a mask (H, W) in VOC colours over an image (H, W, 3) uint8; background stays as it is."""
-    colours = _COLOURS[mask]
-    mixed = (0.4 * image + 0.6 * colours).astype(np.uint8)
-    return np.where((mask > 0)[..., None], mixed, image)
+    laid = image.copy()
+    for top in range(0, len(image), 256):  # floats of all rows would take gigabytes
+        labels, rows = mask[top : top + 256], laid[top : top + 256]
+        there = labels > 0
+        rows[there] = 0.4 * rows[there] + 0.6 * _COLOURS[labels[there]]
+    return laid
 
 
 def heat(image: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -160,7 +163,7 @@ def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int
     spread = np.linspace(0, len(catalog.records) - 1, min(count, len(catalog.records)))
     names = ["background", *catalog.classes]
     masks, refined = stages["pseudo_masks"], stages.get("refined_masks")
-    made_with = json.loads((masks / "masks" / "settings.json").read_text())
+    made_with = read_json(masks / "masks" / "settings.json")
     how = {name: made_with[name] for name in ("slots", "sharpen") if name in made_with}
     classifier = ClassificationTask.from_checkpoint(stages["classify"] / "last.ckpt")
     segmenter = SegmentationTask.from_checkpoint(stages["segment"] / "last.ckpt")
@@ -168,8 +171,7 @@ def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int
     def row(record: Record) -> Row:
         image = thumbnail(record.image, SIDE)
         height, width = image.shape[:2]
-        with np.load(masks / "maps" / f"{record.id}.npz") as file:
-            scores, labels = file["scores"].astype(np.float32), file["labels"].tolist()
+        scores, labels = read_scores(masks / "maps" / f"{record.id}.npz")
         cells = [Cell("photograph", image, []), show_maps(image, scores, [names[i] for i in labels])]
         if how["slots"] != "none":
             shape = fit_long_side(height, width, data.predict_size, multiple=32)

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from wsss.data.catalog import Catalog, Record
-from wsss.data.masks import file_stamp, read_mask, write_atomic
+from wsss.data.masks import read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.evaluation import evaluate_files, threshold_curve, write_counts
+from wsss.files import file_stamp, read_json, write_atomic, write_json, write_text
 from wsss.localize.crf import resize_scores
 from wsss.progress import progress
 from wsss.report import write_report
@@ -232,7 +232,7 @@ class _Run:
         config["data"].pop("mask_dir", None)  # true masks, or those of the run
         if masks is not None:
             config["data"]["mask_dir"] = str(masks / "masks")
-            inputs.append(json.loads((masks / "done.json").read_text())["fingerprint"])
+            inputs.append(read_json(masks / "done.json")["fingerprint"])
         trainer["default_root_dir"] = str(folder)
         trainer["logger"] = {
             "class_path": "pytorch_lightning.loggers.CSVLogger",
@@ -269,7 +269,7 @@ class _Run:
         config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
         data = TagData(**config["data"])
         inputs = [
-            json.loads((classify / "done.json").read_text())["fingerprint"],
+            read_json(classify / "done.json")["fingerprint"],
             _stamp_catalog(data.catalog(data.predict_split)),
         ]
 
@@ -299,7 +299,7 @@ class _Run:
         config["data"] = sizes | {"predict_split": split} | config["data"]
         data = MaskData(**config["data"])
         inputs = [
-            *(json.loads((s / "done.json").read_text())["fingerprint"] for s in (segment, masks)),
+            *(read_json(s / "done.json")["fingerprint"] for s in (segment, masks)),
             _stamp_catalog(data.catalog(data.predict_split)),
         ]
 
@@ -340,8 +340,7 @@ class _Run:
         def maps() -> Any:
             for record in progress(records, "sweep the seed's threshold"):
                 truth = read_mask(record.mask, num_labels)
-                with np.load(folder / "maps" / f"{record.id}.npz") as file:
-                    few, labels = file["scores"].astype(np.float32), file["labels"]
+                few, labels = read_scores(folder / "maps" / f"{record.id}.npz")
                 yield (resize_scores(few, *truth.shape) if len(labels) else few), labels, truth
 
         curve = threshold_curve(maps(), num_labels, also=[background])
@@ -371,15 +370,13 @@ class _Run:
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         done, begun = folder / "done.json", folder / "begun.json"
         dumped = yaml.safe_dump(config, sort_keys=False)
-        if done.is_file() and json.loads(done.read_text())["fingerprint"] == fingerprint:
+        if done.is_file() and read_json(done)["fingerprint"] == fingerprint:
             if (folder / "config.yaml").read_text() != dumped:  # data or results were moved
-                write_atomic(folder / "config.yaml", lambda aside: aside.write_text(dumped))
+                write_text(folder / "config.yaml", dumped)
             print(f"{folder.name}: done before, unchanged", flush=True)
             return
         if folder.exists() and (
-            done.is_file()
-            or not begun.is_file()
-            or json.loads(begun.read_text())["fingerprint"] != fingerprint
+            done.is_file() or not begun.is_file() or read_json(begun)["fingerprint"] != fingerprint
         ):
             number = 1
             while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
@@ -388,25 +385,22 @@ class _Run:
             print(f"{folder.name}: settings or inputs changed, earlier results are in {aside}")
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{folder.name}: {'goes on' if begun.is_file() else 'starts'}", flush=True)
-        before = json.loads(begun.read_text()).get("minutes", 0.0) if begun.is_file() else 0.0
-        _write_json(begun, {"fingerprint": fingerprint, "minutes": before})
-        write_atomic(folder / "config.yaml", lambda aside: aside.write_text(dumped))
+        before = read_json(begun).get("minutes", 0.0) if begun.is_file() else 0.0
+        write_json(begun, {"fingerprint": fingerprint, "minutes": before})
+        write_text(folder / "config.yaml", dumped)
         cost = Cost(before)
         try:
             metrics = work()
         finally:  # broken off, it goes on counting
             spent = cost.so_far()
-            _write_json(begun, {"fingerprint": fingerprint, "minutes": spent["minutes"]})
-        _write_json(folder / "metrics.json", metrics)
-        _write_json(done, {"fingerprint": fingerprint} | spent)
+            write_json(begun, {"fingerprint": fingerprint, "minutes": spent["minutes"]})
+        write_json(folder / "metrics.json", metrics)
+        write_json(done, {"fingerprint": fingerprint} | spent)
 
     def measure(self, stages: dict[str, Path]) -> dict[str, float | None]:
         """Write metrics.json and the report, print the table."""
-        read = {name: json.loads((path / "metrics.json").read_text()) for name, path in stages.items()}
-        minutes = {
-            name: json.loads((path / "done.json").read_text())["minutes"]
-            for name, path in stages.items()
-        }
+        read = {name: read_json(path / "metrics.json") for name, path in stages.items()}
+        minutes = {name: read_json(path / "done.json")["minutes"] for name, path in stages.items()}
         seed = read["pseudo_masks"]
         quality = read.get("refined_masks", seed).get("mask", {})
         numbers = {
@@ -425,7 +419,7 @@ class _Run:
                 "mask_void_first": seed.get("mask", {}).get("void"),
                 "seg_miou_val_first": read["segment_first"].get("test_mIoU"),
             }
-        _write_json(self.out / "metrics.json", numbers | {"minutes_per_stage": minutes})
+        write_json(self.out / "metrics.json", numbers | {"minutes_per_stage": minutes})
         data = {
             name: read_config(stages[name] / "config.yaml")["data"]
             for name in ("pseudo_masks", "segment")
@@ -463,11 +457,6 @@ def _network(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:
     values = {name: float(value) for name, value in metrics.items()}
     return {name: value if value == value else None for name, value in values.items()}
-
-
-def _write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    write_atomic(path, lambda aside: aside.write_text(text))
 
 
 def _keep_log(path: Path) -> None:

@@ -3,7 +3,6 @@
 import base64
 import csv
 import io
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
@@ -16,10 +15,11 @@ from PIL import Image
 
 from wsss import charts
 from wsss.data.catalog import Catalog, Record
-from wsss.data.masks import read_mask, write_atomic
+from wsss.data.masks import read_mask
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.evaluation import Counts, confusion_matrix, iou_of, pixel_counts, read_counts
+from wsss.files import read_json, write_text
 from wsss.pictures import Cell, Row, chain_rows, show_mask, thumbnail, write_strip
 from wsss.resources import versions
 from wsss.voc import VOID
@@ -97,14 +97,14 @@ def write_report(run: str | Path) -> Path:
             f"{run} holds no finished run, {missing[0]} is missing: give the folder of `wsss run` or "
             "`wsss demo`, or run it again to the end"
         )
-    numbers = json.loads((run / "metrics.json").read_text())
+    numbers = read_json(run / "metrics.json")
     stages = {name: _read_stage(run / name) for name in numbers["minutes_per_stage"]}
     try:
         text = _page(run, numbers, stages)
     except UserError as error:
         raise UserError(f"{run} is reported on only with its data in place: {error}") from error
     path = run / "report.html"
-    write_atomic(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return path
 
 
@@ -114,7 +114,7 @@ def _read_stage(folder: Path) -> _Stage:
     config = yaml.safe_load(full.read_text("utf-8")) if full.is_file() else own
     # where the data are now: they may have been moved since the training
     config["data"] |= {key: own["data"][key] for key in ("root", "tags") if key in own["data"]}
-    read = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "done"))
+    read = (read_json(folder / f"{name}.json") for name in ("metrics", "done"))
     return _Stage(folder, config, *read)
 
 
@@ -222,7 +222,7 @@ def _when(run: Path) -> str:
 
 
 def _writer_settings(make: _Stage) -> dict[str, Any]:
-    return json.loads((make.folder / "masks" / "settings.json").read_text())
+    return read_json(make.folder / "masks" / "settings.json")
 
 
 def _chain(numbers: dict[str, Any], train: str, val: str) -> str:

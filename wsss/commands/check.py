@@ -25,9 +25,10 @@ from wsss.data.catalog import (
     read_lines,
 )
 from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_alpha, image_files, read_image
-from wsss.data.masks import read_mask, write_atomic
+from wsss.data.masks import read_mask
 from wsss.data.tags import RESERVED_CLASSES, alike, read_tag_table, tag_source, without_case
 from wsss.errors import UserError
+from wsss.files import write_text
 from wsss.progress import progress
 from wsss.voc import VOID
 
@@ -407,5 +408,5 @@ def main(args: argparse.Namespace) -> int:
         print(f"next: wsss init {shlex.quote(str(args.root))}{tags}")
     if args.json:
         text = json.dumps(asdict(report) | {"code": report.code}, indent=2, ensure_ascii=False)
-        write_atomic(args.json, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))
+        write_text(args.json, text + "\n")
     return report.code

@@ -293,7 +293,7 @@ def _convert_mask(content: bytes, where: str, root: Path, target: Path) -> None:
 
 def _copy_masks(root: Path, ids: list[str]) -> None:
     """VOC's own masks, which are finer than SBD's and have the border, go among the others."""
-    from wsss.data.masks import write_atomic
+    from wsss.files import write_atomic
     from wsss.progress import progress
 
     for name in progress(ids, "copy VOC's masks", unit="masks"):
@@ -313,7 +313,7 @@ def _ids(path: Path) -> list[str]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    from wsss.data.masks import write_atomic
+    from wsss.files import write_atomic
 
     write_atomic(path, lambda aside: aside.write_bytes(content))
 

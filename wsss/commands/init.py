@@ -412,7 +412,7 @@ def _left_out(found: Found) -> str:
 
 
 def _write(out: Path, files: dict[str, str]) -> None:
-    from wsss.data.masks import write_atomic
+    from wsss.files import write_text
 
     for name, text in files.items():
         path = out / name
@@ -422,7 +422,7 @@ def _write(out: Path, files: dict[str, str]) -> None:
                 "or remove it"
             )
     for name, text in files.items():
-        write_atomic(out / name, lambda aside, text=text: aside.write_text(text, encoding="utf-8"))
+        write_text(out / name, text)
 
 
 def _pretrained(backbone: str, weights: Path | None, classes: int) -> bool:

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import hashlib
-import json
 import sys
 from pathlib import Path
 
@@ -99,16 +98,15 @@ def _without_raw(paths: list[Path], folder: Path) -> list[Path]:
 
 def _same_settings(out: Path, ckpt: Path, max_side: int) -> None:
     """Note in `out` what its masks are made with, so that no two networks' masks are mixed."""
-    from wsss.data.masks import file_stamp, write_atomic
+    from wsss.files import file_stamp, read_json, write_json
 
     settings = {"ckpt": file_stamp(ckpt), "max_side": max_side}
     note = out / "settings.json"
     if not note.is_file() and any((out / "masks").rglob("*.png")):
         raise UserError(f"{out / 'masks'} holds masks of another origin: give another --out")
     if not note.is_file():
-        text = json.dumps(settings) + "\n"
-        write_atomic(note, lambda aside: aside.write_text(text))
-    elif json.loads(note.read_text()) != settings:
+        write_json(note, settings)
+    elif read_json(note) != settings:
         raise UserError(
             f"{out} holds masks of another network or another --max-side: give another --out, "
             "or remove it"
@@ -117,7 +115,7 @@ def _same_settings(out: Path, ckpt: Path, max_side: int) -> None:
 
 def source_stamp(photograph: Path) -> str:
     """Which photograph a result is of: a hash of its place, and its content's stamp."""
-    from wsss.data.masks import file_stamp
+    from wsss.files import file_stamp
 
     place = hashlib.sha256(str(photograph.resolve()).encode()).hexdigest()[:16]
     return f"{place} {file_stamp(photograph)}"
@@ -169,8 +167,8 @@ def _areas_so_far(out: Path, classes: list[str]) -> dict[str, list[float]]:
             header, *lines = csv.reader(file)
         if header == ["image", "background", *classes]:
             rows = {name: [float(v) for v in values] for name, *values in lines}
-    except (FileNotFoundError, ValueError, csv.Error):  # a spreadsheet may have saved its own form
-        rows = {}
+    except (FileNotFoundError, ValueError, csv.Error):
+        pass  # a spreadsheet may have saved its own form
     areas = {}
     for path in sorted((out / "masks").rglob("*.png")):
         name = path.relative_to(out / "masks").with_suffix("").as_posix()
@@ -195,7 +193,8 @@ def main(args: argparse.Namespace) -> int:
 
     from wsss.data.datasets import fit_within, resize
     from wsss.data.images import read_image
-    from wsss.data.masks import read_mask, write_atomic, write_mask
+    from wsss.data.masks import read_mask, write_mask
+    from wsss.files import write_atomic
     from wsss.pictures import overlay
     from wsss.progress import progress
     from wsss.tasks.checkpoints import read_checkpoint

@@ -2,7 +2,6 @@
 
 import argparse
 import html
-import json
 import re
 import sys
 from pathlib import Path
@@ -129,20 +128,20 @@ def _source(args: argparse.Namespace) -> Path:
 
 def _same_settings(args: argparse.Namespace) -> None:
     """Pictures of another network or size would stand among these unseen: refuse to mix them."""
-    from wsss.data.masks import file_stamp, write_atomic
+    from wsss.files import file_stamp, read_json, write_json
 
     settings = {
         "network": f"{args.backbone or ''} {_source(args).name} {file_stamp(_source(args))}",
         "size": args.size,
     }
     note = args.out / "settings.json"
-    if note.is_file() and json.loads(note.read_text()) != settings:
+    if note.is_file() and read_json(note) != settings:
         raise UserError(
             f"{args.out} holds pictures of another network or size (see {note.name} in it): give "
             "another folder as --out, or remove this one"
         )
     if not note.is_file():
-        write_atomic(note, lambda aside: aside.write_text(json.dumps(settings, indent=2) + "\n"))
+        write_json(note, settings)
 
 
 def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> None:
@@ -150,7 +149,7 @@ def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> 
     from tqdm import tqdm
 
     from wsss.commands.predict import NOTE, is_result_of, source_stamp
-    from wsss.data.masks import write_atomic
+    from wsss.files import write_atomic
     from wsss.slot_pictures import (
         check_inside,
         group_sheet,
@@ -193,7 +192,7 @@ def write_gallery(out: Path) -> None:
     """Write index.html over all pictures in `out`, whichever command drew them."""
     from urllib.parse import quote
 
-    from wsss.data.masks import write_atomic
+    from wsss.files import write_text
 
     names: dict[str, list[Path]] = {}
     for groups in sorted(out.rglob(f"*{GROUPS}")):
@@ -220,7 +219,7 @@ def write_gallery(out: Path) -> None:
                 )
         parts.append("</section>")
     page = _PAGE.replace("COUNT", str(len(names))).replace("SECTIONS", "\n".join(parts))
-    write_atomic(out / "index.html", lambda aside: aside.write_text(page, encoding="utf-8"))
+    write_text(out / "index.html", page)
 
 
 _PAGE = """<!doctype html>

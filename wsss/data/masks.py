@@ -1,45 +1,15 @@
-"""The one place that reads and writes mask files: palette PNGs whose index is the label."""
+"""The one place that reads and writes masks (palette PNGs whose index is the label) and scores."""
 
-import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from wsss.errors import UserError
+from wsss.files import write_atomic
 from wsss.voc import VOID, palette
 
 _PALETTE = palette()
-
-
-def write_atomic(path: Path, write) -> None:
-    """Call `write(temporary_path)`, then move the file to `path`: it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk tells no name
-        raise
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def file_stamp(path: Path) -> str:
-    """What tells a file from another: its size, and a hash of its first and last 64 KiB.
-
-    Not its date, which changes when data are copied or unpacked anew; not all of it, which would take
-    minutes on a large data set (PNG and checkpoint files end with check sums of their content).
-    """
-    span = 2**16
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read(span))
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - span))
-        digest.update(file.read())
-    return f"{size}:{digest.hexdigest()[:16]}"
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
@@ -95,3 +65,31 @@ def read_mask(path: str | Path, num_labels: int | None = None) -> np.ndarray:
                 f"and {VOID} (void) exist: check the list of classes or correct the mask"
             )
     return mask
+
+
+def write_scores(path: Path, scores: np.ndarray, labels: list[int]) -> None:
+    """Write the scores (n, h, w) of an image's n labels in 0..1 as a NPZ file, atomically."""
+
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.savez_compressed(file, scores=scores, labels=np.array(labels, np.int64))
+
+    write_atomic(path, save)
+
+
+def read_scores(path: Path) -> tuple[np.ndarray, list[int]]:
+    """What `write_scores` wrote: scores (n, h, w) float32 and the n labels.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"there are no class maps {path}: make the first round's pseudo-masks first")
+    try:
+        with np.load(path) as file:
+            return file["scores"].astype(np.float32), file["labels"].tolist()
+    except Exception as error:
+        raise UserError(
+            f"class maps {path} are damaged ({error}): make the pseudo-masks again in an empty folder "
+            "(wsss run: remove its folder pseudo_masks first)"
+        ) from error

@@ -124,6 +124,7 @@ def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=comma)
     lines, numbers = [], []
     try:
+        reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
         for line in reader:
             cells = [line.get("image"), line.get("tags"), *(line.get(None) or ())]
             if any("\n" in (cell or "") for cell in cells):
@@ -176,6 +177,12 @@ def _rows_of_csv(path: Path) -> list[tuple[str, TagRow]]:
         split = (line.get("split") or "").strip() or None
         rows.append((f"line {number}", _row(line["image"] or "", tags, split)))
     return rows
+
+
+def _column(name: str) -> str:
+    """A column's name; `Image`, `TAGS ` and the like are the known ones."""
+    name = name.strip()
+    return name.lower() if name.lower() in ("image", "tags", "split") else name
 
 
 def _rows_of_json(path: Path) -> list[tuple[str, TagRow]]:

@@ -8,8 +8,8 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
-from wsss.data.masks import write_atomic
 from wsss.errors import UserError
+from wsss.files import write_atomic
 
 
 class WholeCheckpoints(TorchCheckpointIO):

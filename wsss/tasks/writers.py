@@ -15,9 +15,10 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from wsss.data.datasets import fit_within
-from wsss.data.masks import file_stamp, write_atomic, write_mask
+from wsss.data.masks import write_mask
 from wsss.errors import UserError
 from wsss.evaluation import Counts, pixel_counts, write_counts
+from wsss.files import file_stamp, read_json, write_json
 from wsss.localize.cam import ClassMaps, seed_maps
 from wsss.localize.crf import CRFSettings
 from wsss.progress import progress
@@ -45,7 +46,7 @@ class _Writer(BasePredictionWriter):
             "network": getattr(pl_module, "test_settings", {}),
         }
         settings = json.loads(json.dumps(noted, default=asdict))
-        if note.is_file() and json.loads(note.read_text()) != settings:
+        if note.is_file() and read_json(note) != settings:
             raise UserError(
                 f"{self.out} holds masks made with other settings or another network (see "
                 f"{note.name} in it): give another folder as out, or remove this one"
@@ -58,8 +59,7 @@ class _Writer(BasePredictionWriter):
         trainer.datamodule.skip = made
 
     def _note(self, settings: dict[str, Any]) -> None:
-        text = json.dumps(settings, indent=2) + "\n"
-        write_atomic(self.out / "settings.json", lambda aside: aside.write_text(text))
+        write_json(self.out / "settings.json", settings)
 
 
 class _PoolWriter(_Writer):
@@ -163,14 +163,13 @@ class PseudoMaskWriter(_PoolWriter):
 
     def _note(self, settings: dict[str, Any]) -> None:
         note = self.out.parent / "maps" / "settings.json"
-        if note.is_file() and json.loads(note.read_text()) != settings:
+        if note.is_file() and read_json(note) != settings:
             raise UserError(
                 f"{note.parent} holds the maps of masks made with other settings or another network: "
                 f"give an out outside {self.out.parent}, or remove the maps and their masks"
             )
         super()._note(settings)
-        text = json.dumps(settings, indent=2) + "\n"
-        write_atomic(note, lambda aside: aside.write_text(text))
+        write_json(note, settings)
 
     def write_on_batch_end(
         self,

@@ -1,0 +1,63 @@
+"""Files that are whole or not there, notes in JSON, and what tells a file from another."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wsss.errors import UserError
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write(temporary_path)`, then move the file to `path`: it is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk tells no name
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8, atomically."""
+    write_atomic(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write what JSON can hold, atomically."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a file of wsss's own holds.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one, too
+        raise UserError(
+            f"{path} is damaged ({error}): remove it, and run the command again that wrote it"
+        ) from error
+
+
+def file_stamp(path: Path) -> str:
+    """What tells a file from another: its size, and a hash of its first and last 64 KiB.
+
+    Not its date, which changes when data are copied or unpacked anew; not all of it, which would take
+    minutes on a large data set (PNG and checkpoint files end with check sums of their content).
+    """
+    span = 2**16
+    with open(path, "rb") as file:
+        digest = hashlib.sha256(file.read(span))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - span))
+        digest.update(file.read())
+    return f"{size}:{digest.hexdigest()[:16]}"
