@@ -21,10 +21,11 @@ from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_scene
 from wsss.evaluation import confusion_matrix, iou_of, pixel_counts, write_counts
 from wsss.localize.slots import sharpen_slots
-from wsss.pictures import Cell, Label, chain_rows, hatching, show_maps, show_mask, thumbnail
+from wsss.pictures import Cell, Label, chain_rows, hatching, overlay, show_maps, show_mask, thumbnail
 from wsss.report import what_went_wrong, write_report
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
+from wsss.voc import palette
 
 NAMES = ("<b>käse</b> & Co", "$x$_{2}", "日本語", 'a "quoted" one')
 EMPTY = {"meta", "img", "br", "path", "use", "rect"}
@@ -447,3 +448,15 @@ def test_masks_are_told_apart_without_colours():
     assert [label.text for label in cell.labels] == ["<cat>"]  # a speck gets no name, void neither
     assert mask[int(cell.labels[0].y * 40), int(cell.labels[0].x * 60)] == 1
     assert (cell.picture[5:20, 80:] == 128).all()  # background stays
+
+
+def test_an_overlay_shows_the_photograph_where_there_is_background():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (600, 5, 3), np.uint8)  # more rows than are mixed at once
+    mask = rng.choice([0, 1, 20, 255], (600, 5)).astype(np.uint8)
+    before, colours = image.copy(), np.array(palette()).reshape(-1, 3)
+    laid = overlay(image, mask)
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(laid[mask == 0], image[mask == 0])
+    mixed = 0.4 * image + 0.6 * colours[mask]
+    np.testing.assert_array_equal(laid[mask > 0], np.floor(mixed)[mask > 0])
