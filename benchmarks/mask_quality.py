@@ -41,8 +41,9 @@ from wsss.evaluation import Evaluator
 from wsss.files import write_text
 from wsss.localize.cam import class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings
-from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
-from wsss.localize.slots import cluster_slots, foreground_prior, propagate
+from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_mask
+from wsss.localize.slot_classes import classify_slots, shares_of_slots
+from wsss.localize.slots import cluster_slots, foreground_prior, propagate, slot_means
 from wsss.pipeline import WRITERS, find_writer, read_config
 from wsss.progress import progress
 from wsss.tasks.checkpoints import read_checkpoint
@@ -152,7 +153,17 @@ class Quality:
 Job = tuple
 """A function that makes a mask and its arguments, for another process."""
 
-OF_SLOTS = ("slots", "prior", "slots x own", "slots x own x prior", "unsharpened x own x prior")
+LEARNED = "learned slots"
+"""The seed corrected by what the slots of the other images of the split teach."""
+
+OF_SLOTS = (
+    LEARNED,
+    "slots",
+    "prior",
+    "slots x own",
+    "slots x own x prior",
+    "unsharpened x own x prior",
+)
 """Seeds whose slots are clustered, unless the network has its own."""
 
 CRFS = {"": None, " + CRF": CRFSettings()}
@@ -196,6 +207,7 @@ class Images:
             return result
 
         half = self.config["precision"] != "32-true"
+        dispatches, means, seeds = [], [], []  # for LEARNED
         every = partial(class_maps, model, scales=self.config["scales"], flip=True, slots="none")
         plain = partial(class_maps, model, scales=(1.0,), flip=False)
         for record, image in progress(list(zip(self.records, self.images, strict=True)), "seeds"):
@@ -206,10 +218,12 @@ class Images:
             one = timed("one map", partial(plain, x, slots="none"), network=True)
             features = timed("features", partial(model.slot_features, x), network=True).float()
             clustered = timed("clustering", lambda f=features: cluster_slots(f).dispatch)
-            dispatch = soft = clustered
+            dispatch, slots = clustered, slot_means(features, clustered)
+            soft = clustered
             if kind == "blocks":
                 sharp = partial(plain, x, slots="blocks")
-                dispatch = timed("blocks", sharp, network=True).dispatch
+                own_slots = timed("blocks", sharp, network=True)
+                dispatch, slots = own_slots.dispatch, own_slots.slots
                 soft = timed("soft", partial(model, x, slots="blocks"), network=True).dispatch
             maps = maps._replace(cam=maps.cam[:, tags], dispatch=dispatch)
             cam, own = maps.cam, normalise_maps(maps.cam)
@@ -231,8 +245,15 @@ class Images:
                 ),
             }
             for name in names:
+                if name == LEARNED:
+                    seeds.append(timed(name, lambda m=maps: seed_maps(m).float())[0].cpu())
+                    dispatches.append(dispatch[0].cpu())
+                    means.append(slots[0].cpu())
+                    continue
                 scores = timed(name, lambda make=build[name]: normalise_maps(make().float()))
                 found[name].append(scores[0].cpu().numpy())
+        if LEARNED in names:
+            found[LEARNED] = timed(LEARNED, lambda: self._learned(seeds, dispatches, means))
         cost = {}
         for name in names:
             maps_ms = {"centre": 0.0, "one scale": times["one map"]}.get(name, times["maps"])
@@ -242,6 +263,23 @@ class Images:
                 "seed_ms": times[name] + (times["clustering"] if clusters else 0.0),
             }
         return found, cost
+
+    def _learned(
+        self, seeds: list[Tensor], dispatches: list[Tensor], slots: list[Tensor]
+    ) -> list[np.ndarray]:
+        floor = self.config["background"]
+        pairs = list(zip(seeds, dispatches, strict=True))
+        shares, _ = classify_slots(
+            torch.stack(slots),
+            torch.stack([dispatch.mean((1, 2)) for dispatch in dispatches]),
+            [shares_of_slots(seed, dispatch, floor) for seed, dispatch in pairs],
+            self.labels,
+            len(self.classes) + 1,
+        )
+        return [
+            corrected_scores(seed.numpy(), dispatch.numpy(), q.numpy(), floor)
+            for (seed, dispatch), q in zip(pairs, shares, strict=True)
+        ]
 
     @torch.inference_mode()
     def seen(self, checkpoint: Path) -> list[np.ndarray]:
@@ -431,6 +469,8 @@ def run_seed(run: Path) -> str:
     writer = find_writer(read_config(path), path, WRITERS["pseudo_masks"])
     if writer.get("slots") == "none":
         return "no slots"
+    if writer.get("learn_slots", True):
+        return LEARNED
     return "slots x own x prior" if writer.get("border_prior", True) else "slots x own"
 
 

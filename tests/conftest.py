@@ -10,6 +10,12 @@ from wsss.data.synthetic import draw_dataset
 PROJECT = Path(__file__).parent.parent
 
 
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch):
+    """What slots teach each other takes seconds; the way there is the same."""
+    monkeypatch.setattr("wsss.localize.slot_classes.STEPS", 40)
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
     """A drawn data set in VOC layout: 24 train and 8 val images of 64 pixels."""

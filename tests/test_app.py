@@ -14,10 +14,11 @@ import yaml
 from PIL import Image
 
 from wsss.cli import main
-from wsss.data.masks import read_mask
+from wsss.data.masks import read_arrays, read_mask
 from wsss.errors import UserError
 from wsss.explore import Run, areas, mask_picture, uncertainty
 from wsss.localize.crf import CRFSettings
+from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -53,6 +54,32 @@ def test_masks_are_those_of_the_run(run, small_run):
     other = run.pseudo_mask(found, list(entry.record.tags), 0.95, crf=False)
     assert (other > 0).sum() < (made > 0).sum()
     assert found.predicted.shape == (64, 64)
+
+
+def test_slots_of_a_photograph_are_classified_by_what_the_run_learned(small_run, tmp_path):
+    shutil.copytree(small_run, tmp_path / "run")
+    stage = tmp_path / "run" / "pseudo_masks"
+    config = yaml.safe_load((stage / "config.yaml").read_text())
+    writer = config["trainer"]["callbacks"][0]["init_args"]
+    writer |= {"learn_slots": True, "out": str(stage / "masks")}
+    (stage / "config.yaml").write_text(yaml.safe_dump(config))
+    for folder in ("masks", "maps", "seeds"):
+        shutil.rmtree(stage / folder)
+    checkpoint = str(small_run / "classify" / "last.ckpt")
+    words = ["-c", str(stage / "config.yaml"), "--ckpt_path", checkpoint]
+    assert main(["classify", "predict", *words]) == 0
+    run = Run(tmp_path / "run")
+    record = next(r for r in run.data.catalog("train").records if len(r.tags) > 1)
+    found, tags = run.analyse_file(record.image), list(record.tags)
+    stored = read_arrays(stage / "seeds" / f"{record.id}.npz")
+    np.testing.assert_allclose(found.scores[tags], stored["scores"], atol=5e-3)  # stored as float16
+    labels = [tag + 1 for tag in tags]
+    shares = run.slot_classes.shares(torch.from_numpy(stored["slots"]), labels).numpy()
+    scores = corrected_scores(stored["scores"], stored["dispatch"], shares, run.background)
+    again = pseudo_mask(found.image, scores, labels, run.background, run.crf)
+    made = run.pseudo_mask(found, tags, run.background, crf=True)
+    assert (made != again).mean() < 0.01
+    assert (made != pseudo_mask(found.image, found.scores[tags], labels, run.background)).any()
 
 
 def test_the_segmenter_is_used_as_its_test_uses_it(small_run, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from small_pipeline import small_pipeline
 
 import wsss
 from wsss.cli import main, one_sentence
-from wsss.data.masks import read_mask, write_mask
+from wsss.data.masks import read_arrays, read_mask, write_mask
 from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError, UserNotice, forget_notices
@@ -132,9 +132,10 @@ def test_shipped_configs(config, drawn, photographs, tmp_path):
         settings["trainer"]["callbacks"][0]["init_args"]["out"] = str(tmp_path / "masks")
         changed = tmp_path / "pseudo_masks.yaml"
         changed.write_text(yaml.safe_dump(settings))
-        words = ["-c", str(changed), "--data.root", str(root), *QUICK, "--data.size", "64"]
+        words = ["-c", str(changed), "--data.root", str(root), *QUICK[2:], "--data.size", "64"]
         main_ok(["classify", "predict", *words, *_random_network("classify", tmp_path)])
-        assert len(list((tmp_path / "masks").glob("*.png"))) == 2
+        made = {path.stem for path in (tmp_path / "masks").glob("*.png")}
+        assert len(made) >= 5 and made == {path.stem for path in (tmp_path / "maps").glob("*.npz")}
 
 
 def main_ok(words):
@@ -883,7 +884,7 @@ def test_masks_of_other_settings_are_not_mixed(drawn, tmp_path, capsys):
         path.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
         return path
 
-    words = ["--data.root", str(drawn), "--data.size", "64", *QUICK]
+    words = ["--data.root", str(drawn), "--data.size", "64", *QUICK[2:]]
     networks = []
     for name in ("a", "b"):  # each at random, so another one
         (tmp_path / name).mkdir()
@@ -900,6 +901,9 @@ def test_masks_of_other_settings_are_not_mixed(drawn, tmp_path, capsys):
     assert "maps of masks made with other settings" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "maps").iterdir()} == before
     shutil.rmtree(tmp_path / "maps")
+    assert main(["classify", "predict", "-c", str(config(0.3)), *words]) == 2  # nor the first seeds
+    assert "seeds holds the maps of masks made with other settings" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "seeds")
     assert main(["classify", "predict", "-c", str(config(0.3)), *words]) == 0
     assert main(["classify", "predict", "-c", str(config(0.5)), *words]) == 2
     assert "other settings" in capsys.readouterr().err
@@ -918,6 +922,52 @@ def test_masks_of_other_settings_are_not_mixed(drawn, tmp_path, capsys):
     for change in (["--model.flip", "true"], ["--data.max_side", "80"]):
         assert main([*words, *change]) == 2
         assert "other settings" in capsys.readouterr().err
+
+
+def test_masks_are_made_when_all_seeds_are_there(drawn, tmp_path, capsys):
+    writer = {"out": str(tmp_path / "run" / "masks"), "scales": [1.0], "workers": 1}
+    callback = {"class_path": "wsss.tasks.writers.PseudoMaskWriter", "init_args": writer}
+    path = tmp_path / "pseudo_masks.yaml"
+    path.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback], "accelerator": "cpu"}}))
+    words = ["classify", "predict", "-c", str(path), "--data.root", str(drawn), "--data.size", "64"]
+    words += [*QUICK[2:], *_random_network("classify", tmp_path)]
+    assert main([*words, "--trainer.limit_predict_batches", "2"]) == 2
+    assert "4 of 24 images have a seed" in capsys.readouterr().err
+    seeds, masks = tmp_path / "run" / "seeds", tmp_path / "run" / "masks"
+    early = {file: file.stat().st_mtime_ns for file in seeds.glob("*.npz")}
+    assert len(early) == 4 and not [*masks.glob("*.png")]
+    assert main(words) == 0  # goes on with the other images
+    assert {file: file.stat().st_mtime_ns for file in early} == early
+    made = {file: read_mask(file) for file in masks.glob("*.png")}
+    assert len(made) == 24 and any(mask.any() for mask in made.values())
+    for file in [*made][:3]:
+        file.unlink()
+    stamps = {file: file.stat().st_mtime_ns for file in seeds.glob("*.npz")}
+    assert main(words) == 0
+    again = {file: file.stat().st_mtime_ns for file in seeds.glob("*.npz")}
+    assert sum(again[file] != stamps[file] for file in stamps) == 1  # Lightning needs an image
+    assert all((read_mask(file) == mask).mean() > 0.99 for file, mask in made.items())
+    stamps = {file: file.stat().st_mtime_ns for file in masks.glob("*.png")}
+    assert main(words) == 0  # nothing is left to do
+    assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
+
+
+def test_slots_that_learn_make_other_masks(drawn, tmp_path):
+    network = _random_network("classify", tmp_path)
+    made = []
+    for learn in (True, False):
+        writer = {"out": str(tmp_path / f"{learn}" / "masks"), "learn_slots": learn, "crf": None}
+        callback = {"class_path": "wsss.tasks.writers.PseudoMaskWriter", "init_args": writer}
+        path = tmp_path / f"{learn}.yaml"
+        path.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback], "accelerator": "cpu"}}))
+        words = ["classify", "predict", "-c", str(path), "--data.root", str(drawn)]
+        assert main([*words, "--data.size", "64", *QUICK[2:], *network]) == 0
+        made.append([read_mask(file) for file in sorted((tmp_path / f"{learn}").rglob("*.png"))])
+        learned = tmp_path / f"{learn}" / "slot_classes.npz"
+        assert learned.is_file() == learn
+        arrays = read_arrays(next((tmp_path / f"{learn}" / "seeds").glob("*.npz")))
+        assert ("dispatch" in arrays) == learn
+    assert any((a != b).any() for a, b in zip(*made, strict=True))
 
 
 def test_mosaics_and_quadrants_agree():

@@ -12,7 +12,7 @@ from PIL import Image
 from wsss.data.catalog import Catalog, read_catalog, read_classes
 from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
 from wsss.data.images import image_size, read_image
-from wsss.data.masks import read_mask, read_scores, write_mask, write_scores
+from wsss.data.masks import read_mask, read_scores, write_arrays, write_mask
 from wsss.data.modules import MaskData, TagData
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset, draw_scene
 from wsss.data.tags import read_tag_table, split_of
@@ -52,7 +52,7 @@ def test_a_file_is_told_by_its_content_not_its_date(tmp_path):
 def test_scores_round_trip_and_damage_is_told(tmp_path):
     scores = np.random.default_rng(0).random((2, 5, 7)).astype(np.float16)
     path = tmp_path / "deep" / "a.npz"
-    write_scores(path, scores, [3, 20])
+    write_arrays(path, scores=scores, labels=np.array([3, 20]))
     read, labels = read_scores(path)
     assert (read.dtype, labels) == (np.float32, [3, 20])
     np.testing.assert_array_equal(read, scores)

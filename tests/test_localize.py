@@ -7,6 +7,7 @@ import pydensecrf.densecrf
 import pytest
 import torch
 
+from wsss.data.masks import read_scores
 from wsss.errors import UserError
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.crf import CRFSettings, dense_crf
@@ -316,16 +317,16 @@ def test_unknown_backbone_is_named():
 
 
 @pytest.mark.parametrize("border_prior", [True, False])
-def test_writer_hands_on_whether_the_border_counts(tmp_path, monkeypatch, border_prior):
+def test_writer_hands_on_whether_the_border_counts(tmp_path, border_prior):
     dispatch, evidence = _slots_at_the_border()
     cam = evidence.repeat(1, 2, 1, 1)
-    maps = ClassMaps(None, cam, dispatch)
-    writer = PseudoMaskWriter(str(tmp_path), border_prior=border_prior)
-    sent = []
-    monkeypatch.setattr(writer, "_submit", lambda *job: sent.append(job))
+    maps = ClassMaps(None, cam, dispatch, torch.ones(1, dispatch.shape[1], 2))
+    writer = PseudoMaskWriter(str(tmp_path / "masks"), border_prior=border_prior)
     batch = {"id": ["a"], "path": ["a.jpg"], "tags": torch.tensor([[0, 1]])}
     writer.write_on_batch_end(None, None, maps, None, batch, 0, 0)
     expected = seed_maps(maps, border_prior=border_prior)[0, 1:]
-    torch.testing.assert_close(torch.from_numpy(sent[0][2]).float(), expected, atol=1e-3, rtol=1e-3)
+    scores, labels = read_scores(tmp_path / "seeds" / "a.npz")
+    torch.testing.assert_close(torch.from_numpy(scores), expected, atol=1e-3, rtol=1e-3)
+    assert labels == [2]
     other = seed_maps(maps, border_prior=not border_prior)[0, 1:]
     assert (expected - other).abs().max() > 0.1

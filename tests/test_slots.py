@@ -293,7 +293,7 @@ def test_every_step_stays_on_the_device_of_its_input():
 
         def classifier(view, slots):
             maps = F.avg_pool2d(view, 16)
-            return ClassifierOutput(pool_class_map(maps, "top20"), maps, dispatch)
+            return ClassifierOutput(pool_class_map(maps, "top20"), maps, dispatch, features)
 
         classifier.bias = torch.empty(3, device="cuda")
         maps = class_maps(classifier, images, (1.0, 0.5), True, "blocks")

@@ -107,7 +107,8 @@ class Page:
         if found is None:
             return (None, *self._no_masks()[:3])
         tags = sorted(self.run.classes.index(name) for name in names)
-        maps = [(heat_picture(found.image, found.scores[tag]), self.run.classes[tag]) for tag in tags]
+        scores = zip(tags, self.run.scores(found, tags, threshold), strict=True)
+        maps = [(heat_picture(found.image, score), self.run.classes[tag]) for tag, score in scores]
         mask = self.told(self.run.pseudo_mask, found, tags, threshold, crf)
         return maps, *self._masked(found, mask, "pseudo-mask")
 

@@ -15,20 +15,21 @@ import torch
 from wsss.data.catalog import Record
 from wsss.data.datasets import fit_long_side, fit_within, resize
 from wsss.data.images import image_size, read_image
-from wsss.data.masks import read_mask, read_scores
+from wsss.data.masks import read_arrays, read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.evaluation import confusion_matrix, iou_of, read_counts
-from wsss.localize.cam import seed_maps
+from wsss.localize.cam import ClassMaps, seed_maps
 from wsss.localize.crf import CRFSettings, resize_scores
-from wsss.localize.pseudo_masks import pseudo_mask
+from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
+from wsss.localize.slot_classes import SlotClassifier
 from wsss.models.classifier import TagClassifier
 from wsss.pictures import heat, overlay, show_mask, write_names
 from wsss.pipeline import find_writer, read_config
 from wsss.progress import progress
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
-from wsss.tasks.writers import PseudoMaskWriter
+from wsss.tasks.writers import SLOT_CLASSES, PseudoMaskWriter
 
 LARGEST = 50_000_000
 """Pixels above which a photograph is refused: its masks at full size would fill the memory."""
@@ -45,7 +46,8 @@ class Analysis:
         name: of the photograph, without suffix.
         image: (H, W, 3) uint8 RGB.
         probabilities: (N,) float32 in 0..1, one per class.
-        scores: (N, h, w) float32 in 0..1, foreground scores as the pseudo-masks are made from.
+        scores: (N, h, w) float32 in 0..1, seed of every class.
+        maps: what the seed was made from.
         predicted: (H, W) uint8 mask of the segmenter, or None in a run without one.
     """
 
@@ -53,6 +55,7 @@ class Analysis:
     image: np.ndarray
     probabilities: np.ndarray
     scores: np.ndarray
+    maps: ClassMaps
     predicted: np.ndarray | None
 
 
@@ -104,6 +107,10 @@ class Run:
         writer = _writer(config, stage / "config.yaml")
         self.map_settings, self.mask_settings = writer.map_settings, writer.mask_settings
         self.seed_settings = writer.seed_settings
+        self.slot_classes = None
+        if writer.learn_slots and (stage / SLOT_CLASSES).is_file():  # not in runs of earlier versions
+            learned = read_arrays(stage / SLOT_CLASSES)
+            self.slot_classes = SlotClassifier(*(torch.from_numpy(a) for a in learned.values()))
         self.crf = self.mask_settings["crf"] or CRFSettings()
         self.classifier = ClassificationTask.from_checkpoint(self.folder / "classify" / "last.ckpt")
         self.classes = self.classifier.classes
@@ -166,13 +173,25 @@ class Run:
                 self.segmenter.predict_mask(batch, **self.test_settings).numpy().astype(np.uint8)
             )
         scores = seed_maps(maps, **self.seed_settings)[0].numpy()
-        return Analysis(name, image, maps.probabilities[0].numpy(), scores, predicted)
+        return Analysis(name, image, maps.probabilities[0].numpy(), scores, maps, predicted)
+
+    def scores(self, found: Analysis, tags: list[int], background: float) -> np.ndarray:
+        """(n, h, w) float32 in 0..1, scores of the given classes as the pseudo-masks are made from.
+
+        The slots of the run's own images were classified without what these images taught; here they
+        are classified by what all have taught.
+        """
+        seed, labels = found.scores[tags], [tag + 1 for tag in tags]
+        if self.slot_classes is None:
+            return seed
+        shares = self.slot_classes.shares(found.maps.slots[0], labels)
+        return corrected_scores(seed, found.maps.dispatch[0].numpy(), shares.numpy(), background)
 
     def pseudo_mask(self, found: Analysis, tags: list[int], background: float, crf: bool) -> np.ndarray:
         """(H, W) uint8 pseudo-mask of the given classes, made as the run's own are."""
         return pseudo_mask(
             found.image,
-            found.scores[tags],
+            self.scores(found, tags, background),
             [tag + 1 for tag in tags],
             background=background,
             crf=self.crf if crf else None,
@@ -236,8 +255,11 @@ class Run:
         """The stages of one of the run's images side by side, with captions."""
         record = entry.record
         image = read_image(record.image)
-        found = self.analyse(image, record.id)
-        scores = found.scores[list(record.tags)]
+        found, made = self.analyse(image, record.id), self.maps / f"{record.id}.npz"
+        if made.is_file():
+            scores, _ = read_scores(made)
+        else:  # of another split
+            scores = self.scores(found, list(record.tags), self.background)
         best = scores.max(0) if len(scores) else np.zeros((1, 1), np.float32)
         pictures = [(shown(image), "photograph"), (heat_picture(image, best), "seed")]
         files = {

@@ -67,18 +67,20 @@ def read_mask(path: str | Path, num_labels: int | None = None) -> np.ndarray:
     return mask
 
 
-def write_scores(path: Path, scores: np.ndarray, labels: list[int]) -> None:
-    """Write the scores (n, h, w) of an image's n labels in 0..1 as a NPZ file, atomically."""
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as a NPZ file, atomically, floats with 16 bits."""
+    half = {name: array.astype(np.float16) if array.dtype.kind == "f" else array
+            for name, array in arrays.items()}  # fmt: skip
 
     def save(aside: Path) -> None:
         with aside.open("wb") as file:
-            np.savez_compressed(file, scores=scores, labels=np.array(labels, np.int64))
+            np.savez_compressed(file, **half)
 
     write_atomic(path, save)
 
 
-def read_scores(path: Path) -> tuple[np.ndarray, list[int]]:
-    """What `write_scores` wrote: scores (n, h, w) float32 and the n labels.
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote, floats as float32.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -87,9 +89,16 @@ def read_scores(path: Path) -> tuple[np.ndarray, list[int]]:
         raise UserError(f"there are no class maps {path}: make the first round's pseudo-masks first")
     try:
         with np.load(path) as file:
-            return file["scores"].astype(np.float32), file["labels"].tolist()
+            arrays = {name: file[name] for name in file.files}
     except Exception as error:
         raise UserError(
             f"class maps {path} are damaged ({error}): make the pseudo-masks again in an empty folder "
             "(wsss run: remove its folder pseudo_masks first)"
         ) from error
+    return {n: a.astype(np.float32) if a.dtype == np.float16 else a for n, a in arrays.items()}
+
+
+def read_scores(path: Path) -> tuple[np.ndarray, list[int]]:
+    """Scores (n, h, w) float32 of an image's n tags and their labels; errors as `read_arrays`."""
+    arrays = read_arrays(path)
+    return arrays["scores"], arrays["labels"].tolist()

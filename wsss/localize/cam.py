@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.localize.slots import foreground_prior, propagate, sharpen_slots
+from wsss.localize.slots import foreground_prior, propagate, sharpen_slots, slot_means
 
 
 class ClassMaps(NamedTuple):
@@ -17,11 +17,13 @@ class ClassMaps(NamedTuple):
         probabilities: (B, N) float32 in 0..1, at scale 1.
         cam: (B, N, h, w) float32 in 0..1, averaged over scales and mirror images.
         dispatch: (B, K, h', w') float32 slot shares at scale 1, or None.
+        slots: (B, K, C) float32, what describes the slots (`wsss.localize.slots.slot_means`), or None.
     """
 
     probabilities: Tensor
     cam: Tensor
     dispatch: Tensor | None
+    slots: Tensor | None = None
 
 
 def class_maps(
@@ -53,7 +55,7 @@ def class_maps(
     height, width = images.shape[-2:]
     scales = tuple(dict.fromkeys(scales))
     views = [1.0] + [scale for scale in scales if scale != 1.0]
-    total, size, probabilities, dispatch = 0.0, None, None, None
+    total, size, probabilities, dispatch, means = 0.0, None, None, None, None
     for scale in views:
         shape = [max(32, round(side * scale / 32) * 32) for side in (height, width)]
         view = images.float()
@@ -70,11 +72,13 @@ def class_maps(
             dispatch = None if out.dispatch is None else out.dispatch[:count]
             if slots == "blocks":
                 dispatch = sharpen_slots(dispatch, sharpen)
+            if out.middle is not None:
+                means = slot_means(out.middle[:count], dispatch)
         if flip:
             cam = (cam[:count] + cam[count:].flip(3)) / 2
         if scale in scales:
             total = total + F.interpolate(cam, size, mode="bilinear", align_corners=False)
-    return ClassMaps(probabilities, total / len(scales), dispatch)
+    return ClassMaps(probabilities, total / len(scales), dispatch, means)
 
 
 def normalise_maps(maps: Tensor) -> Tensor:

@@ -73,6 +73,34 @@ def refined_mask(
     return _label(image, np.sqrt(seen * own), labels, crf, void_below)
 
 
+def corrected_scores(
+    scores: np.ndarray, dispatch: np.ndarray, slot_shares: np.ndarray, background: float
+) -> np.ndarray:
+    """Scores of an image, corrected by what its slots are (`wsss.localize.slot_classes`).
+
+    With R the shares of background and scores and Q those of the slots, handed to the pixels and each
+    tag's divided by its maximum, J = sqrt(Q R). The score is the tag's part of J beside the background,
+    to the power that puts equal parts at the background's score.
+
+    Args:
+        scores: (n, h, w) float32 in 0..1, one per tag.
+        dispatch: (K, h, w) share of each position in each slot.
+        slot_shares: (n + 1, K) shares of background and tags in each slot.
+        background: score of the background beside the scores, 0..1.
+
+    Returns:
+        (n, h, w) float32 in 0..1.
+    """
+    if len(scores) == 0:
+        return scores
+    background = min(max(background, 0.01), 0.99)
+    seen = np.tensordot(slot_shares, dispatch.astype(np.float32), 1)
+    seen, own = shares_of_rounds(scores, range(1, len(scores) + 1), seen, background)
+    joint = np.sqrt(seen * own)
+    part = joint[1:] / (joint[1:] + joint[:1]).clip(1e-6)
+    return part ** (np.log(background) / np.log(0.5))
+
+
 def shares_of_rounds(
     scores: np.ndarray, labels: Sequence[int], probabilities: np.ndarray, background: float
 ) -> tuple[np.ndarray, np.ndarray]:

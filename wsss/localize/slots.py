@@ -94,6 +94,23 @@ def cluster_slots(
 
 
 @_float32
+def slot_means(features: Tensor, dispatch: Tensor) -> Tensor:
+    """What describes each slot: the mean of its pixels' features.
+
+    Args:
+        features: Feature maps ``(B, C, H, W)``, any float dtype; only their directions count.
+        dispatch: Share of each pixel that belongs to each slot, ``(B, K, h, w)``; resized as in
+            :func:`propagate`.
+
+    Returns:
+        ``(B, K, C)`` float32 of unit length; 0 for a slot without pixels.
+    """
+    to_pixels = _fit(dispatch, *features.shape[-2:]).flatten(2)  # B K HW
+    z = F.normalize(features.float(), dim=1).flatten(2)  # B C HW
+    return F.normalize(torch.bmm(to_pixels, z.transpose(1, 2)), dim=2)
+
+
+@_float32
 def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
     """Average maps over slots and hand the averages back to the pixels.
 

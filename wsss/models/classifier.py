@@ -49,11 +49,14 @@ class ClassifierOutput(NamedTuple):
         class_map: (B, N, H/s, W/s) float32 at the output stride s, signed, without the class bias.
         dispatch: (B, K, h, w) float32 share of every pixel in each of the K slots, or None where it
             was not asked for.
+        middle: (B, C, h, w) features that tell the slots of one image from those of another, those that
+            they are clustered from or that their stage leads to; None where no slots were asked for.
     """
 
     logits: Tensor
     class_map: Tensor
     dispatch: Tensor | None
+    middle: Tensor | None = None
 
 
 def _any_size(backbone: str, pretrained: bool, **options: object) -> nn.Module:
@@ -175,14 +178,14 @@ class TagClassifier(nn.Module):
         x = (images.float() - self.mean) / self.std
         dispatch = None
         if slots == "blocks":
-            features, dispatch = self._block_slots(x)
+            features, middle, dispatch = self._block_slots(x)
         else:
             features, middle = self._features(x)
             if slots == "features":
                 dispatch = cluster_slots(middle).dispatch
         class_map = self.head(features).float()
         logits = pool_class_map(class_map, self.pooling) + self.bias
-        return ClassifierOutput(logits, class_map, dispatch)
+        return ClassifierOutput(logits, class_map, dispatch, None if dispatch is None else middle)
 
     def require_blocks(self) -> None:
         """Refuse a backbone that has no slots of its own."""
@@ -192,7 +195,8 @@ class TagClassifier(nn.Module):
                 "use slots: features, which works with any backbone"
             )
 
-    def _block_slots(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _block_slots(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.require_blocks()
         out = self.backbone.forward_slots(x)
-        return out.features, deep_dispatch(out.maps)
+        middle = out.intermediates[max(block.stage for block in out.maps)]
+        return out.features, middle, deep_dispatch(out.maps)

@@ -6,16 +6,20 @@ from typing import Any
 import numpy as np
 
 from wsss.data.images import read_image
-from wsss.data.masks import read_scores, write_mask, write_scores
-from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
+from wsss.data.masks import read_arrays, read_scores, write_arrays, write_mask
+from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_mask
 
 
 def make_pseudo_mask(
-    image: Path, scores: np.ndarray, labels: list[int], mask: Path, maps: Path, **settings: Any
+    image: Path, seed: Path, slot_shares: np.ndarray | None, mask: Path, maps: Path, **settings: Any
 ) -> None:
     """Make one pseudo-mask and write it, its scores first: a mask file means both are there."""
-    write_scores(maps, scores, labels)
-    write_mask(mask, pseudo_mask(read_image(image), scores.astype(np.float32), labels, **settings))
+    found = read_arrays(seed)
+    scores, labels = found["scores"], found["labels"]
+    if slot_shares is not None:
+        scores = corrected_scores(scores, found["dispatch"], slot_shares, settings["background"])
+    write_arrays(maps, scores=scores, labels=labels)
+    write_mask(mask, pseudo_mask(read_image(image), scores, labels.tolist(), **settings))
 
 
 def make_refined_mask(

@@ -4,25 +4,32 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from wsss.data.catalog import Catalog, Record
 from wsss.data.datasets import fit_within
-from wsss.data.masks import write_mask
+from wsss.data.masks import read_arrays, write_arrays, write_mask
 from wsss.errors import UserError
 from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.files import file_stamp, read_json, write_json
 from wsss.localize.cam import ClassMaps, seed_maps
 from wsss.localize.crf import CRFSettings
+from wsss.localize.slot_classes import classify_slots, shares_of_slots
 from wsss.progress import progress
 from wsss.tasks.jobs import make_pseudo_mask, make_refined_mask
+
+SLOT_CLASSES = "slot_classes.npz"
+"""File beside the masks' folder with what was learned of slots, for further photographs."""
 
 JOIN_SIDE = 256
 """Long side in pixels at which a segmenter's probabilities meet the first round's scores."""
@@ -115,8 +122,10 @@ class _PoolWriter(_Writer):
 class PseudoMaskWriter(_PoolWriter):
     """Turns class maps into pseudo-masks while the network goes on with the next images.
 
-    Beside each mask `<out>/<id>.png` stands `<out>/../maps/<id>.npz` with the scores it was made
-    from (arrays `labels` (n,) and `scores` (n, h, w) in 0..1), some kilobytes an image.
+    Each image's seed and slots go to `<out>/../seeds/<id>.npz`, about 80 kilobytes. When all are there,
+    the slots are classified by what those of other images teach, and the masks are made. Beside each
+    mask `<out>/<id>.png` stands `<out>/../maps/<id>.npz` with the scores it was made from (arrays
+    `labels` (n,) and `scores` (n, h, w) in 0..1), some kilobytes.
 
     Args:
         out: folder of the masks.
@@ -128,6 +137,8 @@ class PseudoMaskWriter(_PoolWriter):
             soft (`wsss.localize.slots.sharpen_slots`); 1: as they are.
         border_prior: lower the scores of slots that run along the image's border, as sky and water do
             (`wsss.localize.slots.foreground_prior`); false where such things are among the classes.
+        learn_slots: correct the seeds by what the slots of other images teach
+            (`wsss.localize.slot_classes`).
         background: score of the background, 0..1; more makes objects smaller.
         crf: dense CRF, null for the plain threshold.
         void_below: pixels whose largest share lies below are void, 0..1; 0 leaves none void.
@@ -142,6 +153,7 @@ class PseudoMaskWriter(_PoolWriter):
         slots: Literal["none", "features", "blocks"] = "features",
         sharpen: float = 4.0,
         border_prior: bool = True,
+        learn_slots: bool = True,
         background: float = 0.4,
         crf: CRFSettings | None = CRFSettings(),  # noqa: B008  (frozen)
         void_below: float = 0.0,
@@ -158,18 +170,41 @@ class PseudoMaskWriter(_PoolWriter):
             "sharpen": float(sharpen),
         }
         self.seed_settings = {"border_prior": border_prior}
-        settings = self.map_settings | self.seed_settings
+        self.learn_slots = learn_slots and slots != "none"
+        settings = self.map_settings | self.seed_settings | {"learn_slots": self.learn_slots}
         super().__init__(out, settings, background, crf, void_below, workers)
+        self.seeds, self.maps = self.out.parent / "seeds", self.out.parent / "maps"
+        self.catalog: Catalog | None = None
+        self.missing: list[Record] = []
 
     def _note(self, settings: dict[str, Any]) -> None:
-        note = self.out.parent / "maps" / "settings.json"
-        if note.is_file() and read_json(note) != settings:
-            raise UserError(
-                f"{note.parent} holds the maps of masks made with other settings or another network: "
-                f"give an out outside {self.out.parent}, or remove the maps and their masks"
-            )
+        for folder in (self.seeds, self.maps):
+            note = folder / "settings.json"
+            if note.is_file() and read_json(note) != settings:
+                raise UserError(
+                    f"{folder} holds the maps of masks made with other settings or another network: "
+                    f"give an out outside {self.out.parent}, or remove the seeds, maps and masks in it"
+                )
         super()._note(settings)
-        write_json(note, settings)
+        for folder in (self.seeds, self.maps):
+            write_json(folder / "settings.json", settings)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage != "predict":
+            return
+        data = trainer.datamodule
+        made, data.skip = data.skip, frozenset()
+        self.catalog = data.catalog(data.predict_split)
+        records = self.catalog.records
+        self.missing = [record for record in records if record.id not in made]
+        seen = [r.id for r in records if not self.missing or self._seed(r.id).is_file()]
+        if self.missing and len(seen) == len(records):
+            seen.pop()  # without an image Lightning does not come to the end, where masks are made
+        data.skip = frozenset(seen)
+
+    def _seed(self, name: str) -> Path:
+        return self.seeds / f"{name}.npz"
 
     def write_on_batch_end(
         self,
@@ -181,17 +216,46 @@ class PseudoMaskWriter(_PoolWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        scores = seed_maps(prediction, **self.seed_settings).cpu()
+        scores = seed_maps(prediction, **self.seed_settings)
         for index, name in enumerate(batch["id"]):
-            tags = batch["tags"][index].nonzero().flatten().cpu()
-            self._submit(
-                make_pseudo_mask,
-                Path(batch["path"][index]),
-                scores[index, tags].numpy().astype(np.float16),
-                (tags + 1).tolist(),
-                self.out / f"{name}.png",
-                self.out.parent / "maps" / f"{name}.npz",
+            tags = batch["tags"][index].nonzero().flatten()
+            seed = {"scores": scores[index, tags], "labels": tags + 1}
+            if self.learn_slots:
+                seed |= {"dispatch": prediction.dispatch[index], "slots": prediction.slots[index]}
+                floor = self.mask_settings["background"]
+                seed["slot_seeds"] = shares_of_slots(seed["scores"], seed["dispatch"], floor)
+            write_arrays(self._seed(name), **{key: array.cpu().numpy() for key, array in seed.items()})
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        count = len(self.catalog.records)
+        seen = sum(self._seed(record.id).is_file() for record in self.catalog.records)
+        if seen < count:  # trainer.limit_predict_batches
+            raise UserError(
+                f"{seen} of {count} images have a seed, and slots are learned from all: run again "
+                "without a limit of batches"
             )
+        learned = self._learn() if self.learn_slots else {}
+        for record in progress(self.missing, "make masks"):
+            name = record.id
+            paths = self.out / f"{name}.png", self.maps / f"{name}.npz"
+            self._submit(make_pseudo_mask, record.image, self._seed(name), learned.get(name), *paths)
+        super().on_predict_end(trainer, pl_module)
+
+    def _learn(self) -> dict[str, np.ndarray]:
+        """What the slots of each image are: shares (n + 1, K) of background and tags, by its id."""
+        names = [record.id for record in self.catalog.records]
+        found = [read_arrays(self._seed(name)) for name in progress(names, "read slots", brief=True)]
+        learned, classifier = classify_slots(
+            torch.from_numpy(np.stack([arrays["slots"] for arrays in found])),
+            torch.from_numpy(np.stack([arrays["dispatch"].mean((1, 2)) for arrays in found])),
+            [torch.from_numpy(arrays["slot_seeds"]) for arrays in found],
+            [arrays["labels"].tolist() for arrays in found],
+            len(self.catalog.classes) + 1,
+            partial(progress, what="learn slots", unit="rounds", brief=True),
+        )
+        of_others = {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()}
+        write_arrays(self.seeds.with_name(SLOT_CLASSES), **of_others)
+        return {name: shares.numpy() for name, shares in zip(names, learned, strict=True)}
 
 
 class RefinedMaskWriter(_PoolWriter):

@@ -1,0 +1,133 @@
+"""Slots that learn from those of other images what they are, and scores corrected by it."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import wsss.localize.slot_classes
+from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
+from wsss.localize.slot_classes import classify_slots, shares_of_slots
+from wsss.localize.slots import slot_means
+
+BOAT, BIRD = 1, 2
+KINDS = {"water": (1.0, 0.0, 0.0), "boat": (0.0, 1.0, 0.0), "bird": (0.0, 0.0, 1.0)}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(wsss.localize.slot_classes, "STEPS", 400)
+
+
+def _lake(count=48):
+    """Boats and birds on water. The seeds of boats take water with them, those of birds do not."""
+    rng = np.random.default_rng(0)
+    features, seeds, labels, kinds = [], [], [], []
+    for index in range(count):
+        tag = BOAT if index % 3 == 0 else BIRD
+        own = ["water"] * 5 + ["boat" if tag == BOAT else "bird"] * 3
+        features.append([np.array(KINDS[kind]) + 0.1 * rng.normal(size=3) for kind in own])
+        taken = 2 if tag == BOAT else 0  # slots of water
+        foreground = np.array([0.7] * taken + [0.2] * (5 - taken) + [0.9] * 3)
+        seeds.append(torch.tensor(np.stack([1 - foreground, foreground])))
+        labels.append([tag])
+        kinds.append(own)
+    features = torch.tensor(np.array(features))
+    return features, torch.full(features.shape[:2], 1 / 8), seeds, labels, kinds
+
+
+def test_what_one_class_takes_others_give_back():
+    features, areas, seeds, labels, kinds = _lake()
+    shares, classifier = classify_slots(features, areas, seeds, labels, 3)
+    for index, (q, r, own) in enumerate(zip(shares, seeds, kinds, strict=True)):
+        torch.testing.assert_close(q.sum(0), torch.ones(8))
+        is_object = torch.tensor([kind != "water" for kind in own])
+        assert torch.equal((q * r).argmax(0) > 0, is_object), index
+        assert labels[index] == [BIRD] or not torch.equal(r.argmax(0) > 0, is_object)  # it was wrong
+        mean = classifier.shares(features[index], labels[index])  # of all, for further images
+        assert torch.equal((mean * r).argmax(0) > 0, is_object)
+
+
+def test_an_image_does_not_teach_itself(monkeypatch):
+    monkeypatch.setattr(wsss.localize.slot_classes, "ROUNDS", 1)
+    features, areas, seeds, labels, _ = _lake()
+    one = classify_slots(features, areas, seeds, labels, 3)[0]
+    seeds[0] = seeds[0].flip(0)
+    other = classify_slots(features, areas, seeds, labels, 3)[0]
+    assert torch.equal(one[0], other[0])
+    assert not torch.equal(one[1], other[1])  # of another part: it has learned from the first
+
+
+def test_large_slots_count_more():
+    features, areas, seeds, labels, _ = _lake()
+    heavy = areas.clone()
+    heavy[:, :2] = 5.0  # the water that boats take
+    light, more = (classify_slots(features, a, seeds, labels, 3)[0] for a in (areas, heavy))
+    assert more[0][1, 0] > light[0][1, 0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_images_and_images_without_tags(count):
+    features, areas, seeds, labels, _ = _lake(count)
+    labels[-1], seeds[-1] = [], torch.ones(1, 8)
+    shares, _ = classify_slots(features, areas, seeds, labels, 3)
+    assert [q.shape for q in shares] == [(len(own) + 1, 8) for own in labels]
+    assert torch.equal(shares[-1], torch.ones(1, 8))
+    assert all(q.isfinite().all() for q in shares)
+
+
+def test_shares_of_slots_are_means_over_their_pixels():
+    rng = np.random.default_rng(0)
+    scores = torch.tensor(rng.random((2, 3, 4)), dtype=torch.float32)
+    dispatch = torch.tensor(rng.random((5, 3, 4)), dtype=torch.float32).softmax(0)
+    shares = shares_of_slots(scores, dispatch, 0.4)
+    for slot in range(5):
+        total, weight = np.zeros(3), 0.0
+        for y in range(3):
+            for x in range(4):
+                own = np.array([0.4, *scores[:, y, x].tolist()])
+                total += dispatch[slot, y, x].item() * own / own.sum()
+                weight += dispatch[slot, y, x].item()
+        np.testing.assert_allclose(shares[:, slot], total / weight, rtol=1e-5)
+    torch.testing.assert_close(shares_of_slots(scores[:0], dispatch, 0.4), torch.ones(1, 5))
+    finer = F.interpolate(dispatch[None], (6, 8))[0]
+    assert shares_of_slots(scores, finer, 0.4).shape == (3, 5)
+
+
+def test_slot_means_are_means_of_directions():
+    rng = np.random.default_rng(0)
+    features = torch.tensor(rng.normal(size=(2, 6, 3, 4)), dtype=torch.float32)
+    dispatch = torch.tensor(rng.normal(size=(2, 5, 3, 4)), dtype=torch.float32).softmax(1)
+    means = slot_means(features * 7, dispatch)
+    z = features.numpy() / np.linalg.norm(features.numpy(), axis=1, keepdims=True)
+    for image in range(2):
+        for slot in range(5):
+            mean = (z[image] * dispatch[image, slot].numpy()).sum((1, 2))
+            np.testing.assert_allclose(means[image, slot], mean / np.linalg.norm(mean), atol=1e-6)
+
+
+@pytest.mark.parametrize("background", [0.2, 0.4, 0.6])
+def test_corrected_scores_by_hand(background):
+    scores = np.array([[[1.0, 0.5, 0.1]], [[0.0, 0.3, 0.8]]], np.float32)
+    dispatch = np.array([[[1.0, 0.5, 0.0]], [[0.0, 0.5, 1.0]]], np.float32)
+    slots = np.array([[0.2, 0.6], [0.6, 0.1], [0.2, 0.3]], np.float32)
+    got = corrected_scores(scores, dispatch, slots, background)
+    q = np.einsum("lk,khw->lhw", slots, dispatch)
+    q[1:] /= q[1:].max((1, 2), keepdims=True)
+    r = np.concatenate([np.full((1, 1, 3), background), scores])
+    joint = np.sqrt(q * r)  # shares of one pixel, up to a factor
+    np.testing.assert_allclose(
+        got, (joint[1:] / (joint[1:] + joint[0])) ** (np.log(background) / np.log(0.5)), rtol=1e-5
+    )
+    # the background's score parts them as the joint shares do
+    image = np.zeros((1, 3, 3), np.uint8)
+    assert np.array_equal(pseudo_mask(image, got, [1, 2], background), joint.argmax(0))
+
+
+def test_corrected_scores_at_the_ends():
+    scores, dispatch = np.zeros((0, 2, 2), np.float32), np.ones((1, 2, 2), np.float32)
+    assert corrected_scores(scores, dispatch, np.ones((1, 1), np.float32), 0.4).shape == (0, 2, 2)
+    scores = np.array([[[0.0, 1.0]]], np.float32)
+    for background in (0.0, 1.0):
+        got = corrected_scores(scores, dispatch[:, :1], np.full((2, 1), 0.5, np.float32), background)
+        assert np.isfinite(got).all() and ((got >= 0) & (got <= 1)).all()

@@ -1,0 +1,149 @@
+"""Classes of slots, learned over all images from their own seeds.
+
+A seed is made from one image, and what stands beside an object in it is easily taken for the object.
+Slots of different images can be compared, as the network that describes them is the same: sky beside
+aeroplanes looks like sky beside birds. So a linear classifier of slots learns from the seeds of other
+images what a slot is, and corrects them; the corrected seeds are learned from again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FOLDS = 8
+"""Parts of the data set, each classified by what the others taught."""
+
+ROUNDS = 5
+"""How often labels are learned and corrected."""
+
+STEPS = 600
+"""Steps of a regression, few on purpose."""
+
+
+class SlotClassifier(NamedTuple):
+    """A softmax regression on the features of slots.
+
+    Attributes:
+        weight: ``(L, C)``, L labels, the background first.
+        bias: ``(L,)``.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def shares(self, features: Tensor, labels: Sequence[int]) -> Tensor:
+        """Shares of background and tags in slots, of their features ``(K, C)``, ``(n + 1, K)``.
+
+        Each tag's probability is divided by its maximum: it is in the image somewhere.
+        """
+        probabilities = F.linear(features.float(), self.weight, self.bias).softmax(1)
+        q = probabilities[:, [0, *labels]]
+        q[:, 1:] /= q[:, 1:].amax(0).clamp_min(1e-6)
+        return (q / q.sum(1, keepdim=True)).T
+
+
+@torch.inference_mode(False)
+def classify_slots(
+    features: Tensor,
+    areas: Tensor,
+    seeds: Sequence[Tensor],
+    labels: Sequence[Sequence[int]],
+    num_labels: int,
+    along: Callable[[Iterable], Iterable] = iter,
+) -> tuple[list[Tensor], SlotClassifier]:
+    """Classify the slots of every image by a linear classifier that has not seen the image.
+
+    With r the seed's shares in a slot, and q = r at first, ``ROUNDS`` times: each slot gets the label
+    of its largest sqrt(q r). A softmax regression of those labels on the slots' features, weighted by
+    their areas, is learned on all images but one part of them, for each of ``FOLDS`` parts. Then q are
+    its probabilities for that part's slots, cut to background and tags, each tag's divided by its
+    maximum in the image, summing to 1. The regression ends after few steps, which keeps q soft: trained
+    to its end it takes over the errors of the seeds (docs/method.md).
+
+    Args:
+        features: What describes each slot, ``(I, K, C)``, of I images.
+        areas: Share of its image that each slot covers, ``(I, K)``.
+        seeds: For each image, ``(n + 1, K)`` shares of background and tags in each slot.
+        labels: The n mask labels of each image's tags.
+        num_labels: Background and all classes.
+        along: Wraps the steps of the work, for a progress bar.
+
+    Returns:
+        For each image q, ``(n + 1, K)`` float32 in [0, 1], summing to 1 over background and tags; and
+        the mean of the last regressions, for further images.
+    """
+    count = len(features)
+    features, areas = features.float(), areas.float()
+    shares = [seed.float() for seed in seeds]
+    mean, deviation = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
+    x = (features - mean) / deviation
+    part = torch.arange(count) % FOLDS
+    folds = range(min(FOLDS, count))
+    # an image alone teaches itself
+    learned = [(part != fold if count > 1 else part == 0).nonzero().flatten() for fold in folds]
+    for _ in along(range(ROUNDS)):
+        pairs = zip(labels, shares, seeds, strict=True)
+        targets = torch.stack(
+            [torch.tensor([0, *own])[(q * r.float()).argmax(0)] for own, q, r in pairs]
+        )
+        taught = _regressions(x, targets, areas, learned, num_labels)
+        shares = [taught[k % FOLDS].shares(x[k], labels[k]) for k in range(count)]
+    weight = torch.stack([one.weight for one in taught]).mean(0) / deviation
+    bias = torch.stack([one.bias for one in taught]).mean(0) - weight @ mean
+    return shares, SlotClassifier(weight, bias)
+
+
+def shares_of_slots(scores: Tensor, dispatch: Tensor, background: float) -> Tensor:
+    """Shares (n + 1, K) that background and tags have in each slot, of scores (n, h, w) in 0..1.
+
+    The background has the score `background` everywhere; a slot's share is the mean over its pixels, by
+    the dispatch map (K, h', w').
+    """
+    if scores.shape[1:] != dispatch.shape[1:] and len(scores):
+        scores = F.interpolate(scores[None], dispatch.shape[1:], mode="bilinear")[0]
+    floor = torch.full_like(dispatch[:1], background)
+    shares = torch.cat([floor, scores.to(floor)]) if len(scores) else floor
+    shares = shares / shares.sum(0).clamp_min(1e-6)
+    weights = dispatch.flatten(1)
+    return shares.flatten(1) @ (weights / weights.sum(1, keepdim=True).clamp_min(1e-12)).T
+
+
+def _regressions(
+    x: Tensor,
+    targets: Tensor,
+    areas: Tensor,
+    learned: Sequence[Tensor],
+    num_labels: int,
+    batch: int = 512,
+) -> list[SlotClassifier]:
+    """Softmax regressions, each on the slots of its own images and stopped early, all at once.
+
+    Their draws are fixed: the same input gives the same regressions.
+    """
+    slots, channels = x.shape[1:]
+    chances = [torch.Generator().manual_seed(0) for _ in learned]
+    weight = torch.zeros(len(learned), channels, num_labels, requires_grad=True)
+    bias = torch.zeros(len(learned), 1, num_labels, requires_grad=True)
+    optimizer = torch.optim.AdamW([weight, bias], lr=2e-3, weight_decay=0.05)
+    areas = areas / areas.mean()
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            drawn = [
+                torch.randint(len(images) * slots, (batch,), generator=chance)
+                for images, chance in zip(learned, chances, strict=True)
+            ]
+            image = torch.stack([own[d // slots] for own, d in zip(learned, drawn, strict=True)])
+            slot = torch.stack(drawn) % slots
+            logits = torch.baddbmm(bias, x[image, slot], weight)  # folds, batch, labels
+            loss = F.cross_entropy(
+                logits.flatten(0, 1), targets[image, slot].flatten(), reduction="none"
+            )
+            optimizer.zero_grad()
+            (loss * areas[image, slot].flatten()).sum().div(batch).backward()
+            optimizer.step()
+    return [SlotClassifier(w.T, b[0]) for w, b in zip(weight.detach(), bias.detach(), strict=True)]
