@@ -92,6 +92,10 @@ def test_second_round_of_two_runs(bench, drawn, small_run, tmp_path):
     config["trainer"]["callbacks"][0]["init_args"]["slots"] = "none"
     path.write_text(yaml.safe_dump(config))
     assert bench.run_seed(run) == "slots x own x prior" and bench.run_seed(other) == "no slots"
+    config["trainer"]["callbacks"][0]["init_args"] |= {"slots": "blocks", "learn_slots": True}
+    (tmp_path / "learned" / "pseudo_masks").mkdir(parents=True)
+    (tmp_path / "learned" / "pseudo_masks" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert bench.run_seed(tmp_path / "learned") == "learned slots"
     table = {
         "base": str(PATH.parents[1] / "configs" / "demo" / "classify.yaml"),
         **{"split": "val", "size": 64, "scales": [1.0], "refine_scales": [1.0], "slots": "blocks"},
@@ -127,7 +131,9 @@ def test_table_of_the_drawn_scenes(bench, drawn, tmp_path, monkeypatch, capsys):
     words = ["--root", str(drawn), "--config", str(path), "--out", str(tmp_path / "out")]
     bench.main(words)
     rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
-    assert len(rows) == 1 + 2 * 13 + 2 * 5
+    assert len(rows) == 1 + 2 * 14 + 2 * 6
+    learned, plain = (rows[f"shipped: {row}"] for row in ("learned slots", "slots x own x prior"))
+    assert learned["iou"] != plain["iou"] and learned["seed_ms"] > plain["seed_ms"]
     chosen = rows["shipped: slots x own + CRF"]
     assert chosen["background"] in (0.3, 0.6) and chosen["miou"] <= chosen["best"] >= chosen["fixed"]
     assert chosen["background"] == 0.3 or chosen["miou"] == chosen["fixed"]
