@@ -243,13 +243,16 @@ class PseudoMaskWriter(_PoolWriter):
 
     def _learn(self) -> dict[str, np.ndarray]:
         """What the slots of each image are: shares (n + 1, K) of background and tags, by its id."""
-        names = [record.id for record in self.catalog.records]
-        found = [read_arrays(self._seed(name)) for name in progress(names, "read slots", brief=True)]
+        names, found = [record.id for record in self.catalog.records], []
+        for name in progress(names, "read slots", brief=True):
+            arrays = read_arrays(self._seed(name))
+            arrays["areas"] = arrays.pop("dispatch").mean((1, 2))  # all dispatch maps take gigabytes
+            found.append({key: torch.from_numpy(array) for key, array in arrays.items()})
         learned, classifier = classify_slots(
-            torch.from_numpy(np.stack([arrays["slots"] for arrays in found])),
-            torch.from_numpy(np.stack([arrays["dispatch"].mean((1, 2)) for arrays in found])),
-            [torch.from_numpy(arrays["slot_seeds"]) for arrays in found],
-            [arrays["labels"].tolist() for arrays in found],
+            torch.stack([one["slots"] for one in found]),
+            torch.stack([one["areas"] for one in found]),
+            [one["slot_seeds"] for one in found],
+            [one["labels"].tolist() for one in found],
             len(self.catalog.classes) + 1,
             partial(progress, what="learn slots", unit="rounds", brief=True),
         )
