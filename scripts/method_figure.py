@@ -2,7 +2,8 @@
 
 python scripts/method_figure.py            # steps.png: the slot step on drawn scenes
 python scripts/method_figure.py runs/demo  # of a run: mosaic.png, scales.png, second_round.png,
-                                           # and masks.png, its masks from the best to the worst
+                                           # masks.png, its masks from the best to the worst, and
+                                           # learned.png where its slots learned from each other
 """
 
 import sys
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from wsss.data.catalog import Record
 from wsss.data.datasets import multi_hot, resize
-from wsss.data.masks import read_mask
+from wsss.data.masks import read_mask, read_scores
 from wsss.data.synthetic import draw_scene
 from wsss.explore import Entry, Run
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
@@ -129,6 +131,33 @@ def second_round(run: Run) -> list[Row]:
     return [row(entries[int(i)]) for i in np.linspace(0, len(entries) - 1, 6)[1:5]]
 
 
+def learned(run: Run) -> list[Row]:
+    """Scores before and after slots learned, at even steps in the order of what it does to a mask."""
+    names = ["background", *run.classes]
+    changes = []
+    for record in run.data.catalog(run.data.predict_split).records:
+        name, truth = f"{record.id}.npz", read_mask(record.mask)
+        before, labels = read_scores(run.masks.with_name("seeds") / name)
+        after, _ = read_scores(run.maps / name)
+        scores = [resize_scores(one, *truth.shape) for one in (before, after)]
+        made = [pseudo_mask(np.zeros((*truth.shape, 3)), s, labels, run.background) for s in scores]
+        iou = [100 * ((m == truth) & (m > 0)).sum() / ((m > 0) | (truth > 0)).sum() for m in made]
+        changes.append((iou[1] - iou[0], iou, record, scores, made))
+    changes.sort(key=lambda change: change[0])
+
+    def row(iou: list[float], record: Record, scores: list[np.ndarray], made: list[np.ndarray]) -> Row:
+        image = thumbnail(record.image, SIDE)
+        cells = [Cell("photograph", image, [])]
+        for what, score, mask in zip(("seed", "learned"), scores, made, strict=True):
+            shown = resize_scores(score[:1], *image.shape[:2])[0]
+            cells.append(Cell(what, heat(image, shown), []))
+            cells.append(show_mask(image, mask, names, f"{what}: labels"))
+        cells.append(show_mask(image, read_mask(record.mask), names, "truth"))
+        return Row(f"{names[record.tags[0] + 1]}: IoU {iou[0]:.0f}, then {iou[1]:.0f} %", cells)
+
+    return [row(*changes[int(i)][1:]) for i in np.linspace(0, len(changes) - 1, 6)]
+
+
 def ranked(run: Run, count: int = 8) -> list[Row]:
     """Images at even steps in the order of their pseudo-masks' IoU, with every round's mask."""
     names = ["background", *run.classes]
@@ -155,6 +184,8 @@ def main() -> None:
         write_strip(FIGURES / "mosaic.png", [mosaic])
         write_strip(FIGURES / "scales.png", [scales])
         write_strip(FIGURES / "second_round.png", second_round(run))
+        if run.slot_classes is not None:
+            write_strip(FIGURES / "learned.png", learned(run))
         return write_strip(FIGURES / "masks.png", ranked(run))
     rows = [np.concatenate(steps(seed), 1) for seed in (8, 16, 6)]
     cv2.imwrite(str(FIGURES / "steps.png"), np.concatenate(rows)[..., ::-1])
