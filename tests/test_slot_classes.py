@@ -58,6 +58,22 @@ def test_an_image_does_not_teach_itself(monkeypatch):
     assert not torch.equal(one[1], other[1])  # of another part: it has learned from the first
 
 
+def test_what_was_corrected_is_learned_from_again(monkeypatch):
+    features, areas, seeds, labels, _ = _lake()
+    made = []
+    for rounds in (1, 2):
+        monkeypatch.setattr(wsss.localize.slot_classes, "ROUNDS", rounds)
+        made.append(torch.cat(classify_slots(features, areas, seeds, labels, 3)[0]))
+    assert (made[0] - made[1]).abs().max() > 0.01
+
+
+def test_only_differences_between_slots_count():
+    features, areas, seeds, labels, _ = _lake()
+    moved = features + torch.tensor([3.0, -2.0, 5.0])
+    ways = [classify_slots(f, areas, seeds, labels, 3)[1].shares(f[0], [1]) for f in (features, moved)]
+    torch.testing.assert_close(*ways, atol=1e-3, rtol=1e-3)
+
+
 def test_large_slots_count_more():
     features, areas, seeds, labels, _ = _lake()
     heavy = areas.clone()
