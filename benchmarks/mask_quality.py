@@ -218,8 +218,8 @@ class Images:
             one = timed("one map", partial(plain, x, slots="none"), network=True)
             features = timed("features", partial(model.slot_features, x), network=True).float()
             clustered = timed("clustering", lambda f=features: cluster_slots(f).dispatch)
-            dispatch, slots = clustered, slot_means(features, clustered)
-            soft = clustered
+            dispatch = soft = clustered
+            slots = slot_means(features, clustered)
             if kind == "blocks":
                 sharp = partial(plain, x, slots="blocks")
                 own_slots = timed("blocks", sharp, network=True)
@@ -469,9 +469,12 @@ def run_seed(run: Path) -> str:
     writer = find_writer(read_config(path), path, WRITERS["pseudo_masks"])
     if writer.get("slots") == "none":
         return "no slots"
+    prior = writer.get("border_prior", True)
     if writer.get("learn_slots", True):
+        if not prior:
+            raise SystemExit(f"{path}: no row has learned slots without the border prior")
         return LEARNED
-    return "slots x own x prior" if writer.get("border_prior", True) else "slots x own"
+    return "slots x own x prior" if prior else "slots x own"
 
 
 if __name__ == "__main__":

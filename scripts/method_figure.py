@@ -107,8 +107,7 @@ def second_round(run: Run) -> list[Row]:
 
     def row(entry: Entry) -> Row:
         record, image = entry.record, thumbnail(entry.record.image, SIDE)
-        with np.load(run.maps / f"{record.id}.npz") as file:
-            scores, labels = file["scores"].astype(np.float32), file["labels"]
+        scores, labels = read_scores(run.maps / f"{record.id}.npz")
         x = _batch(thumbnail(record.image, run.mask_data.crop))
         probabilities = predict_probabilities(segmenter, x)[0].numpy()
         seen, own = shares_of_rounds(scores, labels, probabilities, run.background)

@@ -254,7 +254,11 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     TagData(**small["classify"]["data"])  # every setting exists
     shown = small["pseudo_masks"]["trainer"]["callbacks"][0]["init_args"]
     defaults = inspect.signature(PseudoMaskWriter).parameters
-    for name in ("background", "border_prior"):  # written down to be found, without changing anything
+    for name in (
+        "background",
+        "border_prior",
+        "learn_slots",
+    ):  # written down to be found, without changing anything
         assert shown[name] == defaults[name].default
     quick = config("quick", "--quick", "--weights", table)
     assert quick["classify"]["model"]["weights"] == str(table) and "pretrained" not in quick["classify"]

@@ -109,8 +109,8 @@ class Run:
         self.seed_settings = writer.seed_settings
         self.slot_classes = None
         if writer.learn_slots and (stage / SLOT_CLASSES).is_file():  # not in runs of earlier versions
-            learned = read_arrays(stage / SLOT_CLASSES)
-            self.slot_classes = SlotClassifier(*(torch.from_numpy(a) for a in learned.values()))
+            learned = read_arrays(stage / SLOT_CLASSES).items()
+            self.slot_classes = SlotClassifier(**{key: torch.from_numpy(a) for key, a in learned})
         self.crf = self.mask_settings["crf"] or CRFSettings()
         self.classifier = ClassificationTask.from_checkpoint(self.folder / "classify" / "last.ckpt")
         self.classes = self.classifier.classes

@@ -323,7 +323,12 @@ def settings(
     results = (out / "results").resolve()
     first, second = results / "pseudo_masks", results / "refined_masks"
     # the defaults of what one's own data may need otherwise, to be changed where they stand
-    writer: dict[str, Any] = {"out": str(first / "masks"), "background": 0.4, "border_prior": True}
+    writer: dict[str, Any] = {
+        "out": str(first / "masks"),
+        "background": 0.4,
+        "border_prior": True,
+        "learn_slots": True,
+    }
     joiner = {"out": str(second / "masks"), "maps": str(first / "maps")}
     if quick:
         writer["scales"] = [1.0]

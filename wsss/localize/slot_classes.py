@@ -79,7 +79,7 @@ def classify_slots(
     """
     count = len(features)
     features, areas = features.float(), areas.float()
-    shares = [seed.float() for seed in seeds]
+    shares = seeds = [seed.float() for seed in seeds]
     mean, deviation = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
     x = (features - mean) / deviation
     part = torch.arange(count) % FOLDS
@@ -88,9 +88,7 @@ def classify_slots(
     learned = [(part != fold if count > 1 else part == 0).nonzero().flatten() for fold in folds]
     for _ in along(range(ROUNDS)):
         pairs = zip(labels, shares, seeds, strict=True)
-        targets = torch.stack(
-            [torch.tensor([0, *own])[(q * r.float()).argmax(0)] for own, q, r in pairs]
-        )
+        targets = torch.stack([torch.tensor([0, *own])[(q * r).argmax(0)] for own, q, r in pairs])
         taught = _regressions(x, targets, areas, learned, num_labels)
         shares = [taught[k % FOLDS].shares(x[k], labels[k]) for k in range(count)]
     weight = torch.stack([one.weight for one in taught]).mean(0) / deviation

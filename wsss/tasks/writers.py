@@ -120,11 +120,11 @@ class _PoolWriter(_Writer):
 
 
 class PseudoMaskWriter(_PoolWriter):
-    """Turns class maps into pseudo-masks while the network goes on with the next images.
+    """Keeps the seeds of all images, and makes pseudo-masks of them when all are there.
 
-    Each image's seed and slots go to `<out>/../seeds/<id>.npz`, about 80 kilobytes. When all are there,
-    the slots are classified by what those of other images teach, and the masks are made. Beside each
-    mask `<out>/<id>.png` stands `<out>/../maps/<id>.npz` with the scores it was made from (arrays
+    Each image's seed and slots go to `<out>/../seeds/<id>.npz`, about 80 kilobytes. Before the
+    masks are made the slots are classified by what those of other images teach. Beside each mask
+    `<out>/<id>.png` stands `<out>/../maps/<id>.npz` with the scores it was made from (arrays
     `labels` (n,) and `scores` (n, h, w) in 0..1), some kilobytes.
 
     Args:
@@ -222,8 +222,6 @@ class PseudoMaskWriter(_PoolWriter):
             seed = {"scores": scores[index, tags], "labels": tags + 1}
             if self.learn_slots:
                 seed |= {"dispatch": prediction.dispatch[index], "slots": prediction.slots[index]}
-                floor = self.mask_settings["background"]
-                seed["slot_seeds"] = shares_of_slots(seed["scores"], seed["dispatch"], floor)
             write_arrays(self._seed(name), **{key: array.cpu().numpy() for key, array in seed.items()})
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -245,14 +243,16 @@ class PseudoMaskWriter(_PoolWriter):
         """What the slots of each image are: shares (n + 1, K) of background and tags, by its id."""
         names, found = [record.id for record in self.catalog.records], []
         for name in progress(names, "read slots", brief=True):
-            arrays = read_arrays(self._seed(name))
-            arrays["areas"] = arrays.pop("dispatch").mean((1, 2))  # all dispatch maps take gigabytes
-            found.append({key: torch.from_numpy(array) for key, array in arrays.items()})
+            seed = {key: torch.from_numpy(a) for key, a in read_arrays(self._seed(name)).items()}
+            dispatch = seed["dispatch"]  # not kept: those of all images take gigabytes
+            shares = shares_of_slots(seed["scores"], dispatch, self.mask_settings["background"])
+            found.append((seed["slots"], dispatch.mean((1, 2)), shares, seed["labels"].tolist()))
+        features, areas, seeds, labels = zip(*found, strict=True)
         learned, classifier = classify_slots(
-            torch.stack([one["slots"] for one in found]),
-            torch.stack([one["areas"] for one in found]),
-            [one["slot_seeds"] for one in found],
-            [one["labels"].tolist() for one in found],
+            torch.stack(features),
+            torch.stack(areas),
+            seeds,
+            labels,
             len(self.catalog.classes) + 1,
             partial(progress, what="learn slots", unit="rounds", brief=True),
         )
