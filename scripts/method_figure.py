@@ -183,7 +183,7 @@ def main() -> None:
         write_strip(FIGURES / "mosaic.png", [mosaic])
         write_strip(FIGURES / "scales.png", [scales])
         write_strip(FIGURES / "second_round.png", second_round(run))
-        if run.slot_classes is not None:
+        if run.taught:
             write_strip(FIGURES / "learned.png", learned(run))
         return write_strip(FIGURES / "masks.png", ranked(run))
     rows = [np.concatenate(steps(seed), 1) for seed in (8, 16, 6)]

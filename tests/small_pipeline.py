@@ -16,7 +16,9 @@ def small_pipeline(folder: Path) -> Path:
         config = yaml.safe_load(path.read_text())
         config["data"] |= {size: 64, "num_workers": 0, "batch_size": 8}
         config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
-        if name != "pseudo_masks":
+        if name == "pseudo_masks":
+            config["trainer"]["callbacks"][0]["init_args"]["learn_slots"] = True  # as elsewhere
+        else:
             config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
         path.write_text(yaml.safe_dump(config))
     path = folder / "refine.yaml"

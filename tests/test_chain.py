@@ -395,7 +395,7 @@ def test_two_rounds_as_one_have_as_many_steps(limits, twice, drawn, tmp_path, mo
     data = {"layout": "voc", "root": str(drawn)}
     path.write_text(yaml.safe_dump({"data": data, "trainer": limits}))
     monkeypatch.setattr(
-        _Run, "_stage", lambda self, folder, config, *_: asked.append(config["trainer"])
+        "wsss.pipeline.do_stage", lambda folder, made, config, *_: asked.append(config["trainer"])
     )
     asked: list[dict] = []
     run = _Run(tmp_path, None, None)
@@ -427,22 +427,6 @@ def test_a_moved_run_is_not_made_again(small_run, drawn, tmp_path, capsys):
     assert settings["model"]["weights"] == str(out / "segment_first" / "last.ckpt")
     page = (out / "report.html").read_text()
     assert str(root) in page and str(drawn) not in page
-
-
-def test_minutes_go_on_counting_after_a_break(tmp_path):
-    def broken():
-        raise KeyboardInterrupt
-
-    run, folder = _Run(tmp_path, None, None), tmp_path / "classify"
-    with pytest.raises(KeyboardInterrupt):
-        run._stage(folder, {"a": 1}, [], broken)
-    begun = json.loads((folder / "begun.json").read_text())
-    assert begun["minutes"] > 0
-    (folder / "begun.json").write_text(json.dumps(begun | {"minutes": 7.0}))
-    run._stage(folder, {"a": 1}, [], dict)
-    assert 7 < json.loads((folder / "done.json").read_text())["minutes"] < 8
-    run._stage(folder, {"a": 2}, [], dict)  # begins anew
-    assert json.loads((folder / "done.json").read_text())["minutes"] < 1
 
 
 def test_upper_bound_without_true_masks_is_told_first(photographs, tmp_path):
@@ -806,7 +790,7 @@ def test_evaluate_command_and_scripts(tmp_path, capsys):
         (["segment", "test", "--data.root", "ROOT", "--ckpt_path", __file__], "plain tensors"),
         (["classify", "fit", "--data.root", "ROOT", "--model.weights", __file__], "plain tensors"),
         (["segment", "fit", "--data.root", "ROOT", "--model.scales", "[1, 0]"], "got [1.0, 0.0]"),
-        (["segment", "fit", "--data.root", "ROOT", "--model.tile", "0"], "32 pixels or more"),
+        (["segment", "fit", "--data.root", "ROOT", "--model.tile", "8"], "32 pixels or more"),
         (
             [
                 *("classify", "fit", "--data.root", "ROOT"),

@@ -7,13 +7,15 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "wsss"
 LAYERS = [
-    {"errors", "voc", "progress", "resources"},
-    {"files"},
+    {"errors", "voc", "progress", "machine"},
+    {"files", "resources"},
+    {"locks"},
     {"data"},
     {"localize"},
     {"models"},
-    {"evaluation"},
+    {"evaluation", "inference"},
     {"tasks"},
+    {"stages"},
     {"charts", "slot_pictures"},
     {"pictures"},
     {"report"},

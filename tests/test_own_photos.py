@@ -538,7 +538,7 @@ def test_predict_spares_masks_that_are_not_its_own(checkpoint, tmp_path, capsys)
 
 
 def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):
-    from wsss.commands import predict
+    from wsss import inference
     from wsss.tasks.segmentation import SegmentationNetwork
 
     sides = []
@@ -549,7 +549,7 @@ def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):
         return forward(self, images)
 
     monkeypatch.setattr(SegmentationNetwork, "forward", spy)
-    monkeypatch.setattr(predict, "TILE", 64)
+    monkeypatch.setattr(inference, "TILE", 64)
     photo(0, 150, 90).save(tmp_path / "large.jpg")
     words = ["predict", "--ckpt", str(checkpoint), str(tmp_path / "large.jpg")]
     assert main([*words, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0

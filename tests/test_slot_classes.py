@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 import wsss.localize.slot_classes
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
-from wsss.localize.slot_classes import classify_slots, shares_of_slots
+from wsss.localize.slot_classes import FOLDS, classify_slots, mean_classifier, shares_of_slots
 from wsss.localize.slots import slot_means
 
 BOAT, BIRD = 1, 2
@@ -38,13 +38,16 @@ def _lake(count=48):
 
 def test_what_one_class_takes_others_give_back():
     features, areas, seeds, labels, kinds = _lake()
-    shares, classifier = classify_slots(features, areas, seeds, labels, 3)
+    shares, taught = classify_slots(features, areas, seeds, labels, 3)
+    assert len(taught) == FOLDS
     for index, (q, r, own) in enumerate(zip(shares, seeds, kinds, strict=True)):
         torch.testing.assert_close(q.sum(0), torch.ones(8))
         is_object = torch.tensor([kind != "water" for kind in own])
         assert torch.equal((q * r).argmax(0) > 0, is_object), index
         assert labels[index] == [BIRD] or not torch.equal(r.argmax(0) > 0, is_object)  # it was wrong
-        mean = classifier.shares(features[index], labels[index])  # of all, for further images
+        of_others = taught[index % FOLDS].shares(features[index], labels[index])
+        torch.testing.assert_close(of_others, q, atol=1e-4, rtol=1e-4)
+        mean = mean_classifier(taught).shares(features[index], labels[index])  # for further images
         assert torch.equal((mean * r).argmax(0) > 0, is_object)
 
 
@@ -70,7 +73,9 @@ def test_what_was_corrected_is_learned_from_again(monkeypatch):
 def test_only_differences_between_slots_count():
     features, areas, seeds, labels, _ = _lake()
     moved = features + torch.tensor([3.0, -2.0, 5.0])
-    ways = [classify_slots(f, areas, seeds, labels, 3)[1].shares(f[0], [1]) for f in (features, moved)]
+    ways = [
+        classify_slots(f, areas, seeds, labels, 3)[1][0].shares(f[0], [1]) for f in (features, moved)
+    ]
     torch.testing.assert_close(*ways, atol=1e-3, rtol=1e-3)
 
 

@@ -137,27 +137,35 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", help="the data set's folder (data.root of every stage)")
     parser.add_argument("--weights", help="weight file for the backbone and the encoder")
     parser.add_argument("--out", help="folder for the results (default: as the config says)")
-    _upper_bound(parser)
+    _options(parser)
 
 
-def _upper_bound(parser: argparse.ArgumentParser) -> None:
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upper-bound",
         action="store_true",
         help="also train the same segmenter on the true masks, to compare with",
     )
+    changed = parser.add_mutually_exclusive_group()
+    for name, does in (
+        ("keep", "go on with finished stages that an earlier version of wsss made otherwise"),
+        ("redo", "make such stages anew; the earlier results are moved aside"),
+    ):
+        changed.add_argument(
+            f"--{name}", dest="changed", action="store_const", const=name, default="tell", help=does
+        )
 
 
 def _run(args: argparse.Namespace) -> None:
     from wsss.pipeline import run_pipeline
 
-    run_pipeline(args.config, args.out, args.root, args.weights, args.upper_bound)
+    run_pipeline(args.config, args.out, args.root, args.weights, args.upper_bound, args.changed)
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Draw a tagged data set and run the whole chain on it."
     parser.add_argument("--out", default="runs/demo", help="folder for data and results")
-    _upper_bound(parser)
+    _options(parser)
 
 
 def _demo(args: argparse.Namespace) -> None:

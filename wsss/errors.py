@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
 
+class NotMeasurable(UserError):
+    """There is nothing to measure with."""
+
+
 class UserNotice(UserWarning):
     """Something was left out or passed over, and the work goes on."""
 

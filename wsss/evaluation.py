@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from wsss.data.masks import read_mask
-from wsss.errors import UserError
+from wsss.errors import NotMeasurable, UserError
 from wsss.files import read_json, write_text
 from wsss.progress import progress
 from wsss.voc import VOID
@@ -68,15 +68,24 @@ class Evaluator:
         if known.any():
             self.confusion.update(prediction[known], target[known])
 
+    @property
+    def measurable(self) -> bool:
+        """Whether any pixel so far has both a true and a predicted label."""
+        return self.labelled > self.void
+
     def so_far(self) -> dict[str, float]:
         """The mIoU of the images so far, in percent, to be shown; nothing before the first."""
-        return {"mIoU": self.compute().miou} if self.labelled > self.void else {}
+        return {"mIoU": self.compute().miou} if self.measurable else {}
 
     def compute(self) -> Scores:
-        """The scores of all images so far."""
-        matrix = self.confusion.compute().double() if self.labelled > self.void else None
-        if matrix is None:
-            raise UserError("no pixel has both a true and a predicted label: nothing to evaluate")
+        """The scores of all images so far.
+
+        Raises:
+            NotMeasurable: no pixel has both a true and a predicted label.
+        """
+        if not self.measurable:
+            raise NotMeasurable("no pixel has both a true and a predicted label: nothing to evaluate")
+        matrix = self.confusion.compute().double()
         hits = matrix.diag()
         union = matrix.sum(0) + matrix.sum(1) - hits
         values = [None if union[i] == 0 else 100 * float(hits[i] / union[i]) for i in range(len(union))]

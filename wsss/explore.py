@@ -5,34 +5,40 @@ What the page of `wsss app` shows, without the page.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
 from wsss.data.catalog import Record
-from wsss.data.datasets import fit_long_side, fit_within, resize
+from wsss.data.datasets import fit_long_side, resize
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_arrays, read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.evaluation import confusion_matrix, iou_of, read_counts
+from wsss.files import read_json
+from wsss.inference import InferenceSettings
 from wsss.localize.cam import ClassMaps, seed_maps
 from wsss.localize.crf import CRFSettings, resize_scores
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
-from wsss.localize.slot_classes import SlotClassifier
+from wsss.localize.slot_classes import FOLDS, SlotClassifier, mean_classifier
 from wsss.models.classifier import TagClassifier
 from wsss.pictures import heat, overlay, show_mask, write_names
-from wsss.pipeline import find_writer, read_config
+from wsss.pipeline import read_config
 from wsss.progress import progress
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
-from wsss.tasks.writers import SLOT_CLASSES, PseudoMaskWriter
+from wsss.tasks.writers import SLOT_CLASSES
 
 LARGEST = 50_000_000
 """Pixels above which a photograph is refused: its masks at full size would fill the memory."""
+
+MAP_SETTINGS = ("scales", "flip", "slots", "sharpen")
+"""What class maps are made with, of what a writer notes."""
 
 SHOWN_SIDE = 640
 """Long side in pixels of the pictures for the page."""
@@ -49,6 +55,7 @@ class Analysis:
         scores: (N, h, w) float32 in 0..1, seed of every class.
         maps: what the seed was made from.
         predicted: (H, W) uint8 mask of the segmenter, or None in a run without one.
+        place: where the photograph stands among those that pseudo-masks were made of, or None.
     """
 
     name: str
@@ -57,6 +64,7 @@ class Analysis:
     scores: np.ndarray
     maps: ClassMaps
     predicted: np.ndarray | None
+    place: int | None = None
 
 
 ORDERS = {
@@ -104,25 +112,31 @@ class Run:
         config = read_config(stage / "config.yaml")
         self.data = TagData(**config["data"])
         self.masks, self.maps = stage / "masks", stage / "maps"
-        writer = _writer(config, stage / "config.yaml")
-        self.map_settings, self.mask_settings = writer.map_settings, writer.mask_settings
-        self.seed_settings = writer.seed_settings
-        self.slot_classes = None
-        if writer.learn_slots and (stage / SLOT_CLASSES).is_file():  # not in runs of earlier versions
-            learned = read_arrays(stage / SLOT_CLASSES).items()
-            self.slot_classes = SlotClassifier(**{key: torch.from_numpy(a) for key, a in learned})
+        # as the masks were made, whatever has become of the config or of defaults since
+        made_with = read_json(self.masks / "settings.json")
+        self.map_settings = {name: made_with[name] for name in MAP_SETTINGS if name in made_with}
+        self.seed_settings = {"border_prior": made_with.get("border_prior", False)}
+        crf = made_with.get("crf")
+        self.mask_settings = {
+            "background": made_with["background"],
+            "crf": crf and CRFSettings(**crf),
+            "void_below": made_with.get("void_below", 0.0),
+        }
+        self.precision = (config.get("trainer") or {}).get("precision") or "32-true"
+        self.taught: list[SlotClassifier] = []
+        if made_with.get("learn_slots"):
+            learned = read_arrays(stage / SLOT_CLASSES)
+            weights, biases = torch.from_numpy(learned["weight"]), torch.from_numpy(learned["bias"])
+            if weights.ndim == 2:  # of an earlier version: the mean alone
+                weights, biases = weights[None], biases[None]
+            self.taught = list(map(SlotClassifier, weights, biases))
         self.crf = self.mask_settings["crf"] or CRFSettings()
         self.classifier = ClassificationTask.from_checkpoint(self.folder / "classify" / "last.ckpt")
         self.classes = self.classifier.classes
         trained = self.folder / "segment" / "last.ckpt"
         self.segmenter = SegmentationTask.from_checkpoint(trained) if trained.is_file() else None
         if self.segmenter:
-            config = read_config(trained.with_name("config.yaml"))
-            self.mask_data = MaskData(**config["data"])
-            how = {"scales", "flip", "tile", "crf"} & config["model"].keys()
-            self.test_settings = {name: config["model"][name] for name in how}
-            if crf := self.test_settings.get("crf"):
-                self.test_settings["crf"] = CRFSettings(**crf)
+            self.mask_data = MaskData(**read_config(trained.with_name("config.yaml"))["data"])
         refined = self.folder / "refined_masks"
         self.refined = refined / "masks" if (refined / "done.json").is_file() else None
         self._lists: dict[str, list[Entry]] = {}
@@ -156,36 +170,53 @@ class Run:
                     f"{path.name} has {width}x{height} pixels, more than {LARGEST // 10**6} million: "
                     "scale it down"
                 )
-            return self.analyse(read_image(path), path.stem)
+            return self.analyse(read_image(path), path.stem, self._places.get(path.resolve()))
         except UserError as error:  # the page's user knows the name, not the place it went to
             raise UserError(str(error).replace(str(path), path.name)) from error
 
+    @cached_property
+    def _places(self) -> dict[Path, int]:
+        """File of each image that pseudo-masks were made of -> its place in their list."""
+        try:
+            records = self.data.catalog(self.data.predict_split).records
+        except UserError:  # the data are gone, and what is asked about is another photograph
+            return {}
+        return {record.image.resolve(): place for place, record in enumerate(records)}
+
     @torch.inference_mode()
-    def analyse(self, image: np.ndarray, name: str) -> Analysis:
-        """Run both networks on a photograph (H, W, 3) uint8, with the run's own settings."""
+    def analyse(self, image: np.ndarray, name: str, place: int | None = None) -> Analysis:
+        """Run both networks on a photograph (H, W, 3) uint8, with the run's own settings.
+
+        `place` is that of `Analysis`.
+        """
         shape = fit_long_side(*image.shape[:2], self.data.predict_size, multiple=32)
-        maps = self.classifier.maps(_tensor(resize(image, *shape)), **self.map_settings)
+        with InferenceSettings(precision=self.precision).autocast("cpu"):
+            maps = self.classifier.maps(_tensor(resize(image, *shape)), **self.map_settings)
         predicted = None
         if self.segmenter is not None:
-            shown = resize(image, *fit_within(*image.shape[:2], self.mask_data.max_side))
-            batch = {"image": _tensor(shown), "size": torch.tensor([image.shape[:2]])}
-            predicted = (
-                self.segmenter.predict_mask(batch, **self.test_settings).numpy().astype(np.uint8)
-            )
+            predicted = self.segmenter.predict(image)
         scores = seed_maps(maps, **self.seed_settings)[0].numpy()
-        return Analysis(name, image, maps.probabilities[0].numpy(), scores, maps, predicted)
+        chances = maps.probabilities[0].float().numpy()
+        return Analysis(name, image, chances, scores, maps, predicted, place)
 
     def scores(self, found: Analysis, tags: list[int], background: float) -> np.ndarray:
         """(n, h, w) float32 in 0..1, scores of the given classes as the pseudo-masks are made from.
 
-        The slots of the run's own images were classified without what these images taught; here they
-        are classified by what all have taught.
+        The slots of the run's own images are classified without what these images taught, as in the
+        run; those of other photographs by what all have taught.
         """
-        seed, labels = found.scores[tags], [tag + 1 for tag in tags]
-        if self.slot_classes is None:
+        seed, labels = _as_kept(found.scores[tags]), [tag + 1 for tag in tags]
+        if not self.taught:
             return seed
-        shares = self.slot_classes.shares(found.maps.slots[0], labels)
-        return corrected_scores(seed, found.maps.dispatch[0].numpy(), shares.numpy(), background)
+        if found.place is None:
+            classifier = mean_classifier(self.taught)
+        else:
+            classifier = self.taught[found.place % FOLDS % len(self.taught)]
+        slots, dispatch = (
+            _as_kept(part[0].numpy()) for part in (found.maps.slots, found.maps.dispatch)
+        )
+        shares = classifier.shares(torch.from_numpy(slots), labels).numpy()
+        return corrected_scores(seed, dispatch, shares, background)
 
     def pseudo_mask(self, found: Analysis, tags: list[int], background: float, crf: bool) -> np.ndarray:
         """(H, W) uint8 pseudo-mask of the given classes, made as the run's own are."""
@@ -281,11 +312,9 @@ def _counts(masks: Path) -> Path:
     return masks.with_suffix(".json")
 
 
-def _writer(config: dict[str, Any], path: Path) -> PseudoMaskWriter:
-    given = dict(find_writer(config, path, "PseudoMaskWriter"))
-    if isinstance(given.get("crf"), dict):
-        given["crf"] = CRFSettings(**given["crf"])
-    return PseudoMaskWriter(**given)
+def _as_kept(array: np.ndarray) -> np.ndarray:
+    """An array as a run keeps it in its files (`wsss.data.masks.write_arrays`)."""
+    return array.astype(np.float16).astype(np.float32)
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:

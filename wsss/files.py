@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from wsss.errors import UserError
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write(temporary_path)`, then move the file to `path`: it is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # without the file's own name, which may fill what file systems allow
+    aside = path.with_name(f".{os.getpid():x}-{secrets.token_hex(4)}.part")
     try:
         write(aside)
         os.replace(aside, path)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss.data.catalog import Record
-from wsss.data.datasets import fit_long_side, fit_within, resize
+from wsss.data.datasets import fit_long_side, resize
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, read_scores
 from wsss.data.modules import TagData
@@ -150,12 +150,11 @@ def thumbnail(path: Path, side: int) -> np.ndarray:
     return resize(image, *fit_long_side(*image.shape[:2], side))
 
 
-def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int = 6) -> list[Row]:
+def chain_rows(data: TagData, stages: dict[str, Path], count: int = 6) -> list[Row]:
     """`count` training photographs, evenly spaced in their list, through every step of a run.
 
     Args:
         data: what the pseudo-masks were made of.
-        max_side: long side of the largest images that the segmenter was trained on.
         stages: folder of each of the run's stages, by name.
         count: number of rows.
     """
@@ -181,11 +180,7 @@ def chain_rows(data: TagData, max_side: int, stages: dict[str, Path], count: int
                 )
             groups = draw_groups(image, maps.dispatch[0].numpy())
             cells.append(Cell("slot groups", groups, []))
-        with torch.inference_mode():
-            whole = read_image(record.image)
-            whole = resize(whole, *fit_within(*whole.shape[:2], max_side))
-            batch = {"image": _batch(whole), "size": torch.tensor([[height, width]])}
-            predicted = segmenter.predict_mask(batch).numpy().astype(np.uint8)
+        predicted = segmenter.predict(read_image(record.image))
         made = read_mask(masks / "masks" / f"{record.id}.png")
         cells.append(show_mask(image, made, names, "pseudo-mask"))
         if refined is not None:

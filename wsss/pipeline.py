@@ -1,9 +1,8 @@
 """All stages from tags to a tested segmenter, each in its own folder, resumable."""
 
 import hashlib
-import json
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,19 @@ import yaml
 from wsss.data.catalog import Catalog, Record
 from wsss.data.masks import read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
-from wsss.errors import UserError
+from wsss.errors import NotMeasurable, UserError, notice
 from wsss.evaluation import evaluate_files, threshold_curve, write_counts
-from wsss.files import file_stamp, read_json, write_atomic, write_json, write_text
+from wsss.files import file_stamp, read_json, write_atomic, write_json
 from wsss.localize.crf import resize_scores
+from wsss.locks import locked
 from wsss.progress import progress
 from wsss.report import write_report
-from wsss.resources import Cost
+from wsss.stages import Changed, do_stage, recipe
 from wsss.tasks.cli import check_settings, run_task
 from wsss.tasks.writers import EvaluationWriter
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
-FORMAT = 2
-"""Raised where the stages of earlier versions do not go with those of this one."""
-
 WRITERS = {"pseudo_masks": "PseudoMaskWriter", "refine": "RefinedMaskWriter"}
 """What makes the masks of a stage."""
 
@@ -74,6 +71,7 @@ def run_pipeline(
     root: str | None = None,
     weights: str | None = None,
     upper_bound: bool = False,
+    changed: Changed = "tell",
 ) -> dict[str, float | None]:
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
@@ -87,6 +85,9 @@ def run_pipeline(
         root: data.root for all stages.
         weights: model.weights for classifier and segmenter.
         upper_bound: also train the segmenter on the true masks, for as many steps in all.
+        changed: what becomes of stages that an earlier version of wsss made otherwise than this one
+            would: "tell" stops with a UserError that says what differs, "keep" goes on with them,
+            "redo" moves them aside and makes them anew.
 
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
@@ -99,7 +100,7 @@ def run_pipeline(
         raise UserError(f"{config} lacks the key '{missing[0]}'")
     if not out and not isinstance(settings["out"], str):
         raise UserError(f"out in {config} must name a folder, got {settings['out']!r}")
-    run = _Run(Path(out or settings["out"]).resolve(), root, weights)
+    run = _Run(Path(out or settings["out"]).resolve(), root, weights, changed)
     files = {}
     for key in ("classify", "pseudo_masks", "refine", "segment"):
         if key == "refine" and settings.get(key) is None:
@@ -107,32 +108,38 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
-    run.check(files)
-    if upper_bound:
-        run.require_truth(files["segment"])
-    started = time.monotonic()
-    classify = run.train("classify", "classify", files["classify"])
-    masks = run.make_masks(files["pseudo_masks"], classify)
-    begin = start = classify if settings.get("start_from_classifier", True) else None
-    stages = {"classify": classify, "pseudo_masks": masks}
-    if "refine" in files:
-        start = run.train("segment_first", "segment", files["segment"], masks, begin)
-        masks = run.refine_masks(files["refine"], start, masks)
-        stages |= {"segment_first": start, "refined_masks": masks}
-    stages["segment"] = run.train("segment", "segment", files["segment"], masks, start)
-    if upper_bound:
-        rounds = 2 if "refine" in files else 1
-        stages["segment_true"] = run.train(
-            "segment_true", "segment", files["segment"], None, begin, rounds
-        )
-    numbers = run.measure(stages)
+    with ExitStack() as stack:
+        if run.out.is_dir():  # otherwise nobody is in it, and bad settings are to leave nothing behind
+            stack.enter_context(locked(run.out, "wsss run"))
+        run.check(files)
+        if upper_bound:
+            run.require_truth(files["segment"])
+        stack.enter_context(locked(run.out, "wsss run"))
+        started = time.monotonic()
+        classify = run.train("classify", "classify", files["classify"])
+        masks = run.make_masks(files["pseudo_masks"], classify)
+        begin = start = classify if settings.get("start_from_classifier", True) else None
+        stages = {"classify": classify, "pseudo_masks": masks}
+        if "refine" in files:
+            start = run.train("segment_first", "segment", files["segment"], masks, begin)
+            masks = run.refine_masks(files["refine"], start, masks)
+            stages |= {"segment_first": start, "refined_masks": masks}
+        stages["segment"] = run.train("segment", "segment", files["segment"], masks, start)
+        if upper_bound:
+            rounds = 2 if "refine" in files else 1
+            stages["segment_true"] = run.train(
+                "segment_true", "segment", files["segment"], None, begin, rounds
+            )
+        numbers = run.measure(stages)
     print(f"results in {run.out} ({(time.monotonic() - started) / 60:.1f} minutes this time)")
     return numbers
 
 
 class _Run:
-    def __init__(self, out: Path, root: str | None, weights: str | None) -> None:
-        self.out, self.root, self.weights = out, root, weights
+    def __init__(
+        self, out: Path, root: str | None, weights: str | None, changed: Changed = "tell"
+    ) -> None:
+        self.out, self.root, self.weights, self.changed = out, root, weights, changed
 
     def config(self, path: Path, model: bool = True) -> dict[str, Any]:
         config = read_config(path)
@@ -258,7 +265,7 @@ class _Run:
                 metrics |= _plain(run_task(kind, ["test", *words], keep).callback_metrics)
             return metrics
 
-        self._stage(folder, config, inputs, work)
+        do_stage(folder, recipe(kind, kind, config, inputs, self.out), config, work, self.changed)
         return folder
 
     def make_masks(self, path: Path, classify: Path) -> Path:
@@ -279,7 +286,8 @@ class _Run:
             background = writer.get("background", 0.4)
             return metrics | (self._judge_seed(folder, data, records, background) if records else {})
 
-        self._stage(folder, config, inputs, work)
+        wanted = recipe("classify", "pseudo_masks", config, inputs, self.out)
+        do_stage(folder, wanted, config, work, self.changed)
         return folder
 
     def refine_masks(self, path: Path, segment: Path, masks: Path) -> Path:
@@ -307,7 +315,8 @@ class _Run:
             self._predict("segment", folder, segment)
             return self._judge_masks(folder, data, data.predict_split)[1]
 
-        self._stage(folder, config, inputs, work)
+        wanted = recipe("segment", "refined_masks", config, inputs, self.out)
+        do_stage(folder, wanted, config, work, self.changed)
         return folder
 
     @staticmethod
@@ -326,7 +335,11 @@ class _Run:
             return [], {}
         made, counts = folder / "masks", []
         pairs = [(made / f"{record.id}.png", record.mask) for record in records]
-        scores = evaluate_files(pairs, catalog.classes, counts)
+        try:
+            scores = evaluate_files(pairs, catalog.classes, counts)
+        except NotMeasurable as error:
+            notice(f"mIoU of {folder.name} is not measurable: {error}")
+            return [], {}
         images = {record.id: pixels for record, pixels in zip(records, counts, strict=True)}
         write_counts(folder / "masks.json", catalog.classes, images)
         return records, {"mask": scores.to_dict()}
@@ -352,50 +365,6 @@ class _Run:
             "seed_miou_best": best[1],
             "seed_threshold_best": best[0],
         }
-
-    def _without_places(self, config: Any) -> Any:
-        """A config without where data, weights and results lie: their content is stamped."""
-        if isinstance(config, dict):
-            places = ("root", "tags", "weights")
-            return {k: self._without_places(v) for k, v in config.items() if k not in places}
-        if isinstance(config, list):
-            return [self._without_places(value) for value in config]
-        return config.replace(str(self.out), "OUT") if isinstance(config, str) else config
-
-    def _stage(
-        self, folder: Path, config: dict[str, Any], inputs: list[str], work: Callable[[], dict]
-    ) -> None:
-        """Do the work of a stage unless it is done; what other settings made is moved aside."""
-        text = json.dumps([FORMAT, self._without_places(config), inputs], sort_keys=True, default=str)
-        fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        done, begun = folder / "done.json", folder / "begun.json"
-        dumped = yaml.safe_dump(config, sort_keys=False)
-        if done.is_file() and read_json(done)["fingerprint"] == fingerprint:
-            if (folder / "config.yaml").read_text() != dumped:  # data or results were moved
-                write_text(folder / "config.yaml", dumped)
-            print(f"{folder.name}: done before, unchanged", flush=True)
-            return
-        if folder.exists() and (
-            done.is_file() or not begun.is_file() or read_json(begun)["fingerprint"] != fingerprint
-        ):
-            number = 1
-            while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
-                number += 1
-            folder.rename(aside)
-            print(f"{folder.name}: settings or inputs changed, earlier results are in {aside}")
-        folder.mkdir(parents=True, exist_ok=True)
-        print(f"{folder.name}: {'goes on' if begun.is_file() else 'starts'}", flush=True)
-        before = read_json(begun).get("minutes", 0.0) if begun.is_file() else 0.0
-        write_json(begun, {"fingerprint": fingerprint, "minutes": before})
-        write_text(folder / "config.yaml", dumped)
-        cost = Cost(before)
-        try:
-            metrics = work()
-        finally:  # broken off, it goes on counting
-            spent = cost.so_far()
-            write_json(begun, {"fingerprint": fingerprint, "minutes": spent["minutes"]})
-        write_json(folder / "metrics.json", metrics)
-        write_json(done, {"fingerprint": fingerprint} | spent)
 
     def measure(self, stages: dict[str, Path]) -> dict[str, float | None]:
         """Write metrics.json and the report, print the table."""
@@ -441,6 +410,8 @@ class _Run:
         for name, value in rows:
             if value is not None:
                 print(f"{name:54s} {value:6.1f} %")
+            elif name == rows[0][0]:
+                print(f"{name:54s} not measurable: no image of {val} has a tag")
         for name, value in minutes.items():
             print(f"{name:54s} {value:6.1f} min")
         print(f"report in {write_report(self.out)}", flush=True)

@@ -17,7 +17,7 @@ from wsss import charts
 from wsss.data.catalog import Catalog, Record
 from wsss.data.masks import read_mask
 from wsss.data.modules import MaskData, TagData
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, confusion_matrix, iou_of, pixel_counts, read_counts
 from wsss.files import read_json, write_text
 from wsss.pictures import Cell, Row, chain_rows, show_mask, thumbnail, write_strip
@@ -125,7 +125,7 @@ def _page(run: Path, numbers: dict[str, Any], stages: dict[str, _Stage]) -> str:
     train = learn.catalog(learn.train_split)
     final = _final_masks(stages)
     folders = {name: stage.folder for name, stage in stages.items()}
-    rows = chain_rows(tags, masks.max_side, folders)
+    rows = chain_rows(tags, folders)
     write_strip(run / "overview.png", rows[:STRIP_ROWS])
     judged = _judged(stages, tags, masks)
     parts = [
@@ -245,7 +245,8 @@ def _chain(numbers: dict[str, Any], train: str, val: str) -> str:
     items = ""
     for step, value, what, more in tiles:
         shown = "–" if value is None else f"{value:.1f}<small> %</small>"
-        more = more or ("" if value is not None else "no true masks to measure with")
+        lack = f"no image of {val} has a tag" if step == "classifier" else "no true masks"
+        more = more or ("" if value is not None else f"not measurable: {lack} to measure with")
         items += f"<li><b>{step}</b><strong>{shown}</strong><span>{what}</span><i>{more}</i></li>"
     return f'<ol class="chain">{items}</ol>'
 
@@ -324,12 +325,16 @@ def _classes(stages: dict[str, _Stage], judged: _Judged | None, train: Catalog) 
     precision = {name: metrics.get(f"val_AP/{name}") for name in train.classes}
     if judged is None:
         order = sorted(range(len(tagged)), key=lambda i: -(precision[train.classes[i]] or 0))
+        order.sort(
+            key=lambda i: precision[train.classes[i]] is None
+        )  # not measured: last, without a bar
         names = [train.classes[i] for i in order]
-        values = np.array([precision[name] or 0 for name in names])
+        values = np.array([precision[name] for name in names if precision[name] is not None])
+        drawn_names = names[: len(values)][-60:]
         drawn = charts.chart(
-            "ap", "average precision by class", 0.8 + 0.2 * min(60, len(names)),
+            "ap", "average precision by class", 0.8 + 0.2 * len(drawn_names),
             lambda figure: charts.class_bars(
-                figure.subplots(), names[-60:], {"average precision of the tags": values[-60:]}
+                figure.subplots(), drawn_names, {"average precision of the tags": values[-60:]}
             ),
         )  # fmt: skip
         rows = [(n, precision[n], int(tagged[i])) for n, i in zip(names, order, strict=True)]
@@ -535,8 +540,7 @@ def _read_log(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
     earlier = sorted(folder.glob("metrics.*.csv"), key=lambda p: int(p.suffixes[0][1:]))
     for path in [*earlier, folder / "metrics.csv"]:
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                read = [row for row in csv.DictReader(file) if row.get("step")]
+            read = _rows(path)
             first = min((int(row["step"]) for row in read), default=0)
             rows = [row for row in rows if int(row["step"]) < first] + read
     columns: dict[str, tuple[list[float], list[float]]] = {}
@@ -547,6 +551,24 @@ def _read_log(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
                 steps.append(float(row["step"]))
                 values.append(float(value))
     return columns
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a log that name a step; damaged ones are passed over and told."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        table = csv.DictReader(line.replace("\0", "") for line in file)
+        rows = [row for row in table if any(row.values())]
+    whole = [row for row in rows if _is_whole(row)]
+    if damaged := len(rows) - len(whole):
+        notice(f"{path} has {damaged} damaged rows, which are passed over")
+    return [row for row in whole if row.get("step")]
+
+
+def _is_whole(row: dict[str | None, Any]) -> bool:
+    try:  # a break or two writers leave rows of another length, or half numbers
+        return None not in row and all(np.isfinite(float(value or 0)) for value in row.values())
+    except (TypeError, ValueError):
+        return False
 
 
 def _each_epoch(log: dict[str, tuple[list[float], list[float]]], keys: Sequence[str]) -> list[list]:

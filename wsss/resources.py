@@ -1,6 +1,5 @@
 """What a stage of a run cost, and on what it ran."""
 
-import os
 import platform
 import sys
 import time
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 import wsss
+from wsss.machine import allowed_cores
 
 LIBRARIES = (
     "torch",
@@ -41,7 +41,7 @@ def device() -> str:
     """What the networks run on, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+    return f"CPU ({platform.machine()}, {allowed_cores()} cores)"
 
 
 class Cost:

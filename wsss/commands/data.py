@@ -15,6 +15,7 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
 from wsss.errors import UserError
+from wsss.locks import locked
 
 CHUNK = 1 << 20
 """Bytes read at once from a server."""
@@ -75,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     try:
-        make_voc(args.root, official(), args.archives)
+        with locked(args.root, "wsss data"):
+            make_voc(args.root, official(), args.archives)
     except OSError as error:
         raise UserError(
             f"{args.root} cannot be written or read ({error}): make room or mend it, then run the same "

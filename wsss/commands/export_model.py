@@ -52,18 +52,15 @@ def export_model(args: argparse.Namespace) -> None:
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out} is there already: give a new folder")
 
-    from wsss.commands.predict import MAX_SIDE
-    from wsss.tasks.checkpoints import read_checkpoint
     from wsss.tasks.segmentation import SegmentationTask
 
-    max_side = read_checkpoint(args.ckpt, "segment").get("max_side") or MAX_SIDE
     task = SegmentationTask.from_checkpoint(args.ckpt)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{args.out.name}.", dir=args.out.parent))
     try:
         for name, apart in _write_models(task.model, aside, args.size).items():
             print(f"{name}: largest difference from torch {apart:.1e}")
-        text = json.dumps(card(task, max_side, args.size), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(card(task, args.size), indent=2, ensure_ascii=False) + "\n"
         (aside / "preprocessing.json").write_text(text, encoding="utf-8")
         aside.chmod(0o755)  # temporary folders are closed to others
         if args.out.is_dir():
@@ -74,7 +71,7 @@ def export_model(args: argparse.Namespace) -> None:
     print(f"written: {args.out}")
 
 
-def card(task, max_side: int, size: list[int] | None) -> dict:
+def card(task, size: list[int] | None) -> dict:
     """What a program needs to know to use the model, and to show its masks."""
     from wsss.voc import VOID, palette
 
@@ -88,7 +85,7 @@ def card(task, max_side: int, size: list[int] | None) -> dict:
             "channels": "RGB",
             "range": [0, 255],
             "multiple_of": MULTIPLE,
-            "max_side": max_side,
+            "max_side": task.inference.max_side,
             "resize": "turn upright by EXIF; a longer side above max_side, or more than a fixed shape "
             "holds, is scaled down, aspect kept, averaging over areas; smaller ones stay",
             "pad": "on the right and below with the mean colour, up to the shape or the multiple",
@@ -101,6 +98,12 @@ def card(task, max_side: int, size: list[int] | None) -> dict:
             "shape": [1, len(labels), *(size or ["height", "width"])],
             "meaning": "logits, softmax over axis 1: probabilities of the labels; cut the padding off, "
             "scale to the photograph's size (bilinear, of probabilities), argmax: the mask",
+        },
+        "tested_with": task.inference.to_dict()
+        | {
+            "meaning": "how the masks were made that the network's mIoU was measured by: probabilities "
+            "averaged over scales and the horizontal flip, images above tile in windows half "
+            "overlapping, then the dense CRF; the model here is one pass at one scale"
         },
         "classes": labels,
         "void": VOID,

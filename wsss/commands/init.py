@@ -4,7 +4,6 @@ import argparse
 import csv
 import hashlib
 import io
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +38,9 @@ def find_machine() -> Machine:
     """The machine that this process runs on."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from wsss.machine import allowed_cores
+
+    cores = allowed_cores()
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         return Machine(card.name, True, cores, card.total_memory / 2**30, card.major >= 8)

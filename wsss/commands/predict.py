@@ -8,12 +8,6 @@ from pathlib import Path
 
 from wsss.errors import UserError, notice
 
-TILE = 1024
-"""Side in pixels of the window slid over larger images."""
-
-MAX_SIDE = 1024
-"""Long side in pixels for networks whose checkpoint does not tell theirs."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -23,13 +17,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photographs", type=Path, nargs="+", help="image files or folders")
     parser.add_argument("--ckpt", type=Path, required=True, help="last.ckpt of wsss segment or run")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument(
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    how = parser.add_argument_group(
+        "inference", "by default as in the test that the network's mIoU was measured by"
+    )
+    how.add_argument(
         "--max-side",
         type=int,
-        help="long side that photographs are scaled down to for the network (default: as in its "
-        f"training; above {TILE} pixels it works in tiles); masks have the photograph's size",
+        help="long side that photographs are scaled down to for the network; masks have the "
+        "photograph's size",
     )
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    how.add_argument("--scales", type=float, nargs="+", help="image scales to average over")
+    how.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, help="average with the horizontal flip"
+    )
+    how.add_argument(
+        "--tile", type=int, help="side in pixels of a window slid over larger images; 0: whole images"
+    )
+    how.add_argument("--crf", action=argparse.BooleanOptionalAction, help="sharpen by the dense CRF")
 
 
 def find_photographs(
@@ -96,11 +101,30 @@ def _without_raw(paths: list[Path], folder: Path) -> list[Path]:
     return [path for path in paths if path not in extra]
 
 
-def _same_settings(out: Path, ckpt: Path, max_side: int) -> None:
+def _settings(args: argparse.Namespace, tested):  # -> InferenceSettings, whose import takes seconds
+    """The checkpoint's inference settings, with what the command line gives instead."""
+    from dataclasses import replace
+
+    from wsss.inference import TILE
+    from wsss.localize.crf import CRFSettings
+
+    given = {name: getattr(args, name) for name in ("max_side", "flip")}
+    given["scales"] = None if args.scales is None else tuple(args.scales)
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.tile is not None:
+        given["tile"] = args.tile or None
+    elif args.max_side is not None and tested.tile is None and args.max_side > TILE:
+        given["tile"] = TILE  # larger than it was tested: whole images may not fit into the memory
+    if args.crf is not None:
+        given["crf"] = (tested.crf or CRFSettings()) if args.crf else None
+    return replace(tested, **given)
+
+
+def _same_settings(out: Path, ckpt: Path, inference) -> None:
     """Note in `out` what its masks are made with, so that no two networks' masks are mixed."""
     from wsss.files import file_stamp, read_json, write_json
 
-    settings = {"ckpt": file_stamp(ckpt), "max_side": max_side}
+    settings = {"ckpt": file_stamp(ckpt), "inference": inference.to_dict()}
     note = out / "settings.json"
     if not note.is_file() and any((out / "masks").rglob("*.png")):
         raise UserError(f"{out / 'masks'} holds masks of another origin: give another --out")
@@ -108,8 +132,8 @@ def _same_settings(out: Path, ckpt: Path, max_side: int) -> None:
         write_json(note, settings)
     elif read_json(note) != settings:
         raise UserError(
-            f"{out} holds masks of another network or another --max-side: give another --out, "
-            "or remove it"
+            f"{out} holds masks of another network or of other settings, such as --max-side: give "
+            "another --out, or remove it"
         )
 
 
@@ -187,18 +211,7 @@ def _shares(mask, classes: list[str]) -> list[float]:
 
 
 def main(args: argparse.Namespace) -> int:
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from wsss.data.datasets import fit_within, resize
-    from wsss.data.images import read_image
-    from wsss.data.masks import read_mask, write_mask
-    from wsss.files import write_atomic
-    from wsss.pictures import overlay
-    from wsss.progress import progress
-    from wsss.tasks.checkpoints import read_checkpoint
-    from wsss.tasks.segmentation import SegmentationTask
+    from wsss.locks import locked
 
     for given in args.photographs:
         if given.is_dir() and given.resolve() == args.out.resolve():
@@ -207,16 +220,31 @@ def main(args: argparse.Namespace) -> int:
                 "true ones: give another --out"
             )
     files = find_photographs(args.photographs, args.out)
+    with locked(args.out, "wsss predict"):
+        return _predict(args, files)
+
+
+def _predict(args: argparse.Namespace, files: dict[str, Path]) -> int:
+    import torch
+    from PIL import Image
+
+    from wsss.data.images import read_image
+    from wsss.data.masks import read_mask, write_mask
+    from wsss.files import write_atomic
+    from wsss.pictures import overlay
+    from wsss.progress import progress
+    from wsss.tasks.segmentation import SegmentationTask
+
     if args.max_side is not None and args.max_side < 32:
         raise UserError(f"--max-side must be 32 or more, got {args.max_side}")
-    max_side = args.max_side or read_checkpoint(args.ckpt, "segment").get("max_side") or MAX_SIDE
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     task = SegmentationTask.from_checkpoint(args.ckpt)
     try:
         task = task.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{device}' cannot be used ({error}): try --device cpu") from error
-    _same_settings(args.out, args.ckpt, max_side)
+    task.inference = _settings(args, task.inference)
+    _same_settings(args.out, args.ckpt, task.inference)
     results = {name: args.out / "overlays" / f"{name}.jpg" for name in files}
     kept = {n for n, path in files.items() if is_result_of(path, results[n])}
     areas, faults = _areas_so_far(args.out, task.classes), []
@@ -230,17 +258,12 @@ def main(args: argparse.Namespace) -> int:
         if name in kept and target.is_file():  # the overlay is written last
             mask = read_mask(target, len(task.classes) + 1)
         else:
-            shown = resize(image, *fit_within(*image.shape[:2], max_side))  # as in training
-            tensor = torch.from_numpy(shown.transpose(2, 0, 1).copy())[None].to(device)
             try:
-                with torch.inference_mode():
-                    batch = {"image": tensor, "size": torch.tensor([image.shape[:2]])}
-                    mask = task.predict_mask(batch, tile=TILE).cpu().numpy().astype(np.uint8)
+                mask = task.predict(image)
             except torch.OutOfMemoryError:
-                height, width = shown.shape[:2]
                 faults.append(
-                    f"image {path} does not fit into the memory of {device} at {width}x{height} "
-                    "pixels: give a smaller --max-side or --device cpu"
+                    f"image {path} does not fit into the memory of {device} at a long side of "
+                    f"{task.inference.max_side} pixels: give a smaller --max-side or --device cpu"
                 )
                 continue
             write_mask(target, mask)

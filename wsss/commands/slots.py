@@ -53,8 +53,7 @@ def _position(text: str) -> tuple[int, int]:
 
 def main(args: argparse.Namespace) -> int:
     from wsss.commands.predict import find_photographs
-    from wsss.data.images import read_image
-    from wsss.progress import progress
+    from wsss.locks import locked
     from wsss.slot_pictures import check_blocks
 
     if (args.ckpt is None) == (args.backbone is None):
@@ -69,6 +68,14 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"there are only pictures of slots in {', '.join(map(str, args.photographs))}")
     classifier = _classifier(args)
     blocks = check_blocks(classifier, args.blocks)
+    with locked(args.out, "wsss slots"):
+        return _draw_all(args, classifier, files, blocks)
+
+
+def _draw_all(args: argparse.Namespace, classifier, files: dict[str, Path], blocks: list[str]) -> int:
+    from wsss.data.images import read_image
+    from wsss.progress import progress
+
     _same_settings(args)
     faults = []
     for name, path in progress(files.items(), "slots"):

@@ -92,6 +92,12 @@ def read_catalog(
     return _read_voc(root, split, tagged) if layout == "voc" else _read_folder(root, split, tags)
 
 
+def largest_image(records: Iterable[Record]) -> int:
+    """Pixels of the largest photograph; 0 of none."""
+    sizes = (image_size(record.image) for record in records)
+    return max((height * width for height, width in sizes), default=0)
+
+
 def read_classes(layout: Layout, root: str | Path, tags: str | Path | None = None) -> tuple[str, ...]:
     """Foreground class names of a data set, in the order of their mask labels."""
     root = _existing(root)

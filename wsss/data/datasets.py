@@ -2,7 +2,7 @@
 
 Images stay uint8 RGB until they reach the network, which knows its own normalisation. A sample is a
 dictionary: image (3, H, W) uint8, tags (N,) float32 multi-hot, id, path, size (original height, width)
-and, where asked for, mask (H, W) int64 with 255 for void.
+and, where asked for, mask (H, W) uint8 with 255 for void.
 """
 
 from collections.abc import Callable, Sequence
@@ -207,6 +207,6 @@ class MaskedImages(Dataset):
                 f"{record.image} is {shape[1]}x{shape[0]}: make the mask again at the image's size"
             )
         if self.crop is None:  # evaluation: the mask keeps its original size, whatever the image's
-            return sample | {"image": _tensor(image), "mask": torch.from_numpy(mask).long()}
+            return sample | {"image": _tensor(image), "mask": torch.from_numpy(mask)}
         out = _augment(self.transform, image=image, mask=mask)
-        return sample | {"image": out["image"], "mask": out["mask"].long()}
+        return sample | {"image": out["image"], "mask": out["mask"]}

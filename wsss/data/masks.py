@@ -67,14 +67,14 @@ def read_mask(path: str | Path, num_labels: int | None = None) -> np.ndarray:
     return mask
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays as a NPZ file, atomically, floats with 16 bits."""
-    half = {name: array.astype(np.float16) if array.dtype.kind == "f" else array
-            for name, array in arrays.items()}  # fmt: skip
+def write_arrays(path: Path, half: bool = True, **arrays: np.ndarray) -> None:
+    """Write arrays as a NPZ file, atomically, floats with 16 bits unless `half` is off."""
+    if half:
+        arrays = {n: a.astype(np.float16) if a.dtype.kind == "f" else a for n, a in arrays.items()}
 
     def save(aside: Path) -> None:
         with aside.open("wb") as file:
-            np.savez_compressed(file, **half)
+            np.savez_compressed(file, **arrays)
 
     write_atomic(path, save)
 

@@ -1,6 +1,5 @@
 """Lightning data modules: which images go to which stage."""
 
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Literal
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
-from wsss.data.catalog import Catalog, read_catalog, read_classes
+from wsss.data.catalog import Catalog, largest_image, read_catalog, read_classes
 from wsss.data.datasets import (
     MaskedImages,
     SameShapeBatches,
@@ -19,13 +18,14 @@ from wsss.data.datasets import (
 )
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 from wsss.errors import UserError, notice
+from wsss.machine import allowed_cores, free_shared_memory
 
 
 class _Data(pl.LightningDataModule):
     def __init__(self, root: str, layout: str, num_workers: int | None, tags: str | None) -> None:
         super().__init__()
         self.root, self.layout, self.tags = Path(root), layout, tags
-        self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.num_workers = min(8, allowed_cores()) if num_workers is None else num_workers
         self.skip: frozenset[str] = frozenset()
         _at_least(0, num_workers=self.num_workers)
 
@@ -49,16 +49,45 @@ class _Data(pl.LightningDataModule):
         )
         return replace(catalog, records=tuple(r for r in catalog.records if r.id not in self.skip))
 
-    def _loader(self, dataset: Dataset, batch_size: int | None, train: bool = False) -> DataLoader:
+    def _loader(
+        self, dataset: Dataset, batch_size: int | None, batch_bytes: int, train: bool = False
+    ) -> DataLoader:
+        workers = workers_that_fit(self.num_workers, batch_bytes)
         return DataLoader(
             dataset,
             batch_size=batch_size,
             shuffle=train,
             drop_last=train and len(dataset) >= (batch_size or 1),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=False,
         )
+
+
+def workers_that_fit(wanted: int, batch_bytes: int) -> int:
+    """Loader processes whose batches find room in the shared memory, through which they come.
+
+    Each prepares two batches ahead; half of what is free is left to other loaders. Docker gives 64 MB
+    unless told otherwise, and a full /dev/shm kills a loader in the middle of a training.
+
+    Args:
+        wanted: as many as are asked for.
+        batch_bytes: of the largest batch.
+
+    Returns:
+        At most `wanted`; 0: images are read in the process that trains.
+    """
+    free = free_shared_memory()
+    if not wanted or 2 * wanted * batch_bytes <= free / 2:
+        return wanted
+    fitting = int(free / 2 / (2 * batch_bytes))
+    notice(
+        f"/dev/shm has {free / 2**20:.0f} MB free, and {wanted} loader processes with batches of "
+        f"{batch_bytes / 2**20:.0f} MB need {4 * wanted * batch_bytes / 2**20:.0f}: "
+        + (f"{fitting} are used" if fitting else "images are read without them, which takes longer")
+        + " (docker run --shm-size gives more)"
+    )
+    return fitting
 
 
 def _at_least(least: int, **settings: int) -> None:
@@ -83,7 +112,8 @@ class TagData(_Data):
             training enlarge what they show (Touvron et al., NeurIPS 2019, arXiv 1906.06423).
         min_scale: smallest share of the image's area in a training crop.
         batch_size: images per step; for map making, the pixels of so many squares of `predict_size`.
-        num_workers: loader processes; None: one per core, at most eight.
+        num_workers: loader processes; None: one for each core that may be used, at most
+            eight, and no more than /dev/shm has room for.
         tags: for "folder", a table of tags outside the root; None: the root's own.
     """
 
@@ -126,17 +156,21 @@ class TagData(_Data):
                 "add such images, or list only the classes in use in classes.txt"
             )
         dataset = TaggedImages(catalog, self.size, augment=True, min_scale=self.min_scale)
-        return self._loader(dataset, self.batch_size, train=True)
+        return self._loader(dataset, self.batch_size, self._pixels(self.size), train=True)
+
+    def _pixels(self, side: int) -> int:
+        """Bytes of a batch of squares."""
+        return 3 * self.batch_size * side**2
 
     def val_dataloader(self) -> DataLoader:
         dataset = TaggedImages(self.catalog(self.val_split), self.predict_size, augment=False)
-        return self._loader(dataset, self.batch_size)
+        return self._loader(dataset, self.batch_size, self._pixels(self.predict_size))
 
     def predict_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.predict_split)
         shape = partial(fit_long_side, long_side=self.predict_size, multiple=32)
         pixels = self.batch_size * self.predict_size**2
-        return self._loader(SameShapeBatches(catalog, shape, pixels), None)
+        return self._loader(SameShapeBatches(catalog, shape, pixels), None, 3 * pixels)
 
 
 class MaskData(_Data):
@@ -154,7 +188,8 @@ class MaskData(_Data):
             and prediction; None: one and a half crops, well inside what training shows.
         batch_size: crops per training step, and the pixels of so many in prediction; whole images are
             validated and tested one at a time.
-        num_workers: loader processes; None: one per core, at most eight.
+        num_workers: loader processes; None: one for each core that may be used, at most
+            eight, and no more than /dev/shm has room for.
         tags: for "folder", a table of tags outside the root; None: the root's own.
     """
 
@@ -204,7 +239,7 @@ class MaskData(_Data):
                 f"{self.batch_size}: a segmenter learns from two images a step or more"
             )
         dataset = MaskedImages(catalog, masks, self.crop, self.max_side)
-        return self._loader(dataset, self.batch_size, train=True)
+        return self._loader(dataset, self.batch_size, 4 * self.batch_size * self.crop**2, train=True)
 
     def val_dataloader(self) -> DataLoader | list:
         catalog = self.catalog(self.val_split, tagged=False)
@@ -222,12 +257,16 @@ class MaskData(_Data):
             )
             catalog = replace(catalog, records=masked)
         masks = self.true_masks(catalog, self.val_split)
-        return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1)
+        # the mask is as large as the photograph
+        pixels = 3 * self.max_side**2 + largest_image(catalog.records)
+        return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1, pixels)
 
     def predict_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.predict_split, tagged=False)
         shape = partial(fit_within, max_side=self.max_side)
-        return self._loader(SameShapeBatches(catalog, shape, self.batch_size * self.crop**2), None)
+        pixels = self.batch_size * self.crop**2
+        batches = SameShapeBatches(catalog, shape, pixels)
+        return self._loader(batches, None, 3 * max(pixels, self.max_side**2))
 
     def true_masks(self, catalog: Catalog, split: str) -> list[Path]:
         """Masks of all records of a split; a UserError names what is missing."""

@@ -80,9 +80,14 @@ def draw_dataset(
         lists = aside / "ImageSets" / "Segmentation"
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     (aside / "classes.txt").write_text("".join(f"{name}\n" for name in SYNTHETIC_CLASSES))
-    if root.exists():
-        root.rmdir()
-    os.replace(aside, root)
+    try:
+        if root.exists():
+            root.rmdir()
+        os.replace(aside, root)
+    except OSError:
+        if not listing.is_file():
+            raise
+        shutil.rmtree(aside)  # another process has drawn the same meanwhile
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:

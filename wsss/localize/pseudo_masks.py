@@ -128,8 +128,15 @@ def _label(
     """Labels (H, W) of the largest of the scores (n + 1, h, w), the first one the background's."""
     if crf is not None:
         scores = dense_crf(image, scores, crf)
-    scores = resize_scores(scores, *image.shape[:2])
-    mask = np.array([0, *labels], np.uint8)[scores.argmax(0)]
-    if void_below > 0:
-        mask[scores.max(0) / scores.sum(0).clip(1e-6) < void_below] = VOID
+    height, width = image.shape[:2]
+    mask = np.zeros((height, width), np.uint8)
+    best, total = np.full((height, width), -1, np.float32), None
+    for label, score in zip([0, *labels], scores, strict=True):  # all at once would fill the memory
+        one = resize_scores(score[None], height, width)[0]
+        mask[one > best] = label
+        np.maximum(best, one, out=best)
+        if void_below > 0:
+            total = one if total is None else np.add(total, one, out=total)
+    if total is not None:
+        mask[best / total.clip(1e-6) < void_below] = VOID
     return mask

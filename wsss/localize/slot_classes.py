@@ -55,7 +55,7 @@ def classify_slots(
     labels: Sequence[Sequence[int]],
     num_labels: int,
     along: Callable[[Iterable], Iterable] = iter,
-) -> tuple[list[Tensor], SlotClassifier]:
+) -> tuple[list[Tensor], list[SlotClassifier]]:
     """Classify the slots of every image by a linear classifier that has not seen the image.
 
     With r the seed's shares in a slot, and q = r at first, ``ROUNDS`` times: each slot gets the label
@@ -75,7 +75,8 @@ def classify_slots(
 
     Returns:
         For each image q, ``(n + 1, K)`` float32 in [0, 1], summing to 1 over background and tags; and
-        the mean of the last regressions, for further images.
+        the last regressions, of which image k was asked about by number k modulo ``FOLDS``. Their
+        `mean_classifier` is for further images.
     """
     count = len(features)
     features, areas = features.float(), areas.float()
@@ -91,9 +92,14 @@ def classify_slots(
         targets = torch.stack([torch.tensor([0, *own])[(q * r).argmax(0)] for own, q, r in pairs])
         taught = _regressions(x, targets, areas, learned, num_labels)
         shares = [taught[k % FOLDS].shares(x[k], labels[k]) for k in range(count)]
-    weight = torch.stack([one.weight for one in taught]).mean(0) / deviation
-    bias = torch.stack([one.bias for one in taught]).mean(0) - weight @ mean
-    return shares, SlotClassifier(weight, bias)
+    weights = [one.weight / deviation for one in taught]  # for features as they are
+    biases = [one.bias - weight @ mean for one, weight in zip(taught, weights, strict=True)]
+    return shares, list(map(SlotClassifier, weights, biases))
+
+
+def mean_classifier(taught: Sequence[SlotClassifier]) -> SlotClassifier:
+    """What all parts of the images have taught, for images that are in none."""
+    return SlotClassifier(*(torch.stack(parts).mean(0) for parts in zip(*taught, strict=True)))
 
 
 def shares_of_slots(scores: Tensor, dispatch: Tensor, background: float) -> Tensor:

@@ -22,9 +22,11 @@ log = logging.getLogger(__name__)
 def load_weights(model: nn.Module, path: str | Path | None) -> None:
     """Load a weight file into a timm model, in place.
 
-    Strict: every parameter and buffer must be in the file with the right shape, and nothing else.
-    Two parts may differ, as in timm: the class head (then it keeps its fresh weights) and the
-    number of input channels (the first convolution is adapted).
+    Strict: every number that the network computes with must be in the file with the right shape, and
+    nothing else. Two parts may differ, as in timm: the class head (then it keeps its fresh weights)
+    and the number of input channels (the first convolution is adapted). BatchNorm's count of batches
+    may be absent or too many: nothing is computed with it, and files from TensorFlow or older PyTorch
+    have none.
 
     Args:
         model: A timm model, with its ``pretrained_cfg``.
@@ -59,6 +61,9 @@ def load_weights(model: nn.Module, path: str | Path | None) -> None:
     if first in state and first in own and state[first].shape[1] == 3 != own[first].shape[1]:
         state[first] = adapt_input_conv(own[first].shape[1], state[first])
 
+    counts = {key for key in {*state, *own} if key.rpartition(".")[2] == "num_batches_tracked"}
+    state = {k: v for k, v in state.items() if k in own or k not in counts}
+    own = {k: v for k, v in own.items() if k in state or k not in counts}
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         for what, keys in (
@@ -76,7 +81,7 @@ def load_weights(model: nn.Module, path: str | Path | None) -> None:
             f"{path} does not hold the weights of {name}: {'; '.join(problems)}. "
             "Give the file of this model, or choose the model that the file was saved from."
         )
-    model.load_state_dict(state, strict=False)  # only the class head can be absent by now
+    model.load_state_dict(state, strict=False)  # only class head and counts can be absent by now
 
 
 def no_download(name: str) -> str:

@@ -9,11 +9,13 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     BinaryAveragePrecision,
     BinaryF1Score,
+    BinaryStatScores,
     MultilabelAveragePrecision,
     MultilabelF1Score,
+    MultilabelStatScores,
 )
 
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
 from wsss.models.fast import fast_layers
@@ -105,11 +107,12 @@ class ClassificationTask(Task):
         # torchmetrics asks for two labels or more; a data set may know one thing and background
         self.metrics = MetricCollection(
             {
-                "mAP": MultilabelAveragePrecision(count, average="none"),
+                "AP": MultilabelAveragePrecision(count, average="none"),
                 "F1": MultilabelF1Score(count, average="none"),
+                "counts": MultilabelStatScores(count, average="none"),
             }
             if count > 1
-            else {"mAP": BinaryAveragePrecision(), "F1": BinaryF1Score()}
+            else {"AP": BinaryAveragePrecision(), "F1": BinaryF1Score(), "counts": BinaryStatScores()}
         )
 
     @property
@@ -153,14 +156,21 @@ class ClassificationTask(Task):
         )
 
     def on_validation_epoch_end(self) -> None:
-        values = {name: value.reshape(-1) for name, value in self.metrics.compute().items()}
-        # a class without a positive image has no precision: torchmetrics gives nan, left out here
-        self.log("val_mAP", 100 * values["mAP"].nanmean(), prog_bar=True)
-        self.log("val_F1", 100 * values["F1"].nanmean())
-        for index, name in enumerate(self.classes):
-            self.log(f"val_AP/{name}", 100 * values["mAP"][index])
-            self.log(f"val_F1/{name}", 100 * values["F1"][index])
+        values = self.metrics.compute()
         self.metrics.reset()
+        support = values["counts"].reshape(-1, 5)[
+            :, 4
+        ]  # true, false positives and negatives, positives
+        # of a class that no image has nothing can be found: torchmetrics says 0, or nan, by its version
+        measured = support.nonzero().flatten().tolist()
+        for metric, mean in (("AP", "val_mAP"), ("F1", "val_F1")):
+            scores = 100 * values[metric].reshape(-1)
+            for index in measured:
+                self.log(f"val_{metric}/{self.classes[index]}", scores[index])
+            if measured:
+                self.log(mean, scores[measured].mean(), prog_bar=mean == "val_mAP")
+        if not measured and not self.trainer.sanity_checking:
+            notice("val_mAP is not measurable: no image to validate with has a tag")
 
     def maps(self, images: Tensor, **how: Any) -> ClassMaps:
         """Class maps of images (B, 3, H, W) in 0..255; see `wsss.localize.cam.class_maps`."""

@@ -6,21 +6,27 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError, notice
+from wsss.inference import InferenceSettings
+from wsss.locks import locked
 from wsss.models.fast import kept_memory, release_memory
 from wsss.tasks.bars import Bars
 from wsss.tasks.checkpoints import WholeCheckpoints, read_checkpoint
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
+from wsss.tasks.writers import Writer
 
 # said by the libraries of what is as it should be; whatever else they warn of is shown
 _NOT_A_WARNING = (
@@ -78,8 +84,10 @@ class TaskCLI(LightningCLI):
 
     kind: str
 
-    def __init__(self, *args: Any, check_only: bool = False, **kwargs: Any) -> None:
-        self.check_only = check_only
+    def __init__(
+        self, *args: Any, check_only: bool = False, locks: ExitStack | None = None, **kwargs: Any
+    ) -> None:
+        self.check_only, self.locks = check_only, locks
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -98,8 +106,19 @@ class TaskCLI(LightningCLI):
             self.epochs_done = 1 + checkpoint.get("epoch", -1)
             if self.config.subcommand == "fit":
                 self._require_same(config["model"], checkpoint["trained_with"], path)
-            elif self.kind == "segment" and config["data"]["max_side"] is None:
-                config["data"]["max_side"] = checkpoint.get("max_side")
+            elif self.kind == "segment":
+                self._as_tested(config, InferenceSettings.of_checkpoint(checkpoint))
+
+    @staticmethod
+    def _as_tested(config: Any, how: InferenceSettings) -> None:
+        """Fill in the checkpoint's inference settings where the command line gives none."""
+        for part, name in (
+            *(("model", name) for name in ("scales", "flip", "tile", "crf")),
+            ("data", "max_side"),
+            ("trainer", "precision"),
+        ):
+            if config[part][name] is None:
+                config[part][name] = getattr(how, name)
 
     def _require_same(self, given: Any, trained_with: dict[str, Any], path: str) -> None:
         """Refuse settings that the checkpoint's own will take the place of."""
@@ -154,9 +173,22 @@ class TaskCLI(LightningCLI):
         if self.check_only:
             raise _Checked(self)
 
+    def before_fit(self) -> None:
+        self._lock(self.trainer.log_dir or self.trainer.default_root_dir)
+
+    def before_predict(self) -> None:
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, Writer):
+                self._lock(callback.folder)
+
+    def _lock(self, folder: str | Path) -> None:
+        self.locks.enter_context(locked(folder, f"wsss {self.kind} {self.subcommand}"))
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        # one process: not the tasks of a Slurm job, nor what another launcher has set
         own = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
+        own.append(LightningEnvironment())
         return super().instantiate_trainer(**kwargs | {"plugins": own})
 
 
@@ -241,8 +273,8 @@ def run_task(
         The trainer, whose `callback_metrics` hold the last metrics.
     """
     stopped = _Stopped()
-    with kept_memory(), _interrupted(stopped):
-        return _command_line(kind, args, [stopped, *callbacks]).trainer
+    with kept_memory(), _interrupted(stopped), ExitStack() as locks:
+        return _command_line(kind, args, [stopped, *callbacks], locks=locks).trainer
 
 
 def check_settings(kind: str, command: str, config: dict[str, Any]) -> TaskCLI:
@@ -265,6 +297,7 @@ def _command_line(
     args: list[str] | dict[str, Any],
     callbacks: Sequence[pl.Callback] = (),
     check_only: bool = False,
+    locks: ExitStack | None = None,
 ) -> TaskCLI:
     classify = kind == "classify"
     # the last weights, not those that are best on val: the numbers of val are what is reported
@@ -295,4 +328,5 @@ def _command_line(
             parser_class=_Parser,
             parser_kwargs={"prog": f"wsss {kind}"},
             check_only=check_only,
+            locks=locks,
         )

@@ -1,9 +1,11 @@
 """Training, testing and using the segmentation network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import segmentation_models_pytorch as smp
 import timm
 import torch
@@ -12,9 +14,11 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
 import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
-from wsss.errors import UserError
+from wsss.data.datasets import fit_within, resize
+from wsss.errors import UserError, notice
 from wsss.evaluation import Evaluator
-from wsss.localize.crf import CRFSettings
+from wsss.inference import InferenceSettings
+from wsss.localize.crf import CRFSettings, dense_crf
 from wsss.models.fast import fast_layers
 from wsss.models.weights import load_weights, no_download
 from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
@@ -164,10 +168,11 @@ class SegmentationTask(Task):
         weight_decay: of AdamW.
         warmup: share of the steps with a rising rate.
         schedule: decay of the rate, poly (power 0.9) or cosine.
-        scales: image scales at test and prediction (validation uses scale 1 alone).
+        scales: image scales at test and prediction (validation uses scale 1 alone). These four: null
+            takes what the checkpoint was trained to be tested with, at first 1.0 and no more.
         flip: test and predict with the mirror image too.
-        tile: at test and prediction, window side for images larger than it; null: whole images.
-        crf: dense CRF at test and prediction; null: none.
+        tile: at test and prediction, window side for images larger than it; 0: whole images.
+        crf: dense CRF at test and prediction; false: none.
     """
 
     kind, name = "segment", "segmenter"
@@ -186,21 +191,22 @@ class SegmentationTask(Task):
         weight_decay: float = 0.01,
         warmup: float = 0.05,
         schedule: Schedule = "poly",
-        scales: Sequence[float] = (1.0,),
-        flip: bool = False,
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
         tile: int | None = None,
-        crf: CRFSettings | None = None,
+        crf: CRFSettings | bool | None = None,
     ) -> None:
         super().__init__(classes, given=pretrained or weights is not None)
         self.save_hyperparameters(
             ignore=["classes", "pretrained", "weights", "scales", "flip", "tile", "crf"]
         )
         self._check_rates()
-        if not scales or min(scales) <= 0:
-            raise UserError(f"scales must be positive numbers, got {list(scales)}")
-        if tile is not None and tile < 32:
-            raise UserError(f"tile must be 32 pixels or more, or null, got {tile}")
-        self.scales, self.flip, self.tile, self.crf = tuple(scales), flip, tile, crf
+        self.inference = InferenceSettings(
+            tuple(scales) if scales is not None else (1.0,),
+            bool(flip),
+            tile or None,
+            CRFSettings() if crf is True else crf or None,
+        )
         whole = weights is not None and checkpoint_kind(weights) == "segment"
         own = (False, None) if whole else (pretrained, weights)
         self.model = SegmentationNetwork(decoder, encoder, len(classes) + 1, *own)
@@ -234,13 +240,35 @@ class SegmentationTask(Task):
             raise UserError(f"the encoder has no features at stride {stride}: raise freeze_stride")
         freeze_before(encoder.train(), features)
 
+    def restored(self, checkpoint: dict[str, Any]) -> None:
+        self.inference = InferenceSettings.of_checkpoint(checkpoint)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        # the scale at which new photographs are to be shown
-        checkpoint["max_side"] = getattr(self.trainer.datamodule, "max_side", None)
+        of_trainer = {"precision": self.trainer.precision}
+        if (side := getattr(self.trainer.datamodule, "max_side", None)) is not None:
+            of_trainer["max_side"] = side
+        checkpoint["inference"] = replace(self.inference, **of_trainer).to_dict()
+
+    @torch.inference_mode()
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """The mask of a photograph, as this network's test makes it.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, upright.
+
+        Returns:
+            (H, W) uint8 labels; 0 is background, i + 1 is `classes[i]`.
+        """
+        how = self.inference
+        shown = resize(image, *fit_within(*image.shape[:2], how.max_side))
+        tensor = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))[None]
+        batch = {"image": tensor.to(self.device), "size": torch.tensor([image.shape[:2]])}
+        with how.autocast(self.device):
+            return self.predict_mask(batch, **self.test_settings).cpu().numpy()
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        logits, mask = self.model(batch["image"]), batch["mask"]
+        logits, mask = self.model(batch["image"]), batch["mask"].long()
         losses = F.cross_entropy(logits.float(), mask, ignore_index=VOID, reduction="sum")
         loss = losses / (mask != VOID).sum().clamp_min(1)  # a batch of void alone counts nothing
         self.log("train_loss", loss, prog_bar=True)
@@ -263,23 +291,21 @@ class SegmentationTask(Task):
         tile: int | None = None,
         crf: CRFSettings | None = None,
     ) -> Tensor:
-        """(H, W) labels of a batch of one image, at its original size."""
+        """(H, W) uint8 labels of a batch of one image, at its original size."""
         probabilities = predict_probabilities(self.model, batch["image"], scales, flip, tile)
         return self.labels(batch, probabilities, crf)
 
     @staticmethod
     def labels(batch: dict[str, Any], probabilities: Tensor, crf: CRFSettings | None = None) -> Tensor:
-        """Probabilities (1, L, h, w) of a batch of one image to its (H, W) labels."""
+        """Probabilities (1, L, h, w) of a batch of one image to its (H, W) uint8 labels."""
         if crf is not None:
-            from wsss.localize.crf import dense_crf
-
             image = batch["image"][0].permute(1, 2, 0).to(torch.uint8).cpu().numpy()
             sharp = dense_crf(image, probabilities[0].cpu().numpy(), crf)
             probabilities = torch.from_numpy(sharp)[None]
         height, width = batch["size"][0].tolist()
         # label by label: all of them at the size of a large photograph would fill the memory
         best = probabilities.new_full((height, width), -1.0)
-        mask = torch.zeros(height, width, dtype=torch.long, device=best.device)
+        mask = torch.zeros(height, width, dtype=torch.uint8, device=best.device)
         for label in range(probabilities.shape[1]):
             one = F.interpolate(probabilities[:, label, None], (height, width), mode="bilinear")[0, 0]
             mask[one > best] = label
@@ -287,6 +313,10 @@ class SegmentationTask(Task):
         return mask
 
     def _log_scores(self, stage: str) -> None:
+        if not self.evaluator.measurable:
+            notice(f"{stage}_mIoU is not measurable: no pixel of the true masks has a label")
+            self.evaluator = Evaluator(self.classes)
+            return
         scores = self.evaluator.compute()
         self.log(f"{stage}_mIoU", scores.miou, prog_bar=True)
         self.log(f"{stage}_pixel_accuracy", scores.pixel_accuracy)
@@ -313,7 +343,8 @@ class SegmentationTask(Task):
     @property
     def test_settings(self) -> dict[str, Any]:
         """Keyword arguments of `predict_mask` at test and prediction."""
-        return {"scales": self.scales, "flip": self.flip, "tile": self.tile, "crf": self.crf}
+        how = self.inference
+        return {"scales": how.scales, "flip": how.flip, "tile": how.tile, "crf": how.crf}
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Probabilities (B, L, h, w) of a batch; the writers make masks of them."""
@@ -322,4 +353,5 @@ class SegmentationTask(Task):
                 "predict writes masks and needs their writer: add MaskWriter or RefinedMaskWriter to "
                 "trainer.callbacks, as configs/voc/refine.yaml does, or use `wsss predict`"
             )
-        return predict_probabilities(self.model, batch["image"], self.scales, self.flip, self.tile)
+        how = self.inference
+        return predict_probabilities(self.model, batch["image"], how.scales, how.flip, how.tile)

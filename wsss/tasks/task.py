@@ -50,7 +50,11 @@ class Task(pl.LightningModule):
         checkpoint = read_checkpoint(path, cls.kind)
         task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
         restore(task, checkpoint, path)
+        task.restored(checkpoint)
         return task.eval()
+
+    def restored(self, checkpoint: dict[str, Any]) -> None:
+        """Take what else a checkpoint tells of how its network is used."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"kind": self.kind, "classes": self.classes}

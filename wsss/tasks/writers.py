@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from wsss.data.catalog import Catalog, Record
+from wsss.data.catalog import Catalog, Record, largest_image
 from wsss.data.datasets import fit_within
 from wsss.data.masks import read_arrays, write_arrays, write_mask
 from wsss.errors import UserError
@@ -24,23 +24,29 @@ from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.files import file_stamp, read_json, write_json
 from wsss.localize.cam import ClassMaps, seed_maps
 from wsss.localize.crf import CRFSettings
-from wsss.localize.slot_classes import classify_slots, shares_of_slots
+from wsss.localize.slot_classes import SlotClassifier, classify_slots, shares_of_slots
+from wsss.machine import allowed_cores, free_memory
 from wsss.progress import progress
 from wsss.tasks.jobs import make_pseudo_mask, make_refined_mask
 
 SLOT_CLASSES = "slot_classes.npz"
-"""File beside the masks' folder with what was learned of slots, for further photographs."""
+"""File beside the masks' folder with the regressions that `classify_slots` gives."""
 
 JOIN_SIDE = 256
 """Long side in pixels at which a segmenter's probabilities meet the first round's scores."""
 
 
-class _Writer(BasePredictionWriter):
+class Writer(BasePredictionWriter):
     """Writes `<out>/<id>.png`; images whose file is there already are not predicted again."""
 
     def __init__(self, out: str, settings: dict[str, Any]) -> None:
         super().__init__(write_interval="batch")
         self.out, self.settings = Path(out), settings
+
+    @property
+    def folder(self) -> Path:
+        """Where all of its files are."""
+        return self.out
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "predict":
@@ -69,7 +75,17 @@ class _Writer(BasePredictionWriter):
         write_json(self.out / "settings.json", settings)
 
 
-class _PoolWriter(_Writer):
+PROCESS_BYTES, PIXEL_BYTES = 150e6, 16
+"""Memory of a process that makes masks: its own, and for each pixel of a photograph."""
+
+
+def workers_for(pixels: int) -> int:
+    """Processes for masks of photographs of so many pixels: by the cores and the memory there are."""
+    fitting = free_memory() / 2 / (PROCESS_BYTES + PIXEL_BYTES * pixels)
+    return max(1, min(allowed_cores(), int(min(fitting, 1e6))))
+
+
+class _PoolWriter(Writer):
     """Leaves the making of masks to other processes while the network goes on with the next images."""
 
     def __init__(
@@ -85,7 +101,7 @@ class _PoolWriter(_Writer):
             if not 0 <= value <= 1:
                 raise UserError(f"{name} must lie in 0..1, got {value}")
         if workers is not None and workers < 1:
-            raise UserError(f"workers must be 1 or more, or null for one per core, got {workers}")
+            raise UserError(f"workers must be 1 or more, or null to leave it to wsss, got {workers}")
         self.mask_settings = {"background": background, "crf": crf, "void_below": void_below}
         noted = {"crf": None if crf is None else asdict(crf)}
         super().__init__(out, settings | self.mask_settings | noted)
@@ -95,7 +111,13 @@ class _PoolWriter(_Writer):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # spawned, not forked: a fork of a process whose threads hold locks can hang
-        self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+        workers = self.workers or workers_for(largest_image(self._to_make(trainer)))
+        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+    def _to_make(self, trainer: pl.Trainer) -> Sequence[Record]:
+        """The images whose masks are to be made."""
+        data = trainer.datamodule
+        return data.catalog(data.predict_split).records
 
     def _submit(self, make: Callable[..., None], *args: Any) -> None:
         self.jobs.add(self.pool.submit(make, *args, **self.mask_settings))
@@ -142,7 +164,8 @@ class PseudoMaskWriter(_PoolWriter):
         background: score of the background, 0..1; more makes objects smaller.
         crf: dense CRF, null for the plain threshold.
         void_below: pixels whose largest share lies below are void, 0..1; 0 leaves none void.
-        workers: processes for the CRF; null: one per core.
+        workers: processes for the CRF; null: one for each core that may be used, fewer where large
+            photographs would fill the memory.
     """
 
     def __init__(
@@ -177,6 +200,10 @@ class PseudoMaskWriter(_PoolWriter):
         self.catalog: Catalog | None = None
         self.missing: list[Record] = []
 
+    @property
+    def folder(self) -> Path:
+        return self.out.parent  # masks, seeds and maps lie side by side
+
     def _note(self, settings: dict[str, Any]) -> None:
         for folder in (self.seeds, self.maps):
             note = folder / "settings.json"
@@ -202,6 +229,9 @@ class PseudoMaskWriter(_PoolWriter):
         if self.missing and len(seen) == len(records):
             seen.pop()  # without an image Lightning does not come to the end, where masks are made
         data.skip = frozenset(seen)
+
+    def _to_make(self, trainer: pl.Trainer) -> Sequence[Record]:
+        return self.missing
 
     def _seed(self, name: str) -> Path:
         return self.seeds / f"{name}.npz"
@@ -248,7 +278,7 @@ class PseudoMaskWriter(_PoolWriter):
             shares = shares_of_slots(seed["scores"], dispatch, self.mask_settings["background"])
             found.append((seed["slots"], dispatch.mean((1, 2)), shares, seed["labels"].tolist()))
         features, areas, seeds, labels = zip(*found, strict=True)
-        learned, classifier = classify_slots(
+        learned, taught = classify_slots(
             torch.stack(features),
             torch.stack(areas),
             seeds,
@@ -256,8 +286,11 @@ class PseudoMaskWriter(_PoolWriter):
             len(self.catalog.classes) + 1,
             partial(progress, what="learn slots", unit="rounds", brief=True),
         )
-        of_others = {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()}
-        write_arrays(self.seeds.with_name(SLOT_CLASSES), **of_others)
+        of_others = {
+            name: torch.stack([getattr(one, name) for one in taught]).numpy()
+            for name in SlotClassifier._fields
+        }
+        write_arrays(self.seeds.with_name(SLOT_CLASSES), half=False, **of_others)
         return {name: shares.numpy() for name, shares in zip(names, learned, strict=True)}
 
 
@@ -272,7 +305,8 @@ class RefinedMaskWriter(_PoolWriter):
         background: score of the background beside those maps, 0..1.
         crf: dense CRF, null for none.
         void_below: pixels whose largest share lies below are void, 0..1; 0 leaves none void.
-        workers: processes for the CRF; null: one per core.
+        workers: processes for the CRF; null: one for each core that may be used, fewer where large
+            photographs would fill the memory.
     """
 
     def __init__(
@@ -314,7 +348,7 @@ class RefinedMaskWriter(_PoolWriter):
             )
 
 
-class MaskWriter(_Writer):
+class MaskWriter(Writer):
     """Writes the segmentation network's masks.
 
     Args:
@@ -336,7 +370,7 @@ class MaskWriter(_Writer):
     ) -> None:
         for index, name in enumerate(batch["id"]):
             one = {key: batch[key][index : index + 1] for key in ("image", "size")}
-            mask = pl_module.labels(one, prediction[index : index + 1], pl_module.crf)
+            mask = pl_module.labels(one, prediction[index : index + 1], pl_module.inference.crf)
             write_mask(self.out / f"{name}.png", mask.cpu().numpy())
 
 

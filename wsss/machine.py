@@ -1,0 +1,60 @@
+"""What this process may use of the machine: cores, memory, shared memory. Imports no torch."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def allowed_cores() -> int:
+    """CPU cores that this process may use: those of its affinity, and its share in a container."""
+    # Slurm, taskset and cpusets set the affinity
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder in _groups():
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if quota.isdecimal() and period.isdecimal():
+            cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def free_memory() -> float:
+    """Bytes of memory that this process can still take; infinity where the system does not say."""
+    free = float("inf")
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            free = 1024.0 * int(line.split()[1])
+    for folder in _groups():
+        most, used = _read(folder / "memory.max"), _read(folder / "memory.current")
+        if most.isdecimal() and used.isdecimal():
+            free = min(free, float(int(most) - int(used)))
+    return max(0.0, free)
+
+
+def free_shared_memory() -> float:
+    """Bytes free in /dev/shm, through which loader processes hand over images; else infinity."""
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except (OSError, AttributeError):  # not Linux
+        return float("inf")
+    return float(status.f_bavail * status.f_frsize)
+
+
+def _groups() -> Iterator[Path]:
+    """Folders of this process's control group (version 2) and of those around it."""
+    inner = next(
+        (line[3:] for line in _read("/proc/self/cgroup").splitlines() if line[:3] == "0::"), ""
+    )
+    folder = _CGROUPS / inner.lstrip("/")
+    yield folder
+    while folder != _CGROUPS and folder.is_relative_to(_CGROUPS):
+        folder = folder.parent
+        yield folder
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

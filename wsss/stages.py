@@ -1,0 +1,297 @@
+"""A stage of a run: a folder, what its results were made with, and whether they may stay."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from wsss.data.modules import MaskData, TagData
+from wsss.errors import UserError
+from wsss.files import read_json, write_json, write_text
+from wsss.inference import InferenceSettings
+from wsss.localize.crf import CRFSettings
+from wsss.resources import Cost
+from wsss.tasks.classification import ClassificationTask
+from wsss.tasks.segmentation import SegmentationTask
+from wsss.tasks.writers import PseudoMaskWriter, RefinedMaskWriter
+
+FORMAT = 3
+"""Of the notes `begun.json` and `done.json`; 2 kept a hash of the config as it was written."""
+
+METHODS = {"classify": 1, "pseudo_masks": 1, "segment": 1, "refined_masks": 1}
+"""Raised by one where the code of a stage makes other results of the same settings and inputs."""
+
+Changed = Literal["tell", "keep", "redo"]
+"""What becomes of results that this version of wsss would make otherwise from the same config."""
+
+_TASKS = {"classify": ClassificationTask, "segment": SegmentationTask}
+_DATA = {"classify": TagData, "segment": MaskData}
+_WRITERS = {"PseudoMaskWriter": PseudoMaskWriter, "RefinedMaskWriter": RefinedMaskWriter}
+_PLACES = ("root", "tags", "weights")
+# how fast it goes and what it shows, not what comes out
+_NO_MATTER = ("num_workers", "workers", "out", "maps", "mask_dir", *_PLACES)
+_OF_TRAINER = ("callbacks", "logger", "default_root_dir", "enable_progress_bar")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a stage's results.
+
+    Attributes:
+        method: of the stage's code, from `METHODS`.
+        settings: every setting that matters with its value, the defaults of the code among them.
+        inputs: stamps of the images, weights and stages it works on.
+        written: hash of the config as it stands in the user's files.
+    """
+
+    method: int
+    settings: dict[str, Any]
+    inputs: list[str]
+    written: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells a stage's results from those of any other recipe, for the stages behind it."""
+        return _hash([FORMAT, self.method, self.settings, self.inputs])
+
+
+def recipe(
+    kind: Literal["classify", "segment"],
+    method: str,
+    config: dict[str, Any],
+    inputs: list[str],
+    out: Path,
+) -> Recipe:
+    """The recipe of a stage.
+
+    Args:
+        kind: whose config it is.
+        method: the stage's key in `METHODS`.
+        config: the stage's config, with model, data and trainer.
+        inputs: as in `Recipe`.
+        out: folder of the run.
+    """
+    written = _hash(without_places(config, out))
+    return Recipe(METHODS[method], resolved_settings(kind, config), inputs, written)
+
+
+def resolved_settings(kind: Literal["classify", "segment"], config: dict[str, Any]) -> dict[str, Any]:
+    """Every setting of a stage that its results depend on, defaults included, as plain types.
+
+    Of a stage that trains no network (its config has a writer) the model's settings are those given:
+    the rest comes with the checkpoint, which is among the stage's inputs.
+    """
+    trainer = config.get("trainer") or {}
+    callbacks, trains = {}, True
+    for callback in trainer.get("callbacks") or []:
+        path = callback if isinstance(callback, str) else callback.get("class_path", "")
+        given = {} if isinstance(callback, str) else callback.get("init_args") or {}
+        name = path.rpartition(".")[2]
+        if name in _WRITERS:
+            trains, given = False, with_defaults(_WRITERS[name], given)
+            if given.get("slots") == "none":  # both are about slots
+                given |= {"learn_slots": False, "border_prior": False}
+        callbacks[path if name not in _WRITERS else name] = given
+    model = config.get("model") or {}
+    if trains:
+        model = with_defaults(_TASKS[kind], model)
+        if kind == "segment":
+            model |= InferenceSettings(
+                tuple(model["scales"] or (1.0,)),
+                bool(model["flip"]),
+                model["tile"] or None,
+                _crf(model["crf"]) or None,
+            ).to_dict()
+            del model["max_side"], model["precision"]  # stand with the data and the trainer
+    own = {name: value for name, value in trainer.items() if name not in _OF_TRAINER}
+    settings = {
+        "seed_everything": config.get("seed_everything", 0),
+        "model": model,
+        "data": with_defaults(_DATA[kind], config.get("data") or {}),
+        "trainer": own,
+        "callbacks": callbacks,
+    }
+    return _plain(_without(settings, _NO_MATTER))
+
+
+def with_defaults(make: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments given to a class or function, and the defaults of all others."""
+    parameters = inspect.signature(make).parameters.values()
+    values = {p.name: p.default for p in parameters if p.default is not p.empty} | dict(given)
+    if "crf" in values:
+        values["crf"] = _crf(values["crf"])
+    return values
+
+
+def _crf(value: Any) -> Any:
+    return (
+        CRFSettings(**value)
+        if isinstance(value, Mapping)
+        else CRFSettings()
+        if value is True
+        else value
+    )
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without(v, names) for k, v in value.items() if k not in names}
+    return value
+
+
+def without_places(config: Any, out: Path) -> Any:
+    """A config without where data, weights and results lie: their content is stamped."""
+    if isinstance(config, dict):
+        return {k: without_places(v, out) for k, v in config.items() if k not in _PLACES}
+    if isinstance(config, list):
+        return [without_places(value, out) for value in config]
+    return config.replace(str(out), "OUT") if isinstance(config, str) else config
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What changed between nested settings, in words; what is off and what is not there are alike."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        found = []
+        for key in dict.fromkeys([*before, *now]):
+            found += differences(before.get(key), now.get(key), key)
+        return found
+    if before == now or (not before and not now):
+        return []
+    return [f"{name} {_shown(before)} (now {_shown(now)})"]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "with other settings"
+    return json.dumps(value) if value is not None else "not known"
+
+
+def do_stage(
+    folder: Path,
+    wanted: Recipe,
+    config: dict[str, Any],
+    work: Callable[[], dict[str, Any]],
+    changed: Changed = "tell",
+) -> None:
+    """Do the work of a stage unless it is done; what other settings made is moved aside.
+
+    Args:
+        folder: of the stage.
+        wanted: what its results are to be made with.
+        config: written into the folder as `config.yaml`.
+        work: makes the results and returns their metrics.
+        changed: what to do where this version of wsss differs from the one that made the results.
+
+    Raises:
+        UserError: it does differ, and `changed` is "tell".
+    """
+    done, begun = folder / "done.json", folder / "begun.json"
+    dumped = yaml.safe_dump(config, sort_keys=False)
+    note = next((read_json(path) for path in (done, begun) if path.is_file()), None)
+    news = _news(folder, wanted, note, changed) if note is not None else []
+    if done.is_file() and not news:
+        if (folder / "config.yaml").read_text() != dumped:  # data or results were moved
+            write_text(folder / "config.yaml", dumped)
+        print(f"{folder.name}: done before, unchanged", flush=True)
+        return
+    if folder.exists() and (note is None or news):
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
+            number += 1
+        folder.rename(aside)
+        told = f" ({'; '.join(news[:4])})" if news else ""
+        print(f"{folder.name}: settings or inputs changed{told}, earlier results are in {aside}")
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{folder.name}: {'goes on' if begun.is_file() else 'starts'}", flush=True)
+    earlier = read_json(begun) if begun.is_file() else {}
+    of_recipe = asdict(wanted) | {"fingerprint": wanted.fingerprint}
+    if earlier.get("kept"):  # half made by an earlier version
+        of_recipe = {key: value for key, value in earlier.items() if key != "minutes"}
+    before = earlier.get("minutes", 0.0)
+    write_json(begun, of_recipe | {"minutes": before})
+    write_text(folder / "config.yaml", dumped)
+    cost = Cost(before)
+    try:
+        metrics = work()
+    finally:  # broken off, it goes on counting
+        spent = cost.so_far()
+        write_json(begun, of_recipe | {"minutes": spent["minutes"]})
+    write_json(folder / "metrics.json", metrics)
+    write_json(done, of_recipe | spent)
+
+
+def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) -> list[str]:
+    """Why a stage's results cannot stay, in words; nothing where they can.
+
+    Raises:
+        UserError: nobody changed anything but wsss itself.
+    """
+    if note.get("kept") == wanted.fingerprint:
+        return []
+    before = _recipe_of(folder, note, wanted)
+    if before is None or before.inputs != wanted.inputs:
+        return ["its images, weights or the stage before are others"]
+    news = differences(before.settings, wanted.settings)
+    if before.method != wanted.method:
+        news.append(f"method {before.method} of this stage (now {wanted.method})")
+    if not news or before.written != wanted.written or changed == "redo":
+        return news
+    if changed == "keep":
+        for path in (folder / "done.json", folder / "begun.json"):
+            if path.is_file():
+                write_json(path, read_json(path) | {"kept": wanted.fingerprint})
+        return []
+    raise UserError(
+        f"{folder} was made by an earlier version of wsss with {', '.join(news)}: run the same command "
+        "with --keep to go on with it as it is, or with --redo to make it anew (the earlier results "
+        "are moved aside)"
+    )
+
+
+def _recipe_of(folder: Path, note: dict[str, Any], wanted: Recipe) -> Recipe | None:
+    """What a stage's results were made with; None where it cannot be told from what is wanted."""
+    if "settings" in note:
+        return Recipe(note["method"], note["settings"], note["inputs"], note["written"])
+    return _recipe_of_format_2(folder, note, wanted)
+
+
+def _recipe_of_format_2(folder: Path, note: dict[str, Any], wanted: Recipe) -> Recipe | None:
+    """The recipe of earlier versions, whose note is a hash of config and inputs.
+
+    The config is in the folder, and the settings that were in force are in what training and writers
+    left. A setting that they do not name did not exist, and what it does was not done.
+    """
+    if not (folder / "config.yaml").is_file():
+        return None
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    out = Path(config["trainer"]["default_root_dir"]).parent  # where the run was
+    written = without_places(config, out)
+    if _hash([2, written, wanted.inputs]) != note["fingerprint"]:
+        return None
+    settings = json.loads(json.dumps(wanted.settings))
+    # in force then: what is recorded, not today's default
+    kind = "classify" if folder.name in ("classify", "pseudo_masks") else "segment"
+    settings |= {k: v for k, v in resolved_settings(kind, config).items() if k != "callbacks"}
+    log, writer = folder / "log" / "config.yaml", folder / "masks" / "settings.json"
+    if log.is_file():
+        recorded = yaml.safe_load(log.read_text(encoding="utf-8"))
+        for part in ("model", "data"):
+            settings[part] = {key: recorded[part].get(key) for key in settings[part]}
+    for name, own in settings["callbacks"].items():
+        if name in _WRITERS and writer.is_file():
+            recorded = read_json(writer)
+            settings["callbacks"][name] = {key: recorded.get(key) for key in own}
+    return Recipe(1, _plain(settings), wanted.inputs, _hash(written))
