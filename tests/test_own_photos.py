@@ -552,7 +552,11 @@ def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "TILE", 64)
     photo(0, 150, 90).save(tmp_path / "large.jpg")
     words = ["predict", "--ckpt", str(checkpoint), str(tmp_path / "large.jpg")]
-    assert main([*words, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    words += ["--device", "cpu", "--out"]
+    assert main([*words, str(tmp_path / "as-tested")]) == 0
+    assert set(sides) == {(150, 90)}
+    sides.clear()
+    assert main([*words, str(tmp_path / "out"), "--max-side", "150"]) == 0
     assert read_mask(tmp_path / "out" / "masks" / "large.png").shape == (150, 90)
     assert set(sides) == {(64, 64)}
 

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,6 +203,9 @@ def do_stage(
     note = next((read_json(path) for path in (done, begun) if path.is_file()), None)
     news = _news(folder, wanted, note, changed) if note is not None else []
     if done.is_file() and not news:
+        if "settings" not in note:  # of format 2, which tells it by the config that follows
+            before = _recipe_of(folder, note, wanted)
+            write_json(done, note | asdict(replace(before, written=wanted.written)))
         if (folder / "config.yaml").read_text() != dumped:  # data or results were moved
             write_text(folder / "config.yaml", dumped)
         print(f"{folder.name}: done before, unchanged", flush=True)
@@ -281,15 +284,16 @@ def _recipe_of_format_2(folder: Path, note: dict[str, Any], wanted: Recipe) -> R
     written = without_places(config, out)
     if _hash([2, written, wanted.inputs]) != note["fingerprint"]:
         return None
-    settings = json.loads(json.dumps(wanted.settings))
-    # in force then: what is recorded, not today's default
     kind = "classify" if folder.name in ("classify", "pseudo_masks") else "segment"
-    settings |= {k: v for k, v in resolved_settings(kind, config).items() if k != "callbacks"}
     log, writer = folder / "log" / "config.yaml", folder / "masks" / "settings.json"
     if log.is_file():
         recorded = yaml.safe_load(log.read_text(encoding="utf-8"))
+        settings = resolved_settings(kind, config | {k: recorded[k] for k in ("model", "data")})
         for part in ("model", "data"):
-            settings[part] = {key: recorded[part].get(key) for key in settings[part]}
+            known = recorded[part]
+            settings[part] = {k: v if k in known else None for k, v in settings[part].items()}
+    else:
+        settings = resolved_settings(kind, config)
     for name, own in settings["callbacks"].items():
         if name in _WRITERS and writer.is_file():
             recorded = read_json(writer)

@@ -1,0 +1,197 @@
+"""Whether results of a stage may stay: by the settings in force, not by those that are written down."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import wsss.stages
+from wsss.cli import main
+from wsss.errors import UserError
+from wsss.pipeline import run_pipeline
+from wsss.stages import do_stage, recipe, resolved_settings, without_places
+from wsss.tasks.writers import PseudoMaskWriter
+
+
+def _config(folder: Path, **model) -> dict:
+    """Of a stage that trains a classifier in `folder`."""
+    return {"model": model, "data": {"root": "-"}, "trainer": {"default_root_dir": str(folder)}}
+
+
+def _do(folder: Path, config: dict, changed="tell", work=dict) -> None:
+    made = recipe("classify", "classify", config, ["images"], folder.parent)
+    do_stage(folder, made, config, work, changed)
+
+
+@pytest.fixture
+def run(small_run, tmp_path) -> Path:
+    return shutil.copytree(small_run, tmp_path / "run")
+
+
+def _again(small_run: Path, run: Path, drawn: Path, **how) -> dict:
+    return run_pipeline(small_run.parent / "configs" / "pipeline.yaml", run, str(drawn), **how)
+
+
+def _default(monkeypatch, make: type, name: str, value: object) -> None:
+    """Another default for an argument, as a later version of the code may have."""
+    monkeypatch.setitem(make.__init__.__kwdefaults__ or {}, name, value)
+    names = make.__init__.__code__.co_varnames[: make.__init__.__code__.co_argcount]
+    defaults = list(make.__init__.__defaults__)
+    defaults[names.index(name) - len(names)] = value
+    monkeypatch.setattr(make.__init__, "__defaults__", tuple(defaults))
+
+
+def test_minutes_go_on_counting_after_a_break(tmp_path):
+    def broken():
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "classify"
+    with pytest.raises(KeyboardInterrupt):
+        _do(folder, _config(folder), work=broken)
+    begun = json.loads((folder / "begun.json").read_text())
+    assert begun["minutes"] > 0
+    (folder / "begun.json").write_text(json.dumps(begun | {"minutes": 7.0}))
+    _do(folder, _config(folder))
+    assert 7 < json.loads((folder / "done.json").read_text())["minutes"] < 8
+    _do(folder, _config(folder, lr=1.0))  # begins anew
+    assert json.loads((folder / "done.json").read_text())["minutes"] < 1
+
+
+def test_a_default_written_down_is_no_change(tmp_path, capsys):
+    folder = tmp_path / "classify"
+    _do(folder, _config(folder))
+    _do(folder, _config(folder, pooling="top20", mosaic=0))
+    assert "classify: done before, unchanged" in capsys.readouterr().out
+
+
+def test_how_fast_it_goes_is_no_change(tmp_path, capsys):
+    folder = tmp_path / "classify"
+    _do(folder, _config(folder))
+    config = _config(folder)
+    config["data"] |= {"num_workers": 7}
+    config["trainer"] |= {"enable_progress_bar": False}
+    _do(folder, config)
+    assert "classify: done before, unchanged" in capsys.readouterr().out
+
+
+def test_what_the_user_changed_is_named_and_made_anew(tmp_path, capsys):
+    folder = tmp_path / "classify"
+    _do(folder, _config(folder, lr=1e-3))
+    _do(folder, _config(folder, lr=2e-3))
+    said = capsys.readouterr().out
+    assert "settings or inputs changed (lr 0.001 (now 0.002)), earlier results are in" in said
+    assert (tmp_path / "classify.old1" / "done.json").is_file()
+
+
+def test_a_changed_default_is_told(small_run, run, drawn, monkeypatch, capsys):
+    _again(small_run, run, drawn)
+    assert capsys.readouterr().out.count("done before, unchanged") == 5
+    masks = run / "pseudo_masks" / "masks"
+    before = {path: path.read_bytes() for path in masks.glob("*.png")}
+    _default(monkeypatch, PseudoMaskWriter, "sharpen", 5.0)
+    with pytest.raises(UserError) as told:
+        _again(small_run, run, drawn)
+    said = str(told.value)
+    assert str(run / "pseudo_masks") in said and "sharpen 4.0 (now 5.0)" in said
+    assert "--keep" in said and "--redo" in said and "\n" not in said
+    assert before == {path: path.read_bytes() for path in masks.glob("*.png")}  # nothing was lost
+    capsys.readouterr()
+    for _ in range(2):  # what was kept once is not asked about again
+        _again(small_run, run, drawn, changed="keep" if _ == 0 else "tell")
+        assert capsys.readouterr().out.count("done before, unchanged") == 5
+    settings = json.loads((run / "pseudo_masks" / "done.json").read_text())["settings"]
+    assert settings["callbacks"]["PseudoMaskWriter"]["sharpen"] == 4.0  # what it was made with
+    _default(monkeypatch, PseudoMaskWriter, "sharpen", 6.0)
+    with pytest.raises(UserError, match="now 6.0"):
+        _again(small_run, run, drawn)
+
+
+def test_a_changed_method_is_told_and_made_anew_where_asked(small_run, run, drawn, monkeypatch, capsys):
+    monkeypatch.setitem(wsss.stages.METHODS, "refined_masks", 2)
+    config = str(small_run.parent / "configs" / "pipeline.yaml")
+    words = ["run", "-c", config, "--root", str(drawn), "--out", str(run)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "method 1 of this stage (now 2)" in error and "refined_masks" in error
+    assert main([*words, "--redo"]) == 0
+    said = capsys.readouterr().out
+    assert "pseudo_masks: done before" in said and "refined_masks: settings or inputs changed" in said
+    assert (run / "refined_masks.old1" / "done.json").is_file()
+    assert "segment: settings or inputs changed" in said  # learned from other masks
+
+
+def _as_format_2(run: Path) -> None:
+    """Make the notes of a run those of the version before."""
+    prints: dict[str, str] = {}
+    order = ("classify", "pseudo_masks", "segment_first", "refined_masks", "segment")
+    for folder in (run / name for name in order):
+        note = json.loads((folder / "done.json").read_text())
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        text = json.dumps(
+            [2, without_places(config, run), [prints.get(i, i) for i in note["inputs"]]],
+            sort_keys=True,
+            default=str,
+        )
+        old = hashlib.sha256(text.encode()).hexdigest()
+        prints[note["fingerprint"]] = old
+        few = {"fingerprint": old, "minutes": note["minutes"]}
+        for name in ("done.json", "begun.json"):
+            (folder / name).write_text(json.dumps(few | {"memory_gb": 1.0, "device": "-"}))
+
+
+@pytest.fixture
+def in_place(small_run, drawn, tmp_path):
+    """A run whose configs do not name `learn_slots`, where it was made."""
+    configs = shutil.copytree(small_run.parent / "configs", tmp_path / "configs")
+    run = tmp_path / "run"
+    path = configs / "pseudo_masks.yaml"
+    config = yaml.safe_load(path.read_text())
+    del config["trainer"]["callbacks"][0]["init_args"]["learn_slots"]
+    path.write_text(yaml.safe_dump(config))
+    run_pipeline(configs / "pipeline.yaml", run, str(drawn))
+    return configs / "pipeline.yaml", run
+
+
+def test_runs_of_the_version_before(in_place, drawn, capsys):
+    config, run = in_place
+    _as_format_2(run)
+    capsys.readouterr()
+    run_pipeline(config, run, str(drawn))  # nothing differs
+    assert capsys.readouterr().out.count("done before, unchanged") == 5
+    notes = [json.loads((run / name / "done.json").read_text()) for name in ("classify", "segment")]
+    assert all(note["settings"]["data"] for note in notes)  # known from now on
+
+    _as_format_2(run)
+    # `learn_slots` did not exist when the masks were made, and is a default now
+    writer = run / "pseudo_masks" / "masks" / "settings.json"
+    known = json.loads(writer.read_text())
+    del known["learn_slots"]
+    writer.write_text(json.dumps(known))
+    with pytest.raises(UserError, match="learn_slots not known .now true.*--keep"):
+        run_pipeline(config, run, str(drawn))
+    # written down, it is as it was
+    path = config.parent / "pseudo_masks.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["trainer"]["callbacks"][0]["init_args"]["learn_slots"] = False
+    path.write_text(yaml.safe_dump(settings))
+    run_pipeline(config, run, str(drawn))
+    assert capsys.readouterr().out.count("done before, unchanged") >= 5
+    # and a change is one
+    settings["trainer"]["callbacks"][0]["init_args"]["background"] = 0.7
+    path.write_text(yaml.safe_dump(settings))
+    run_pipeline(config, run, str(drawn))
+    said = capsys.readouterr().out
+    assert "pseudo_masks: settings or inputs changed (background 0.6 (now 0.7))" in said
+
+
+def test_all_that_matters_is_resolved():
+    config = {"trainer": {"callbacks": [{"class_path": "x.PseudoMaskWriter"}], "max_epochs": 3}}
+    writer = resolved_settings("classify", config)["callbacks"]["PseudoMaskWriter"]
+    assert writer["learn_slots"] is True and writer["crf"]["iterations"] == 8
+    assert not {"out", "workers"} & set(writer)
+    segment = resolved_settings("segment", {"trainer": {}, "model": {"crf": {"side": 90}}})
+    assert segment["model"]["crf"]["side"] == 90 and segment["model"]["scales"] == [1.0]
+    assert segment["model"]["decoder"] == "DeepLabV3Plus" and segment["data"]["crop"] == 512
