@@ -425,7 +425,7 @@ def test_one_folder_per_class(tmp_path):
         ("tags.json", '{"a.jpg": "cat"}', "must be like"),
         ("tags.json", '{"a.jpg": ["cat"], "a.jpg": ["dog"]}', "twice"),
         ("tags.json", "{", "not readable JSON"),
-        ("tags.csv", "image,cat\na.jpg,yes\n", "no column 'tags'"),
+        ("tags.csv", "image,cat\na.jpg,perhaps\n", "no column 'tags'"),
         ("tags.csv", 'image,tags\na.jpg,cat\nb.jpg,"cat\nc.jpg,dog\n', "line 3 .* not closed"),
         ("tags.csv", 'image,tags\na.jpg,"cat' + 5000 * "\na-long-name-of-a-file.jpg,dog", "not closed"),
     ],

@@ -210,7 +210,7 @@ def test_split_column_and_lists_are_respected(photos, tmp_path, capsys):
     assert _init(photos, tmp_path / "lists", "--tags", table) == 0
     found = {n: row["split"] for n, row in _table(tmp_path / "lists").items()}
     assert found == {n: "train" if i < 14 else "val" for i, n in enumerate(names[:18])}
-    assert f"used for val only: {names[14]}" in capsys.readouterr().out
+    assert f"(used for val only): {names[14]}" in capsys.readouterr().out
     assert set(_left_out(tmp_path / "lists")) == set(names[18:])
 
 

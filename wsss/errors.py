@@ -1,6 +1,7 @@
 """What a user is told: mistakes that can be mended, and notices of what is left out."""
 
 import warnings
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -31,3 +32,9 @@ def notice(message: str) -> None:
 def forget_notices() -> None:
     """A new command begins: every notice is given again."""
     _told.clear()
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f", ... and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,8 +1,10 @@
-"""Files that are whole or not there, notes in JSON, and what tells a file from another."""
+"""Files that are whole or not there, text and notes in JSON, and what tells a file from another."""
 
+import codecs
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,31 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write text in UTF-8, atomically."""
     write_atomic(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a user made: UTF-8, or UTF-16 as Excel and Windows write it.
+
+    Byte-order marks are dropped where they begin a line, as joining files leaves them; lines end with
+    "\\n".
+
+    Raises:
+        UserError: it is no such text.
+    """
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8")
+        if "\0" in text:
+            raise ValueError("it has characters of code 0")
+    except ValueError as error:  # UnicodeDecodeError is one, too
+        raise UserError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
+    return re.sub("^\ufeff+", "", text.replace("\r\n", "\n").replace("\r", "\n"), flags=re.MULTILINE)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that a user made."""
+    return read_text(path).splitlines()
 
 
 def write_json(path: Path, content: Any) -> None:

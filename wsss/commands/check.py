@@ -26,7 +26,14 @@ from wsss.data.catalog import (
 )
 from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_alpha, image_files, read_image
 from wsss.data.masks import read_mask
-from wsss.data.tags import RESERVED_CLASSES, alike, read_tag_table, tag_source, without_case
+from wsss.data.tags import (
+    RESERVED_CLASSES,
+    alike,
+    read_tag_table,
+    split_folder,
+    tag_source,
+    without_case,
+)
 from wsss.errors import UserError
 from wsss.files import write_text
 from wsss.progress import progress
@@ -255,7 +262,7 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
         if (beside := root.absolute().parent / name).is_file():
             report.warn(kind, str(beside))
     try:
-        rows = read_tag_table(source, root, duplicates=(twice := []))
+        rows = read_tag_table(source, root, duplicates=(twice := []), odd=report.warnings)
     except UserError as error:
         report.fail("tags unusable", str(error))
         return {}
@@ -277,12 +284,13 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
             report.fail("tags without image", row.image + (f" (is it {near}?)" if near else ""))
     for name in sorted(present - {row.image for row in rows}):
         report.warn("images without tags (left out)", name)
-    lists = [folder / name for name in LISTS] if (folder := list_folder(root, tags)) else []
-    listed = [{line.strip() for line in read_lines(path)} for path in lists]
-    for row in rows:
-        names = {row.image, Path(row.image).with_suffix("").as_posix()}
-        if lists and all(names & its for its in listed):
-            report.warn("train and val overlap (used for val only)", row.image)
+    try:
+        parts = split_folder(rows, source, root)
+    except UserError as error:
+        report.fail("split unusable", str(error))
+    else:
+        left_out = {f"left out, {reason}": names for reason, names in parts.left_out.items()}
+        report.warnings |= parts.odd | left_out
     known, names = {}, {}
     for row in rows:
         if row.image in present:
@@ -317,16 +325,6 @@ def as_files(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
             plain = composed.get(unicodedata.normalize("NFC", plain), plain)
         found[name] = plain
     return found
-
-
-LISTS = ("train.txt", "val.txt")
-
-
-def list_folder(photographs: Path, table: Path | None) -> Path | None:
-    """Where lists fix the split of a folder of photographs: beside its table or in it, else None."""
-    beside = table.parent if table and table.is_file() else photographs
-    places = [place for place in (beside, photographs) if all((place / n).is_file() for n in LISTS)]
-    return places[0] if places else None
 
 
 def _voc_records(root: Path, files: list[Path], report: Report) -> Tagged:

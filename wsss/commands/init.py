@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wsss.errors import UserError
+from wsss.errors import UserError, few
 
 BACKBONE = "mobilenetv2_100"
 
@@ -88,12 +88,13 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
     Raises:
         UserError: a name leads out of the folder, or too little is left to train on.
     """
-    from wsss.data.tags import TagRow, read_tag_table, split_of
+    from wsss.data.tags import read_tag_table, split_folder
 
     found = Found()
-    rows = read_tag_table(table, photographs, duplicates=(twice := []))
+    rows = read_tag_table(table, photographs, duplicates=(twice := []), odd=(odd := {}))
+    found.notes += [f"{kind}: {few(places)}" for kind, places in odd.items()]
     if twice:
-        found.notes.append(f"rows joined, image listed more than once: {_few(sorted(set(twice)))}")
+        found.notes.append(f"rows joined, image listed more than once: {few(sorted(set(twice)))}")
     rows = _known_files(found, photographs, table, out, rows)
     rows = _distinct(found, photographs, rows)
     if not rows:
@@ -106,10 +107,12 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
         replace(row, tags=tuple(sorted({spelling[tag] for tag in row.tags}, key=found.classes.index)))
         for row in rows
     ]
-    if not any(row.split for row in rows):
-        rows = _listed_splits(found, photographs, table, rows)
-    found.tags = {row.image: row.tags for row in rows}
-    found.splits = split_of([TagRow(row.image, row.tags, row.split) for row in rows])
+    found.splits, left_out, odd = split_folder(rows, table, photographs)
+    found.notes += [f"{kind}: {few(places)}" for kind, places in odd.items()]
+    for reason, images in left_out.items():
+        for image in images:
+            found.leave_out(reason, image)
+    found.tags = {row.image: row.tags for row in rows if row.image in found.splits}
     _require_both_splits(found, table)
     return found
 
@@ -212,31 +215,6 @@ def _classes(found: Found, photographs: Path, table: Path, rows: Sequence) -> di
     return spelling
 
 
-def _listed_splits(found: Found, photographs: Path, table: Path, rows: Sequence) -> list:
-    """Splits by train.txt and val.txt, where they are."""
-    from wsss.commands.check import list_folder
-    from wsss.data.catalog import read_lines
-
-    folder = list_folder(photographs, table)
-    if folder is None:
-        return list(rows)
-    lists = {
-        split: {line.strip() for line in read_lines(folder / f"{split}.txt") if line.strip()}
-        for split in ("train", "val")
-    }
-    kept = []
-    for row in rows:
-        names = {row.image, Path(row.image).with_suffix("").as_posix()}
-        splits = [split for split, listed in lists.items() if names & listed]
-        if len(splits) == 2:
-            found.notes.append(f"in train.txt and val.txt, used for val only: {row.image}")
-        if splits:
-            kept.append(replace(row, split=splits[-1]))
-        else:
-            found.leave_out("in neither train.txt nor val.txt", row.image)
-    return kept
-
-
 def _require_both_splits(found: Found, table: Path) -> None:
     train, val = found.names("train"), found.names("val")
     if len(train) < 2 or not val:
@@ -252,13 +230,8 @@ def _require_both_splits(found: Found, table: Path) -> None:
         )
 
 
-def _few(names: Sequence[str], most: int = 5) -> str:
-    more = f", ... and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def _reasons(found: Found) -> str:
-    counted = [f"{reason}: {_few(names, 2)}" for reason, names in found.left_out.items()]
+    counted = [f"{reason}: {few(names, 2)}" for reason, names in found.left_out.items()]
     return "; ".join(counted[:3]) or "nothing was left out"
 
 
@@ -547,9 +520,9 @@ def _tell(
     empty = [sum(not found.tags[image] for image in split) for split in (train, val)]
     for name, *counts in [*rows, *([("(pure background)", *empty)] if any(empty) else [])]:
         print(f"  {name:24s} {counts[0]:7d} {counts[1]:7d}")
-    few = [name for name, *counts in rows if sum(counts) < FEW]
-    if few:
-        print(f"note: fewer than {FEW} images, hardly enough to learn from: {', '.join(few)}")
+    rare = [name for name, *counts in rows if sum(counts) < FEW]
+    if rare:
+        print(f"note: fewer than {FEW} images, hardly enough to learn from: {', '.join(rare)}")
     for name in found.classes:
         if all(name in tags for tags in found.tags.values()):
             print(
@@ -562,7 +535,7 @@ def _tell(
         total = sum(map(len, found.left_out.values()))
         print(f"left out: {total} (all are in {out / 'left_out.csv'})")
         for reason, names in found.left_out.items():
-            print(f"  {reason}: {_few(names, 10)}")
+            print(f"  {reason}: {few(names, 10)}")
     classify, segment = stages["classify"], stages["segment"]
     print(
         f"machine: {machine.name}; {classify['data']['size']} pixels, "

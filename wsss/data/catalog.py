@@ -11,12 +11,12 @@ Two layouts are read. `voc` is the layout of the PASCAL VOC development kit:
     ROOT/tags.csv (columns image, tags and, if wanted, split; or the other forms of wsss.data.tags)
     ROOT/masks/<image without suffix>.png
     ROOT/classes.txt (optional: fixes the classes and their order)
+    ROOT/train.txt, ROOT/val.txt (optional: fix the split where the table does not)
 
-The table may lie elsewhere, with its classes.txt beside it; ROOT is only read. Images of a `folder`
-that cannot be read, and masks that do not fit, are left out with a notice that names each.
+The table may lie elsewhere, with its classes.txt and lists beside it; ROOT is only read. Images of a
+`folder` that cannot be read, and masks that do not fit, are left out with a notice that names each.
 """
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,10 +26,12 @@ from typing import Literal, get_args
 
 from defusedxml import ElementTree
 
+from wsss.data.cells import clean, hidden, shown
 from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_size, read_image
 from wsss.data.masks import read_mask
-from wsss.data.tags import TagRow, read_tag_table, split_of, tag_source
+from wsss.data.tags import HIDDEN, TagRow, read_tag_table, split_folder, tag_source, tell
 from wsss.errors import UserError, notice
+from wsss.files import read_lines
 from wsss.progress import progress
 from wsss.voc import VOC_CLASSES
 
@@ -79,7 +81,7 @@ def read_catalog(
         layout: "voc" or "folder" (module docstring).
         root: the data set's folder.
         split: name of a list in ImageSets/Segmentation ("train", "val", "trainaug", ...) for `voc`;
-            "train", "val" or "all" for `folder`.
+            "train", "val" or "all" for `folder` (`wsss.data.tags.split_folder`).
         tagged: False does not ask for tags (VOC's test split has none).
         tags: the table of a `folder` that has none of its own.
 
@@ -102,8 +104,10 @@ def read_classes(layout: Layout, root: str | Path, tags: str | Path | None = Non
     """Foreground class names of a data set, in the order of their mask labels."""
     root = _existing(root)
     if listed := class_list(root, tags):
-        lines = (unicodedata.normalize("NFC", line.strip()) for line in read_lines(listed))
-        classes = tuple(filter(None, lines))
+        lines = read_lines(listed)
+        if strange := [*filter(hidden, lines)]:
+            tell(listed, {HIDDEN: [*map(shown, strange)]})
+        classes = tuple(filter(None, map(clean, lines)))
         if not classes or len(set(classes)) != len(classes):
             raise UserError(f"{listed} must hold one class name a line, each once")
         return few_enough(classes, listed)
@@ -133,14 +137,6 @@ def _existing(root: str | Path) -> Path:
             "--root), or correct data.root in the config if it was moved"
         )
     return Path(root)
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file (a byte-order mark is dropped)."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
 
 
 def inside(root: Path, name: str, source: Path) -> Path:
@@ -273,10 +269,13 @@ def _read_folder(root: Path, split: str, source: str | Path | None) -> Catalog:
         raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
     table, rows = _readable_rows(root, source)
     classes = read_classes("folder", root, source)
-    splits = split_of(rows)
+    parts = split_folder(rows, table, root)
+    if split != "all":
+        left_out = {f"left out, {reason}": names for reason, names in parts.left_out.items()}
+        tell(table, parts.odd | left_out)
     records, taken = [], {}
     for row in rows:
-        if split not in ("all", splits[row.image]):
+        if split not in ("all", parts.of.get(row.image)):
             continue
         image = root / row.image
         name = Path(row.image).with_suffix("").as_posix()

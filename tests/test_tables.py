@@ -1,0 +1,443 @@
+"""Tables of tags and lists of splits as people and their programs write them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from odd_files import photo
+
+from wsss.commands import init
+from wsss.commands.check import check
+from wsss.data.catalog import read_catalog, read_classes
+from wsss.data.cells import clean, listed, mark
+from wsss.data.tags import TagRow, read_tag_table, split_folder
+from wsss.errors import UserError, UserNotice, forget_notices
+from wsss.files import read_lines
+
+
+@pytest.fixture(autouse=True)
+def _anew():
+    forget_notices()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Twelve photographs, every second one of a cat, the others of a big dog, without a table."""
+    for number in range(12):
+        photo(number).save(tmp_path / f"{number:02d}.jpg")
+    return tmp_path
+
+
+def _tags(number: int) -> str:
+    return "cat" if number % 2 else "big dog"
+
+
+def _write(folder: Path, cells: dict[int, str], header: str = "image;tags") -> Path:
+    lines = [f"{number:02d}.jpg;{cells.get(number, _tags(number) + '|')}" for number in range(12)]
+    path = folder / "tags.csv"
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def _notices(told) -> str:
+    return "\n".join(str(one.message) for one in told)
+
+
+LISTS = {
+    "Python": """['big dog', 'cat']""",
+    "Python, one with an apostrophe": """["big dog", 'cat']""",
+    "JSON": """["big dog", "cat"]""",
+    "JSON of codes": r"""["big\u0020dog", "c\u0061t"]""",
+    "tuple": """('big dog', 'cat')""",
+    "set": """{'big dog', 'cat'}""",
+    "NumPy": """['big dog' 'cat']""",
+    "NumPy on several lines": """['big dog'\n 'cat']""",
+    "NumPy 2": """[np.str_('big dog'), np.str_('cat')]""",
+    "NumPy's repr": """array(['big dog', 'cat'], dtype='<U7')""",
+    "Python 2": """[u'big dog', u'cat']""",
+    "names alone": """[big dog, cat]""",
+    "a comma at the end": """['big dog', 'cat',]""",
+    "with what is none": """['big dog', nan, None, 'cat']""",
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "no quotes"])
+def test_printed_lists_are_lists(form, delimiter, tmp_path):
+    text = LISTS[form]
+    if delimiter == "no quotes":  # the commas within the list fall between columns
+        if "\n" in text or "\\" in text:
+            pytest.skip("needs its quotes")
+        delimiter = ","
+    else:
+        text = '"' + text.replace('"', '""') + '"'
+    lines = [f"a.jpg{delimiter}{text}", f"b.jpg{delimiter}[]", f"c.jpg{delimiter}horse"]
+    (tmp_path / "tags.csv").write_text("\n".join([f"image{delimiter}tags", *lines]))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    assert [row.tags for row in rows] == [("big dog", "cat"), (), ("horse",)]
+    assert len(odd["read as a list of tags"]) == 2 and "line " in odd["read as a list of tags"][0]
+    with pytest.warns(UserNotice, match=r"tags\.csv: read as a list of tags: line "):
+        read_tag_table(tmp_path / "tags.csv", tmp_path)
+
+
+def test_a_list_beside_plain_cells_leaves_their_separator(tmp_path):
+    (tmp_path / "tags.csv").write_text("image;tags\na.jpg;['big dog', 'cat']\nb.jpg;cat horse\n")
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={})
+    assert [row.tags for row in rows] == [("big dog", "cat"), ("cat", "horse")]
+
+
+@pytest.mark.parametrize("name", ["(new) car", "car [red]", "[red] car", "[red]|[blue]", "l'eau"])
+def test_brackets_in_a_name_are_no_list(name):
+    assert listed(name) is None
+
+
+def test_a_printed_list_in_json(tmp_path):
+    tags = {"a.jpg": ["['big dog', 'cat']"], "b.jpg": ["[]"], "c.jpg": ["horse"]}
+    (tmp_path / "tags.json").write_text(json.dumps(tags))
+    with pytest.warns(UserNotice, match="read as a list of tags: entry 1"):
+        rows = read_tag_table(tmp_path / "tags.json", tmp_path)
+    assert [row.tags for row in rows] == [("big dog", "cat"), (), ("horse",)]
+
+
+MISSING = ["nan", "NaN", "None", "null", "NULL", "NA", "<NA>", "#N/A"]
+
+
+@pytest.mark.parametrize("word", MISSING)
+@pytest.mark.parametrize("form", ["cell", "among others", "mark", "json", "folder"])
+def test_what_programs_write_for_nothing_is_no_class(form, word, tmp_path):
+    if form == "folder" and "/" in word:
+        pytest.skip("no name of a folder")
+    texts = {
+        "cell": f"image,tags\na.jpg,cat\nb.jpg,{word}\n",
+        "among others": f"image,tags\na.jpg,cat|{word}\nb.jpg,\n",
+        "mark": f"image,cat,dog\na.jpg,1.0,{word}\nb.jpg,0.0,0.0\n",
+    }
+    root = tmp_path
+    names = ["a.jpg", "b.jpg"]
+    if form == "folder":
+        root, names = tmp_path / "by class", ["cat/a.jpg", f"{word}/b.jpg"]
+    elif form == "json":
+        (tmp_path / "tags.json").write_text(json.dumps({"a.jpg": ["cat"], "b.jpg": [word]}))
+    else:
+        (tmp_path / "tags.csv").write_text(texts[form])
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(number).save(root / name)
+    with pytest.warns(UserNotice) as told:
+        catalog = read_catalog("folder", root, "all")
+    assert catalog.classes == ("cat",)
+    assert {record.id: record.tags for record in catalog.records} == {
+        Path(names[0]).with_suffix("").as_posix(): (0,),
+        Path(names[1]).with_suffix("").as_posix(): (),
+    }
+    place = {"folder": f"folder {word}", "json": "entry 2", "cell": "line 3"}.get(form, "line 2")
+    assert "read as an empty cell: " + place in _notices(told) and f"'{word}'" in _notices(told)
+    found = check(root).warnings["read as an empty cell"]
+    assert len(found) == 1 and found[0].startswith(place)
+
+
+def test_null_and_nan_of_json_are_no_tags(tmp_path):
+    (tmp_path / "tags.json").write_text('{"a.jpg": ["cat", null], "b.jpg": null, "c.jpg": NaN}')
+    rows = read_tag_table(tmp_path / "tags.json", tmp_path, odd=(odd := {}))
+    assert [row.tags for row in rows] == [("cat",), (), ()]
+    assert odd == {
+        "read as an empty cell": ["entry 1: 'null'", "entry 2: 'null'", "entry 3: 'NaN'"],
+    }
+
+
+ODD_SIGNS = [
+    "\u200b",
+    "\ufeff",
+    "\u200d",
+    "\u2060",
+    "\u00ad",
+    "\u200e",
+    "\u202a",
+    "\x07",
+    "\u180e",
+    "\ufe0f",
+]
+
+
+@pytest.mark.parametrize("sign", ODD_SIGNS)
+@pytest.mark.parametrize("form", ["tags", "list", "columns", "json", "folder", "classes.txt"])
+def test_characters_without_width_are_dropped_and_told(form, sign, tmp_path):
+    root = tmp_path / "root"
+    names = ["a.jpg", "b.jpg"]
+    name = f"{sign}c{sign}at{sign}"
+    if form == "folder":
+        names = ["cat/a.jpg", f"{name}/b.jpg"]
+    for number, file in enumerate(names):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        photo(number).save(root / file)
+    texts = {
+        "tags": f"image,tags\na.jpg,cat\nb.jpg,dog|{name}\n",
+        "list": f"image,tags\na.jpg,cat\nb.jpg,\"['{name}', 'dog']\"\n",
+        "columns": f"image,{name},dog\na.jpg,1,0\nb.jpg,1,1\n",
+        "classes.txt": "image,tags\na.jpg,cat\nb.jpg,cat|dog\n",
+    }
+    if form == "json":
+        (root / "tags.json").write_text(json.dumps({"a.jpg": ["cat"], "b.jpg": [name, "dog"]}))
+    elif form != "folder":
+        (root / "tags.csv").write_text(texts[form], encoding="utf-8")
+    if form == "classes.txt":
+        (root / "classes.txt").write_text(f"dog\n{name}\n", encoding="utf-8")
+    with pytest.warns(UserNotice, match="cannot be seen") as told:
+        classes = read_classes("folder", root)
+    assert sorted(classes) == (["cat"] if form == "folder" else ["cat", "dog"])
+    assert (f"\\u{ord(sign):04x}at" in _notices(told)) or sign == "\ufeff"
+    forget_notices()
+    if form == "classes.txt":
+        with pytest.warns(UserNotice, match="cannot be seen"):
+            report = check(root)
+    else:
+        report = check(root)
+        assert len(next(v for k, v in report.warnings.items() if "cannot be seen" in k)) == 1
+    assert report.classes["cat"] == 2 and not report.errors
+
+
+def test_every_space_is_a_space(tmp_path):
+    text = "image,tags\na.jpg,polar\u00a0bear|\u3000dog\u00a0\nb.jpg,polar bear|dog\n"
+    (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
+    one, other = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={})
+    assert one.tags == other.tags == ("polar bear", "dog")
+    assert clean(" polar\u2009bear\t") == "polar bear"
+
+
+def test_names_of_files_keep_what_the_files_have(tmp_path):
+    real = "3.45\u202fPM.jpg"  # as a Mac names what it takes of its screen
+    photo(1).save(tmp_path / real)
+    photo(2).save(tmp_path / "b.jpg")
+    text = f"image,tags\n{real},cat\n\u200bb.jpg\u200b,dog\n"
+    (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
+    with pytest.warns(UserNotice, match=r"line 3: '\\u200bb\.jpg\\u200b'"):
+        rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    assert [row.image for row in rows] == [real, "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    "yes, no",
+    [
+        ("TRUE", "FALSE"),
+        ("true", "False"),
+        ("1.0", "0.0"),
+        ("1,0", "0,0"),
+        ("1", ""),
+        ("x", ""),
+        (" X ", " "),
+        ("yes", "no"),
+        ("Y", "n"),
+        ("WAHR", "FALSCH"),
+        ("VRAI", "FAUX"),
+        ("\N{CHECK MARK}", "-"),
+        ("1\N{NO-BREAK SPACE}", "0"),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [";", "\t", ","])
+def test_marks_in_a_column_for_each_class(yes, no, delimiter, tmp_path):
+    def line(*cells):
+        return delimiter.join(f'"{cell}"' if delimiter in cell else cell for cell in cells)
+
+    lines = [line("a.jpg", yes, no, yes), line("b.jpg", no, yes, no), line("c.jpg", no, no, no)]
+    text = "\n".join([line("Image", "big dog", "cat", "horse"), *lines])
+    (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    assert [row.tags for row in rows] == [("big dog", "horse"), ("cat",), ()]
+
+
+def test_what_is_no_mark():
+    assert [mark(text) for text in ("2", "-1", "0.5", "cat", "1;0", "inf")] == [None] * 6
+
+
+SPREADSHEETS = {
+    "Excel's sep line": "sep=;\r\nimage;tags\r\na.jpg;cat,big dog\r\nb.jpg;\r\n",
+    "sep line in capitals, between quotes": '"SEP=;"\nimage;tags\na.jpg;cat,big dog\nb.jpg;\n',
+    "sep line filled up": "sep=;;\nimage;tags\na.jpg;cat,big dog\nb.jpg;\n",
+    "sep line of a comma": 'sep=,\nimage,tags\na.jpg,"cat;big dog"\nb.jpg,\n',
+    "sep line of a tab": "sep=\t\nimage\ttags\na.jpg\tcat,big dog\nb.jpg\t\n",
+    "sep line of a bar": "sep=|\nimage|tags\na.jpg|cat,big dog\nb.jpg|\n",
+    "sep line that is wrong": "sep=,\nimage;tags\na.jpg;cat,big dog\nb.jpg;\n",
+    "byte-order mark behind the sep line": 'sep=;\n\ufeff"image";"tags"\na.jpg;cat,big dog\nb.jpg;\n',
+    "byte-order marks of joined files": "image;tags\na.jpg;cat,big dog\n\ufeffb.jpg;\n",
+    "all between quotes": '"image";"tags"\r\n"a.jpg";"cat|big dog"\r\n"b.jpg";""\r\n',
+    "a comma in the first line's quotes": 'tags;"notes, if any";image\ncat|big dog;;a.jpg\n;;b.jpg\n',
+    "capitals": "IMAGE,TAGS\na.jpg,cat|big dog\nb.jpg,\n",
+    "blank lines before": "\n,\nimage,tags\na.jpg,cat|big dog\nb.jpg,\n",
+    "blank columns": "image,tags,,\na.jpg,cat|big dog,,\nb.jpg,,,\n",
+    "blank columns of marks": "image,cat,big dog,,\na.jpg,1,1,,\nb.jpg,0,0,,\n",
+    "separators at the end": "image,tags\na.jpg,cat|big dog,\nb.jpg,,\n",
+    "separators at the end of marks": "image,cat,big dog\na.jpg,1,1,\nb.jpg,0,0,\n",
+    "one tag a column": "image,tags,,\na.jpg,cat,big dog,\nb.jpg,,,\n",
+    "one tag a column, as pandas names them": "image,tags,Unnamed: 2\na.jpg,cat,big dog\nb.jpg,,\n",
+    "pandas' index": ",image,tags\n0,a.jpg,cat|big dog\n1,b.jpg,\n",
+    "lines that end as on an old Mac": "image;tags\ra.jpg;cat|big dog\rb.jpg;\r",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("form", SPREADSHEETS)
+def test_tables_of_spreadsheets(form, encoding, tmp_path):
+    text = SPREADSHEETS[form]
+    if encoding == "utf-16-be":
+        text = "\ufeff" + text
+    (tmp_path / "tags.csv").write_bytes(text.encode(encoding))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "big dog")), ("b.jpg", ())]
+    assert not odd
+
+
+@pytest.mark.parametrize("first", ["", "Unnamed: 0"])
+def test_a_column_without_a_name_is_no_class(first, tmp_path):
+    (tmp_path / "tags.csv").write_text(
+        f"{first},image,cat,dog\n0,a.jpg,1,1\n1,b.jpg,0,1\n7,c.jpg,0,0\n"
+    )
+    with pytest.warns(UserNotice, match="columns without a name, passed over: column 1"):
+        rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    assert [row.tags for row in rows] == [("cat", "dog"), ("dog",), ()]
+
+
+def test_names_with_spaces_before_a_separator_at_the_end(tmp_path):
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg,polar bear,\nb.jpg,dog,\n")
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    assert [row.tags for row in rows] == [("polar bear",), ("dog",)]
+
+
+@pytest.mark.parametrize("content", ["café".encode("cp1252"), b"c\0a\0t\0", b"\xff\xfec"])
+def test_text_of_another_encoding_is_named(content, tmp_path):
+    (tmp_path / "tags.csv").write_bytes(b"image,tags\na.jpg," + content)
+    if content.startswith(b"\xff"):
+        (tmp_path / "tags.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"tags\.csv is not UTF-8 text .*: save it as UTF-8"):
+        read_tag_table(tmp_path / "tags.csv", tmp_path)
+
+
+def test_lists_in_utf_16_are_read(tmp_path):
+    (tmp_path / "val.txt").write_bytes("é 1.jpg\r\nb.jpg\r\n".encode("utf-16"))
+    assert read_lines(tmp_path / "val.txt") == ["é 1.jpg", "b.jpg"]
+
+
+TRAIN = ["train", "Train", "TRAIN", " training "]
+VAL = ["val", "Val", "valid", "VALID", "Validation", "dev"]
+TEST = ["test", "TEST", "Testing"]
+
+
+def _ids(root: Path, split: str) -> list[str]:
+    return sorted(record.id for record in read_catalog("folder", root, split).records)
+
+
+def _numbers(*numbers: int) -> list[str]:
+    return [f"{number:02d}" for number in numbers]
+
+
+@pytest.mark.parametrize("train, val, test", [(TRAIN[i % 4], VAL[i], TEST[i % 3]) for i in range(6)])
+@pytest.mark.parametrize("by", ["column", "lists"])
+def test_splits_by_their_names(by, train, val, test, photos):
+    splits = {number: train for number in range(12)} | {2: val, 5: val, 3: test, 4: test}
+    if by == "column":
+        _write(photos, {n: f"{_tags(n)}|;{s}" for n, s in splits.items()}, "image;tags;Split")
+    else:
+        _write(photos, {})
+        for name in (train, val, test):
+            lines = [f"{number:02d}" for number, split in splits.items() if split == name]
+            (photos / f"{name.strip()}.txt").write_text("\n".join(lines))
+    with pytest.warns(UserNotice, match=r"left out, of split test, .*: 03\.jpg, 04\.jpg"):
+        assert _ids(photos, "val") == _numbers(2, 5)
+    assert _ids(photos, "train") == _numbers(0, 1, *range(6, 12))
+    assert _ids(photos, "all") == _numbers(*range(12))
+    found = init.gather(photos, photos / "tags.csv", photos / "out")
+    assert found.names("val") == ["02.jpg", "05.jpg"] and len(found.names("train")) == 8
+    reason = "of split test, neither trained on nor validated with"
+    assert found.left_out == {reason: ["03.jpg", "04.jpg"]}
+    report = check(photos)
+    assert report.warnings[f"left out, {reason}"] == ["03.jpg", "04.jpg"] and not report.errors
+
+
+@pytest.mark.parametrize("beside", ["photographs", "table"])
+@pytest.mark.parametrize("val", ["val.txt", "valid.txt", "validation.txt", "VAL.TXT"])
+def test_lists_fix_the_split_for_everyone(val, beside, photos, tmp_path_factory):
+    table = _write(photos, {})
+    folder = photos
+    if beside == "table":
+        folder = tmp_path_factory.mktemp("table")
+        table = table.rename(folder / "tags.csv")
+    (folder / "train.txt").write_text("00.jpg\n./01\n02\n\n" + f"{photos}/03.jpg\n" + "09\n")
+    (folder / val).write_text("\ufeff04\r\n05.jpg\r\n09.jpg\r\nlost.jpg\r\n", encoding="utf-8")
+    with pytest.warns(UserNotice) as told:
+        parts = {
+            split: sorted(r.id for r in read_catalog("folder", photos, split, tags=table).records)
+            for split in ("train", "val", "all")
+        }
+    assert parts == {
+        "train": _numbers(0, 1, 2, 3),
+        "val": _numbers(4, 5, 9),
+        "all": _numbers(*range(12)),
+    }
+    said = _notices(told)
+    assert f"left out, in neither train.txt nor {val}: 06.jpg, 07.jpg, 08.jpg, 10.jpg, 11.jpg" in said
+    assert "train and val overlap (used for val only): 09.jpg" in said
+    assert f"named in {val}, but no usable image with tags: lost.jpg" in said
+    found = init.gather(photos, table, photos / "out")
+    assert [name[:2] for name in found.names("train")] == parts["train"]
+    assert [name[:2] for name in found.names("val")] == parts["val"]
+    assert found.left_out == {
+        f"in neither train.txt nor {val}": [f"{n}.jpg" for n in _numbers(6, 7, 8, 10, 11)]
+    }
+    report = check(photos, table)
+    assert report.warnings["train and val overlap (used for val only)"] == ["09.jpg"]
+    assert len(report.warnings[f"left out, in neither train.txt nor {val}"]) == 5
+    assert report.warnings[f"named in {val}, but no usable image with tags"] == ["lost.jpg"]
+
+
+@pytest.mark.parametrize("lines, said", [("a 1\nb 2\n", "'a 1' is none"), ("\n", "it is empty")])
+def test_lists_of_something_else_are_named(lines, said, photos):
+    _write(photos, {})
+    (photos / "train.txt").write_text("00\n01\n")
+    (photos / "val.txt").write_text(lines)
+    with pytest.raises(UserError, match=rf"val\.txt names no usable image of .*tags\.csv \({said}"):
+        read_catalog("folder", photos, "train")
+    with pytest.raises(UserError, match=r"val\.txt names no usable image"):
+        init.gather(photos, photos / "tags.csv", photos / "out")
+    assert said in check(photos).errors["split unusable"][0]
+
+
+def test_a_list_of_train_alone_is_told_and_of_test_alone_counts(photos):
+    _write(photos, {})
+    usual = _ids(photos, "train"), _ids(photos, "val")
+    (photos / "train.txt").write_text("00\n01\n")
+    with pytest.warns(UserNotice, match=r"only train and val together fix the split: .*train\.txt"):
+        assert (_ids(photos, "train"), _ids(photos, "val")) == usual
+    (photos / "test.txt").write_text("00\n01\n02\n03\n")
+    train, val = _ids(photos, "train"), _ids(photos, "val")
+    assert sorted(train + val) == _numbers(*range(4, 12)) and len(val) == 2
+
+
+def test_a_column_comes_before_lists(photos):
+    _write(photos, {n: f"{_tags(n)}|;{'val' if n > 8 else ''}" for n in range(12)}, "image;tags;split")
+    (photos / "train.txt").write_text("11\n")
+    (photos / "val.txt").write_text("00\n")
+    kind = "lists that are not used, as the table has a column split"
+    with pytest.warns(UserNotice, match=rf"{kind}: .*train\.txt, .*val\.txt"):
+        assert _ids(photos, "val") == _numbers(9, 10, 11)
+    assert len(check(photos).warnings[kind]) == 2
+
+
+def test_what_is_in_test_is_in_no_other(tmp_path):
+    rows = [TagRow(f"{name}.jpg", ("cat",), None) for name in "abcdef"]
+    for name, lines in (("train", "a\nb\nc\nd\n"), ("val", "c\nd\ne\n"), ("test", "d\ne\nf\n")):
+        (tmp_path / f"{name}.txt").write_text(lines)
+    parts = split_folder(rows, tmp_path / "tags.csv", tmp_path)
+    assert parts.of == {"a.jpg": "train", "b.jpg": "train", "c.jpg": "val"}
+    assert [*parts.left_out.values()] == [["d.jpg", "e.jpg", "f.jpg"]]
+    assert parts.odd == {
+        "train and val overlap (used for val only)": ["c.jpg"],
+        "val and test overlap (used for test only)": ["d.jpg", "e.jpg"],
+        "train and test overlap (used for test only)": ["d.jpg"],
+    }
+
+
+def test_two_rows_of_an_image_in_two_splits(tmp_path):
+    lines = ["a.jpg,cat,train", "a.jpg,dog,Test", "b.jpg,cat,valid", "b.jpg,cat,train", "c.jpg,cat,nan"]
+    (tmp_path / "tags.csv").write_text("\n".join(["image,tags,split", *lines]))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, duplicates=[], odd=(odd := {}))
+    assert [row.split for row in rows] == ["test", "val", None]
+    assert odd == {"read as an empty cell": ["line 6: 'nan'"]}
