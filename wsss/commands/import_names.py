@@ -131,8 +131,11 @@ def orientation_of(photo: Path) -> int:
     """How EXIF turns a photograph, 1 (not at all) to 8."""
     from PIL import Image
 
-    with Image.open(photo) as image:
-        value = image.getexif().get(0x0112, 1)
+    try:
+        with Image.open(photo) as image:
+            value = image.getexif().get(0x0112, 1)
+    except Exception:  # of many kinds: what is in there may be anything
+        return 1
     return value if value in range(1, 9) else 1
 
 
