@@ -780,6 +780,27 @@ def test_lists_of_classes_that_differ_are_told(data):
     assert _labels(data, "other") == {1: 600}
 
 
+def test_folders_of_subsets_and_a_list_above_them(data):
+    for subset, name in (("train", "other"), ("valid", "plain")):
+        shape = (20, 30) if name == "other" else (47, 90)
+        write_mask(data / "voc" / subset / "SegmentationClass" / f"{name}.png", np.full(shape, 2))
+    (data / "voc" / "class_names.txt").write_text("_background_\nkite\nball\n")
+    assert _import(data, "voc") == 0
+    assert _labels(data, "other") == {1: 600} and _labels(data, "plain") == {1: 47 * 90}
+
+
+def test_ours_counts_beside_our_masks(data):
+    """A data.yaml there may be of anything."""
+    (data / "data.yaml").write_text("stages: [build]\n")
+    assert _export(data, "coco", "c.json") == 0
+    (data / "data.yaml").write_text("names: [kite, ball, brick]\n")
+    with pytest.warns(UserNotice, match="classes.txt counts"):
+        assert _export(data, "coco", "d.json") == 0
+    for name in ("c.json", "d.json"):
+        found = json.loads((data / name).read_text())["categories"]
+        assert [one["name"] for one in found][:3] == list(CLASSES)
+
+
 def test_a_label_that_their_list_does_not_name_is_told(data, capsys):
     write_mask(data / "voc" / "SegmentationClass" / "other.png", np.full((20, 30), 3))
     (data / "voc" / "class_names.txt").write_text("_background_\nkite\nball\n")

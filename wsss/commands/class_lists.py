@@ -24,22 +24,33 @@ BACKGROUND = ("background", "_background_", "__background__")
 """Names of label 0; labelme and others write underscores around it."""
 
 
-def find_list(*folders: Path) -> Path | None:
-    """The list of classes in the first folder that has one; others in it that differ are told."""
+def find_list(*folders: Path, own: bool = False) -> Path | None:
+    """The list of classes in the first folder that has one; others in it that differ are told.
+
+    Args:
+        folders: where it may lie.
+        own: masks of wsss are meant, whose own list comes first.
+    """
+    names = sorted(LISTS, key=lambda name: name != "classes.txt") if own else LISTS
     for folder in folders:
-        found = [folder / name for name in LISTS if (folder / name).is_file()]
-        for other in found[1:]:
+        found: dict[Path, dict[int, str]] = {}
+        for path in (folder / name for name in names):
             try:
-                differ = mask_labels(read_names(other)) != mask_labels(read_names(found[0]))
-            except UserError:  # no list at all: a file of another kind
-                continue
-            if differ:
-                notice(
-                    f"the lists of classes {found[0].name} and {other.name}, which lie in one folder, "
-                    f"differ: {found[0].name} counts"
-                )
+                if path.is_file():
+                    found[path] = mask_labels(read_names(path))
+            except UserError:
+                if path.suffix == ".txt":
+                    raise
+                # other programs have files of these names, too
         if found:
-            return found[0]
+            first, *others = found
+            for other in others:
+                if found[other] != found[first]:
+                    notice(
+                        f"the lists of classes {first.name} and {other.name}, which lie in one folder, "
+                        f"differ: {first.name} counts"
+                    )
+            return first
     return None
 
 

@@ -162,7 +162,7 @@ def class_names(
     if given is not None and not given.is_file():
         raise UserError(f"there is no file {given} of class names")
     masks, photos = (place and place.resolve() for place in (masks, photos))
-    source = given or (find_list(masks, masks.parent) if masks else None)
+    source = given or (find_list(masks, masks.parent, own=True) if masks else None)
     if source is None:
         folders = list(masks.parents[1:3]) if masks else []
         folders += [photos, photos.parent] if photos else []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wsss.commands.class_lists import LISTS
+from wsss.commands.class_lists import LISTS, read_names
 from wsss.commands.export import (
     VOID_NAME,
     as_named,
@@ -206,13 +206,15 @@ def _read(
         return sorted(shown_in(source, pattern), key=lambda path: (len(path.parts), str(path)))
 
     folders = yolo_folders(source)
-    if marks := first("SegmentationClass") or first("SegmentationClassPNG"):
-        yield from read_voc(marks[0].parent, photos, labels, foreign)
+    if marks := first("SegmentationClass") + first("SegmentationClassPNG"):
+        for root in dict.fromkeys(path.parent for path in marks):
+            yield from read_voc(root, source, photos, labels, foreign)
     elif any(listing for _, listing in folders):
         yield from read_yolo(folders, photos, labels, source)
     elif marks := first("labelmap.txt"):
-        yield from read_voc(marks[0].parent, photos, labels, foreign)
+        raise UserError(f"{told} has no folder SegmentationClass beside {marks[0].name}")
     elif cards := first("data.yaml"):
+        read_names(cards[0])
         raise UserError(f"{told} has no folder labels beside {cards[0].name}")
     elif files := first("*.json"):
         contents, others = {}, []

@@ -27,8 +27,8 @@ def _as_uploaded(name: str) -> str:
 
 
 def _as_in_roboflow(name: str) -> str:
-    """A name as Roboflow keeps it: a dash for what is neither letter nor digit."""
-    return re.sub(r"[^\w.]", "-", name)
+    """A name as Roboflow keeps it: an underscore for a dot, a dash for what is no letter or digit."""
+    return re.sub(r"\W", "-", name.replace(".", "_"), flags=re.ASCII)
 
 
 def composed(name: str) -> str:

@@ -18,21 +18,25 @@ from wsss.commands.import_names import (
 from wsss.errors import UserError, notice
 
 
-def read_voc(root: Path, photos: Photos, labels: dict[str, int], foreign: list[str]) -> Masks:
+def read_voc(
+    root: Path, source: Path, photos: Photos, labels: dict[str, int], foreign: list[str]
+) -> Masks:
+    """The masks in a folder of `source` that holds SegmentationClass.
+
+    Their classes are told by a list in it or above it: by colour of a labelmap.txt, else by index.
+    `foreign` gets a word on palettes that are not VOC's, where indices count.
+    """
     from wsss.data.catalog import read_lines
 
-    folders = [
-        root / name for name in ("SegmentationClass", "SegmentationClassPNG")
-    ]  # labelme has both
-    folder = next((place for place in folders if shown_in(place, "*.png")), folders[0])
-    labelmap = root / "labelmap.txt"
-    if not folder.is_dir():
-        raise UserError(f"{photos.source} has no folder SegmentationClass beside {labelmap.name}")
-    if labelmap.is_file():
+    # older releases of labelme have both, and no PNG in the first
+    places = [root / name for name in ("SegmentationClass", "SegmentationClassPNG")]
+    folder = next((place for place in places if shown_in(place, "*.png")), places[0])
+    listing = find_list(root, *(place for place in root.parents if place.is_relative_to(source)))
+    labelmap = listing if listing and listing.name == "labelmap.txt" else None
+    if labelmap:
         colours, order = _read_labelmap(labelmap, labels)
     else:
-        listing = find_list(root)
-        names = _assumed(photos.source, labels) if listing is None else mask_labels(read_names(listing))
+        names = mask_labels(read_names(listing)) if listing else _assumed(photos.source, labels)
     files = {name_in(folder, path): path for path in shown_in(folder, "*.png")}
     lists = shown_in(root / "ImageSets" / "Segmentation", "*.txt")
     # a line is a name, with spaces or not
@@ -45,7 +49,7 @@ def read_voc(root: Path, photos: Photos, labels: dict[str, int], foreign: list[s
         if path is None:  # CVAT writes no mask of an image in which nothing is marked
             yield ours, None
             continue
-        if labelmap.is_file():
+        if labelmap:
             mask = _by_colour(path, colours, order, labelmap)
         else:
             mask = _by_index(path, names, labels, listing or photos.source, foreign)
