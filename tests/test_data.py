@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -254,6 +255,21 @@ def test_large_photographs_are_predicted_at_the_size_seen_in_training(drawn):
         assert max(height, width) <= 48 and len(batch["image"]) * height * width <= 3 * 32**2
         for name, size in zip(batch["path"], batch["size"], strict=True):
             assert Image.open(name).size[::-1] == tuple(size.tolist())
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_devkits_lists_match_however_accents_are_written(drawn, tmp_path, forms):
+    root = tmp_path / "voc"
+    shutil.copytree(drawn, root)
+    lists = root / "ImageSets" / "Segmentation"
+    first = (lists / "val.txt").read_text().split()[0]
+    listed, stored = (unicodedata.normalize(form, "été") for form in forms)
+    for folder, end in (("JPEGImages", "jpg"), ("SegmentationClass", "png"), ("Annotations", "xml")):
+        (root / folder / f"{first}.{end}").rename(root / folder / f"{stored}.{end}")
+    (lists / "val.txt").write_text(f"{listed}\n", encoding="utf-8")
+    (record,) = read_catalog("voc", root, "val").records
+    assert record.id == listed and record.tags
+    assert record.image.stem == record.mask.stem == stored and record.mask.is_file()
 
 
 def test_mask_of_other_size_is_named(drawn, tmp_path):

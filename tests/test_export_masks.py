@@ -1,9 +1,11 @@
 """Masks out into other tools' formats and back; pycocotools' own reading is the judge."""
 
 import json
+import os
 import shutil
 import stat
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -448,6 +450,513 @@ def test_broken_yolo_lines_are_told(data, capsys, line):
     shutil.make_archive(str(data / "z"), "zip", data / "y")
     assert _import(data, "z.zip") == 2
     _refused(capsys, "z.zip/labels/train/plain.txt, line 1")  # not the place it is unpacked in
+
+
+def _square(x, y, side=10):
+    return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+
+def _given(data, images, annotations, classes=CLASSES, **more):
+    """A COCO file: (id, file_name, width, height) and (image, category, segmentation) each."""
+    keys = ("id", "file_name", "width", "height")
+    found = {
+        "images": [dict(zip(keys, one, strict=True)) for one in images],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
+        "annotations": [
+            {"id": place, "image_id": image, "category_id": category, "segmentation": shape}
+            for place, (image, category, shape) in enumerate(annotations, 1)
+        ],
+    }
+    (data / "given.json").write_text(json.dumps(found | more))
+
+
+def _labels(data, name, out="back"):
+    """Label -> number of its pixels."""
+    return dict(zip(*np.unique(read_mask(data / out / f"{name}.png"), return_counts=True), strict=True))
+
+
+PLAIN, OTHER, LONG = (1, "plain.jpg", 90, 47), (2, "other.png", 30, 20), (3, "a/b 2.jpg", 48, 64)
+
+
+def test_one_id_of_two_photographs_is_told(data, capsys):
+    """Whose the marks are cannot be known; 1 and "1" are one id, as tools mix them."""
+    for other in (1, "1", 1.0):
+        _given(data, [PLAIN, (other, *OTHER[1:]), LONG], [(1, 1, _square(0, 0)), (3, 2, _square(0, 0))])
+        assert _import(data, "given.json") == 2
+        _refused(capsys, "given.json", "id 1", "plain.jpg", "other.png")
+    _given(data, [PLAIN], [(1, 1, _square(0, 0))])
+    found = json.loads((data / "given.json").read_text())
+    found["categories"][1]["id"] = 1
+    (data / "given.json").write_text(json.dumps(found))
+    assert _import(data, "given.json") == 2
+    _refused(capsys, "given.json", "id 1", "ball", "brick")
+
+
+def test_ids_of_another_type_are_the_same(data):
+    _given(
+        data, [("1", *PLAIN[1:]), (2.0, *OTHER[1:])], [(1, "1", _square(0, 0)), ("2", 2, _square(5, 5))]
+    )
+    assert _import(data, "given.json") == 0
+    assert _labels(data, "plain") == {0: 47 * 90 - 100, 1: 100}
+    assert _labels(data, "other") == {0: 500, 2: 100}
+
+
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_what_is_smaller_lies_on_top_painted_or_drawn(data, crowd):
+    """CVAT calls crowd what was painted with its brush."""
+    brush = np.zeros((47, 90), np.uint8)
+    brush[10:20, 30:50] = 1
+    rle = coco_mask.encode(np.asfortranarray(brush))
+    rle["counts"] = rle["counts"].decode()
+    _given(data, [PLAIN], [(1, 1, rle), (1, 3, _square(5, 5, 40))])
+    found = json.loads((data / "given.json").read_text())
+    found["annotations"][0]["iscrowd"] = crowd
+    (data / "given.json").write_text(json.dumps(found))
+    assert _import(data, "given.json") == 0
+    assert _labels(data, "plain")[1] == 200
+    assert _labels(data, "plain")[3] == 1600 - 10 * 15
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        ((1, 1, [[3, 3, 9, 9]]), "not three or more points"),
+        ((1, 1, [[3, 3, 9, 9, 1]]), "not three or more points"),
+        ((1, 1, [[3, 3, 9, 9, float("nan"), 1]]), "not three or more points"),
+        ((1, 1, [[3, 3, 1e7, 9, 3, 9]]), "far outside"),
+        ((1, 1, {"size": [9, 9], "counts": [0, 81]}), "of its image's size"),
+        ((1, 1, {"size": [47, 90], "counts": [5, 5]}), "do not fill"),
+        ((1, 1, {"size": [47, 90], "counts": [float("inf")]}), "do not fill"),
+        ((1, 1, {"size": [47, 90], "counts": [47 * 90]}), "marks no pixel"),
+        ((1, 1, "text"), "neither"),
+        ((1, 77, _square(0, 0)), "category 77"),
+        ((1, None, _square(0, 0)), "category None"),
+        ((99, 1, _square(0, 0)), "image 99"),
+        ((None, 1, _square(0, 0)), "image None"),
+    ],
+)
+def test_one_bad_mark_does_not_refuse_the_others(data, bad, word):
+    good = [(1, 3, _square(20, 20)), (2, 2, _square(5, 5))]
+    _given(data, [PLAIN, OTHER], [good[0], bad, good[1]])
+    with pytest.warns(UserNotice, match=rf"left out: .*given.json, annotation 2.*{word}"):
+        assert _import(data, "given.json") == 0
+    assert _labels(data, "plain") == {0: 47 * 90 - 100, 3: 100}
+    assert _labels(data, "other") == {0: 500, 2: 100}
+
+
+def test_a_photograph_of_which_no_mark_is_left_has_no_mask(data):
+    """It is not background: something is there."""
+    _given(data, [PLAIN, OTHER], [(1, 1, [[3, 3, 9, 9]]), (2, 2, _square(5, 5))])
+    with pytest.warns(UserNotice, match="left out: .*annotation 1"):
+        assert _import(data, "given.json") == 0
+    assert [path.name for path in (data / "back").iterdir()] == ["other.png"]
+
+
+def test_the_good_parts_of_an_outline_count(data):
+    _given(data, [PLAIN], [(1, 1, [*_square(0, 0), [50, 30, 52, 31], *_square(20, 20)])])
+    with pytest.warns(UserNotice, match="left out: .*annotation 1.*not three or more points"):
+        assert _import(data, "given.json") == 0
+    assert _labels(data, "plain")[1] == 200
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        _square(20, 20)[0],
+        [[20, 20], [30, 20], [30, 30], [20, 30]],
+        [{"size": [47, 90], "counts": [20 * 47 + 20, *[10, 37] * 9, 10, 47 * 60 + 17]}],
+        {"size": [47, 90], "counts": [20 * 47 + 20.0, *[10.0, 37.0] * 9, 10.0, 47 * 60 + 17.0]},
+    ],
+)
+def test_other_ways_to_write_an_outline(data, shape):
+    _given(data, [PLAIN], [(1, 1, shape)])
+    assert _import(data, "given.json") == 0
+    mask = read_mask(data / "back" / "plain.png")
+    assert mask[20:30, 20:30].all() and mask.sum() == 100
+
+
+@pytest.mark.parametrize("empty", [None, 0, "", "none"])
+def test_sizes_that_are_not_told(data, empty):
+    _given(data, [(1, "plain.jpg", empty, empty)], [(1, 1, _square(20, 20))])
+    assert _import(data, "given.json") == 0
+    assert _labels(data, "plain")[1] == 100
+
+
+def test_an_image_of_another_size_is_left_out(data, capsys):
+    _given(data, [(1, "plain.jpg", 91, 47), OTHER], [(1, 1, _square(0, 0)), (2, 2, _square(5, 5))])
+    with pytest.warns(UserNotice, match="left out: .*91x47 pixels for 'plain.jpg'.* 90x47"):
+        assert _import(data, "given.json") == 0
+    assert [path.name for path in (data / "back").iterdir()] == ["other.png"]
+    _given(data, [(1, "plain.jpg", 91, 47)], [])
+    assert _import(data, "given.json", out="no") == 2
+    _refused(capsys, "91x47", "90x47")
+
+
+@pytest.mark.parametrize("image", ["no entry", {"id": 9}, {"file_name": "plain.jpg"}])
+def test_an_image_without_id_or_name_is_left_out(data, image):
+    _given(data, [OTHER], [(2, 2, _square(5, 5))])
+    found = json.loads((data / "given.json").read_text())
+    found["images"].insert(0, image)
+    (data / "given.json").write_text(json.dumps(found))
+    with pytest.warns(UserNotice, match="left out: image 1 in .*given.json"):
+        assert _import(data, "given.json") == 0
+    assert _labels(data, "other") == {0: 500, 2: 100}
+
+
+def test_an_image_listed_twice_counts_once(data):
+    """Twice with one id, twice with two, and in a second file."""
+    marks = [
+        (1, 1, _square(0, 0)),
+        (2, 2, _square(5, 5)),
+        (7, 3, _square(30, 30)),
+        (8, 3, _square(0, 0)),
+    ]
+    again = [PLAIN, (7, *PLAIN[1:]), (8, *PLAIN[1:])]
+    _given(data, [PLAIN, OTHER, *again], marks)
+    with pytest.warns(UserNotice) as told:
+        assert _import(data, "given.json") == 0
+    said = [str(one.message) for one in told if "plain.jpg" in str(one.message)]
+    assert len(said) == 3 and "twice (id 1)" in said[0]
+    assert "again (id 7, 1 marks)" in said[1] and "again (id 8, 1 marks)" in said[2]
+    assert _labels(data, "plain") == {0: 47 * 90 - 100, 1: 100}
+    assert _labels(data, "other") == {0: 500, 2: 100}
+    _given(data, [PLAIN, (7, *PLAIN[1:])], [(7, 3, _square(30, 30))])  # the first has none
+    with pytest.warns(UserNotice, match=r"again \(id 1, 0 marks\)"):
+        assert _import(data, "given.json", out="marked") == 0
+    assert _labels(data, "plain", "marked")[3] == 100
+    (data / "two").mkdir()
+    shutil.copy(data / "given.json", data / "two" / "b.json")
+    _given(data, [PLAIN, OTHER], marks[:2])
+    shutil.copy(data / "given.json", data / "two" / "a.json")
+    (data / "two" / "notes.json").write_text('{"of": "another kind"}')
+    with pytest.warns(UserNotice) as told:
+        assert _import(data, "two", out="from two") == 0
+    said = " ".join(str(one.message) for one in told)
+    assert "passed over: " in said and "notes.json is no COCO file" in said
+    assert "b.json lists the photograph 'plain.jpg' again" in said
+    assert _labels(data, "plain", "from two") == {0: 47 * 90 - 100, 1: 100}
+
+
+def test_many_bad_marks_are_counted(data):
+    _given(data, [PLAIN], [(1, 1, _square(0, 0)), *[(1, 1, [[1, 1, 2, 2]])] * 14])
+    with pytest.warns(UserNotice) as told:
+        assert _import(data, "given.json") == 0
+    said = [str(one.message) for one in told]
+    assert sum("left out: " in one for one in said) == 11 and "left out: 4 more" in said
+
+
+def _turned_photo(path, upright, orientation):
+    """A photograph that EXIF turns: what is seen upright has the (height, width) `upright`."""
+    height, width = upright if orientation < 5 else upright[::-1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (width, height), "gray").save(path, exif=exif)
+    return width, height
+
+
+def _as_stored(mask, orientation):
+    """What lies in the file of a photograph that is seen as `mask`."""
+    one = {1: 1, 6: 8, 8: 6}.get(orientation, orientation)  # the others turn back by themselves
+    mask = mask.T if one in (5, 6, 7, 8) else mask
+    mask = mask[::-1] if one in (3, 4, 7, 8) else mask
+    return mask[:, ::-1] if one in (2, 3, 6, 7) else mask
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("form", ["outline", "runs", "voc"])
+def test_marks_of_photographs_before_exif_turns_them(data, orientation, form):
+    seen = np.zeros((60, 36), np.uint8)
+    seen[4:14, 6:30], seen[40:50, 6:12] = 1, 1
+    width, height = _turned_photo(data / "photos" / "phone.jpg", seen.shape, orientation)
+    stored = np.ascontiguousarray(_as_stored(seen, orientation))
+    assert stored.shape == (height, width) == (36, 60)
+    if form == "voc":
+        write_mask(data / "given" / "SegmentationClass" / "phone.png", stored)
+        (data / "given" / "labelmap.txt").write_text("background:0,0,0::\nball:128,0,0::\n")
+    else:
+        flat = stored.ravel(order="F")
+        ends = np.flatnonzero(np.diff(flat)) + 1
+        runs = {"size": [36, 60], "counts": np.diff([0, *ends, flat.size]).tolist()}
+        shape = outlines(stored > 0) if form == "outline" else runs
+        _given(data, [(1, "phone.jpg", width, height)], [(1, 1, shape)])
+    with pytest.warns(UserNotice, match=r"EXIF turns them.* turned"):
+        assert _import(data, "given" if form == "voc" else "given.json") == 0
+    np.testing.assert_array_equal(read_mask(data / "back" / "phone.png"), seen)
+
+
+def test_a_tool_that_turns_nothing_turns_no_photograph(data):
+    """Where one shows that sizes are those before turning, upside-down ones and squares follow."""
+    seen = np.zeros((40, 40), np.uint8)
+    seen[:8, :20] = 1
+    images, marks = [], []
+    for number, orientation in enumerate((6, 3, 8), 1):
+        shape = (60, 36) if orientation == 6 else (40, 40)
+        width, height = _turned_photo(data / "photos" / f"phone {number}.jpg", shape, orientation)
+        images.append((number, f"phone {number}.jpg", width, height))
+        mark = _square(0, 0) if number == 1 else outlines(_as_stored(seen, orientation) > 0)
+        marks.append((number, 1, mark))
+    _given(data, images, marks)
+    with pytest.warns(UserNotice, match="1 photographs before EXIF turns them"):
+        assert _import(data, "given.json") == 0
+    for number in (2, 3):
+        np.testing.assert_array_equal(read_mask(data / "back" / f"phone {number}.png"), seen)
+
+
+def test_upright_sizes_of_turned_photographs(data):
+    """A tool that shows them upright, as most do."""
+    images = []
+    for number, orientation in enumerate((6, 3), 1):
+        _turned_photo(data / "photos" / f"phone {number}.jpg", (60, 36), orientation)
+        images.append((number, f"phone {number}.jpg", 36, 60))
+    _given(data, images, [(1, 1, _square(4, 30)), (2, 1, _square(4, 30))])
+    assert _import(data, "given.json") == 0
+    for number in (1, 2):
+        mask = read_mask(data / "back" / f"phone {number}.png")
+        assert mask[30:40, 4:14].all() and mask.sum() == 100
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_label_studio_stretches_the_marks_of_turned_photographs(data, orientation):
+    """It shows them upright, and multiplies shares of their sides by the sides before turning.
+
+    As written by label-studio-sdk 2.1.2 for the upper left quarter of a photograph.
+    """
+    width, height = _turned_photo(data / "photos" / "phone.jpg", (80, 40), orientation)
+    assert (width, height) == (80, 40)
+    quarter = [[0.0, 0.0, 40.0, 0.0, 40.0, 10.0, 0.0, 10.0]]  # 50 % of 80, 25 % of 40
+    info = {"contributor": "Label Studio", "version": "1.0"}
+    _given(data, [(0, "phone.jpg", width, height)], [(0, 1, quarter)], info=info)
+    with pytest.warns(UserNotice, match=r"phone.jpg.* stretched"):
+        assert _import(data, "given.json") == 0
+    wanted = np.zeros((80, 40), np.uint8)
+    wanted[:20, :20] = 1
+    np.testing.assert_array_equal(read_mask(data / "back" / "phone.png"), wanted)
+
+
+ORDER = ("kite", "ball", "brick")  # labels 1, 2, 3 of the other tool are 3, 1, 2 of ours
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labelmap.txt", "background:0,0,0::\nkite:128,0,0::\nball:0,128,0::\nbrick:128,128,0::\n"),
+        ("class_names.txt", "_background_\nkite\nball\nbrick\n"),
+        ("class_names.txt", "__ignore__\n_background_\nkite\nball\nbrick"),
+        ("classes.txt", "kite\nball\nbrick\n"),
+        ("classes.txt", "background\nkite\nball\nbrick\n"),
+        ("obj.names", "kite\nball\nbrick\n"),
+        ("data.yaml", "names: [kite, ball, brick]\n"),
+        ("data.yaml", "names:\n  1: kite\n  2: ball\n  3: brick\n"),
+        ("notes.json", '{"categories": [{"id": 0, "name": "kite"}, {"id": 1, "name": "ball"}]}'),
+    ],
+)
+@pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationClassPNG"])
+def test_the_order_of_classes_is_read_from_the_lists_of_other_tools(data, name, text, folder):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:5], mask[5:9], mask[9:11] = 1, 2, VOID
+    write_mask(data / "voc" / folder / "other.png", mask)
+    (data / "voc" / name).write_text(text)
+    assert _import(data, "voc") == 0
+    wanted = np.zeros((20, 30), np.uint8)
+    wanted[:5], wanted[5:9], wanted[9:11] = 3, 1, VOID
+    np.testing.assert_array_equal(read_mask(data / "back" / "other.png"), wanted)
+
+
+def test_an_order_of_classes_that_is_assumed_is_told(data):
+    write_mask(data / "voc" / "SegmentationClass" / "other.png", np.full((20, 30), 2))
+    with pytest.warns(UserNotice, match=r"voc has no list of its classes .*1 ball, 2 brick, 3 kite"):
+        assert _import(data, "voc") == 0
+    assert _labels(data, "other") == {2: 600}
+
+
+def test_lists_of_classes_that_differ_are_told(data):
+    write_mask(data / "voc" / "SegmentationClass" / "other.png", np.full((20, 30), 2))
+    (data / "voc" / "class_names.txt").write_text("_background_\nkite\nball\n")
+    (data / "voc" / "classes.txt").write_text("ball\nkite\n")
+    with pytest.warns(
+        UserNotice, match=r"class_names.txt and classes.txt.* differ: class_names.txt counts"
+    ):
+        assert _import(data, "voc") == 0
+    assert _labels(data, "other") == {1: 600}
+
+
+def test_folders_of_subsets_and_a_list_above_them(data):
+    for subset, name in (("train", "other"), ("valid", "plain")):
+        shape = (20, 30) if name == "other" else (47, 90)
+        write_mask(data / "voc" / subset / "SegmentationClass" / f"{name}.png", np.full(shape, 2))
+    (data / "voc" / "class_names.txt").write_text("_background_\nkite\nball\n")
+    assert _import(data, "voc") == 0
+    assert _labels(data, "other") == {1: 600} and _labels(data, "plain") == {1: 47 * 90}
+
+
+def test_ours_counts_beside_our_masks(data):
+    """A data.yaml there may be of anything."""
+    (data / "data.yaml").write_text("stages: [build]\n")
+    assert _export(data, "coco", "c.json") == 0
+    (data / "data.yaml").write_text("names: [kite, ball, brick]\n")
+    with pytest.warns(UserNotice, match="classes.txt counts"):
+        assert _export(data, "coco", "d.json") == 0
+    for name in ("c.json", "d.json"):
+        found = json.loads((data / name).read_text())["categories"]
+        assert [one["name"] for one in found][:3] == list(CLASSES)
+
+
+def test_a_label_that_their_list_does_not_name_is_told(data, capsys):
+    write_mask(data / "voc" / "SegmentationClass" / "other.png", np.full((20, 30), 3))
+    (data / "voc" / "class_names.txt").write_text("_background_\nkite\nball\n")
+    assert _import(data, "voc") == 2
+    _refused(capsys, "other.png", "label 3")
+    (data / "voc" / "class_names.txt").write_text("_background_\nkite\nball\ndog\n")
+    assert _import(data, "voc") == 2
+    _refused(capsys, "class_names.txt", "'dog'")
+
+
+def test_a_palette_that_is_not_vocs_is_told(data):
+    """An editor has kept the colours and not the indices, which are what is read."""
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:5] = 2
+    image = Image.fromarray(1 - mask // 2)
+    image.putpalette([0, 128, 0, 0, 0, 0])
+    for folder in ("voc/SegmentationClass", "own"):
+        (data / folder).mkdir(parents=True)
+        image.save(data / folder / "other.png")
+    (data / "voc" / "classes.txt").write_text("ball\nbrick\nkite\n")
+    with pytest.warns(
+        UserNotice, match=r"palette of 1 masks .*other.png: index 0 is 0,128,0, VOC's label 2"
+    ):
+        assert _import(data, "voc") == 0
+    with pytest.warns(UserNotice, match="palette of 1 masks is not VOC's"):
+        assert _export(data, "voc", "out", masks="own") == 0
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "['ball', 'kite']",
+        "\n- ball\n- kite",
+        "\n  0: ball\n  1: kite",
+        "\n  '0': ball\n  '1': kite",
+        "{0: ball, 1: kite, 2: never used}",
+    ],
+)
+def test_yolo_as_roboflow_lays_it_out(data, names):
+    """A folder for each subset, its names of files, and folders of images instead of lists."""
+    files = {
+        "train": "plain_jpg.rf.0123456789abcdef0123456789abcdef",
+        "valid": "b-2_JPG.rf.0123456789abcdef0123456789abcdee",
+        "test": "other_png.rf.Zk3vQ7bT1xW9",
+    }
+    for subset, name in files.items():
+        (data / "rf" / subset / "labels").mkdir(parents=True)
+        line = "" if subset == "test" else "1 0.5 0.5 1 0.5 1 1 0.5 1\n"
+        (data / "rf" / subset / "labels" / f"{name}.txt").write_text(line)
+    (data / "rf" / "data.yaml").write_text(
+        f"train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\nnames: {names}\n"
+    )
+    with pytest.warns(UserNotice, match=r"1 photographs .* have nothing marked"):
+        assert _import(data, "rf") == 0
+    assert _labels(data, "a/b 2") == {0: 64 * 48 * 3 // 4, 3: 64 * 48 // 4}
+    assert set(_labels(data, "plain")) == {0, 3} and set(_labels(data, "other")) == {0}
+    shutil.make_archive(str(data / "z"), "zip", data / "rf")
+    with pytest.warns(UserNotice, match="have nothing marked"):
+        assert _import(data, "z.zip", out="zipped") == 0
+    assert _labels(data, "a/b 2", "zipped") == _labels(data, "a/b 2")
+
+
+def test_augmented_pictures_of_roboflow_are_told(data, capsys):
+    """Turned and cropped copies of a photograph are not the photograph."""
+    (data / "rf" / "train" / "labels").mkdir(parents=True)
+    (data / "rf" / "data.yaml").write_text("names: [ball]\n")
+    for sign in "ab":
+        name = f"plain_jpg.rf.{sign * 32}.txt"
+        (data / "rf" / "train" / "labels" / name).write_text("0 0 0 1 0 1 1\n")
+    assert _import(data, "rf") == 2
+    _refused(capsys, "'plain'", "augmentation")
+
+
+@pytest.mark.parametrize("subset", ["", "val/", "Validation/"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("notes.json", '{"categories": [{"id": 0, "name": "kite"}, {"id": 1, "name": "ball"}]}'),
+        ("classes.txt", "kite\nball\n"),
+        ("labels/classes.txt", "kite\nball\n"),
+        ("obj.names", "kite\nball\n"),
+        ("data.yml", "names: {0: kite, 1: ball}\n"),
+    ],
+)
+def test_yolo_without_data_yaml(data, name, text, subset):
+    """As Label Studio and labelImg have it; LabelMe's and others' subsets."""
+    (data / "ls" / "labels" / subset).mkdir(parents=True)
+    line = "1 0.5 0.5 1 0.5 1 1 0.5 1\n"
+    (data / "ls" / "labels" / subset / "0123abcd-b_2.txt").write_text(line)
+    (data / "ls" / name).write_text(text)
+    assert _import(data, "ls") == 0
+    assert _labels(data, "a/b 2") == {0: 64 * 48 * 3 // 4, 1: 64 * 48 // 4}
+
+
+def test_yolo_without_a_list_of_classes_is_told(data, capsys):
+    (data / "y" / "labels").mkdir(parents=True)
+    (data / "y" / "labels" / "plain.txt").write_text("0 0 0 1 0 1 1\n")
+    assert _import(data, "y") == 2
+    _refused(capsys, "YOLO", "data.yaml", "classes.txt")
+    (data / "y" / "data.yaml").write_text("nc: 2\n")
+    assert _import(data, "y") == 2
+    _refused(capsys, "data.yaml", "names")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("form", ["voc", "coco", "yolo-seg"])
+def test_accents_match_however_they_are_written(tmp_path, forms, form):
+    """One sign or two: a Mac's way and the others' look the same."""
+    name, kind = "été/garçon ñ", "forêt"
+    photos, others = (unicodedata.normalize(one, name) for one in forms)
+    assert photos != others
+    (tmp_path / "photos" / photos).parent.mkdir(parents=True)
+    Image.new("RGB", (71, 50)).save(tmp_path / "photos" / f"{photos}.png")
+    write_mask(tmp_path / "masks" / f"{others}.png", _discs(0, 50, 71) == 1)
+    for one, place in zip(forms, ("classes.txt", "theirs.txt"), strict=True):
+        (tmp_path / place).write_text(unicodedata.normalize(one, kind), "utf-8")
+    out = "given.json" if form == "coco" else "given"
+    assert _export(tmp_path, form, out) == 0
+    for path in [path for path in tmp_path.glob("given*/**/*") if path.is_file()][::-1]:
+        if path.suffix in (".txt", ".json", ".yaml"):
+            path.write_text(unicodedata.normalize(forms[1], path.read_text("utf-8")), "utf-8")
+        inner = Path(unicodedata.normalize(forms[1], path.relative_to(tmp_path).as_posix()))
+        (tmp_path / inner).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, tmp_path / inner)
+    if form == "coco":
+        text = json.dumps(json.loads((tmp_path / out).read_text("utf-8")), ensure_ascii=False)
+        (tmp_path / out).write_text(unicodedata.normalize(forms[1], text), "utf-8")
+    assert _import(tmp_path, out, "--classes", tmp_path / "theirs.txt") == 0
+    back = tmp_path / "back" / f"{photos}.png"  # the photograph's own way
+    assert (read_mask(back) != read_mask(tmp_path / "masks" / f"{others}.png")).mean() < 0.03
+    words = ["--rest", tmp_path / "masks"]
+    (tmp_path / "empty.json").write_text(
+        json.dumps({"images": [{"id": 1, "file_name": others}], "categories": [], "annotations": []})
+    )
+    with pytest.warns(UserNotice, match="have the masks of --rest"):
+        assert _import(tmp_path, "empty.json", *map(str, words), out="rest") == 0
+    assert (tmp_path / "rest" / f"{photos}.png").is_file()
+
+
+def test_two_masks_of_one_name_are_told(data, capsys):
+    for form in ("NFC", "NFD"):
+        write_mask(data / "masks" / f"{unicodedata.normalize(form, 'a/été 1')}.png", np.zeros((50, 71)))
+    (data / "photos" / "a" / "été 1.jpg").rename(data / "photos" / "a" / "été.jpg")
+    Image.new("RGB", (71, 50)).save(data / "photos" / f"{unicodedata.normalize('NFC', 'a/été 1')}.jpg")
+    assert _export(data, "voc", "out") == 2
+    _refused(capsys, "written in two ways")
+
+
+@pytest.mark.parametrize("form", ["voc", "coco", "yolo-seg"])
+def test_names_as_long_as_file_systems_allow(data, form):
+    """The place beside that a result is written to has a name of its own."""
+    end = {"voc": ".zip", "coco": ".json", "yolo-seg": ""}[form]
+    out = "写" * ((255 - len(end)) // 3) + end
+    assert _export(data, form, out) == 0
+    assert _import(data, out, out="i" * 255) == 0
+    assert len(list((data / ("i" * 255)).rglob("*.png"))) == 3
 
 
 def test_the_server_gets_its_layout(data, capsys):

@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import shutil
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from wsss.commands.predict import find_photographs
 from wsss.data.catalog import inside, read_catalog, read_classes
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_mask
+from wsss.data.modules import MaskData
 from wsss.data.tags import read_tag_table
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.files import write_atomic
@@ -194,6 +197,31 @@ def test_check_compares_masks_and_tags(good, tmp_path, capsys):
     assert report["warnings"]["masks show what is not tagged (order of classes?)"] == [
         f"{names[1]}.jpg: big dog (tagged cat)"
     ]
+
+
+def test_true_masks_match_however_accents_are_written(good, tmp_path):
+    names = [f"größe 1/bild {number:02d}" for number in range(2)]
+    for name in names:
+        mask = np.zeros((40, 56), np.uint8)
+        write_mask(good / "masks" / f"{unicodedata.normalize('NFD', name)}.png", mask)
+    report = _check(good, tmp_path)[1]
+    assert report["masks"] == 2 and "masks without photograph (not used)" not in report["warnings"]
+    records = read_catalog("folder", good, "all").records
+    assert [record.id for record in records if record.mask] == names
+    shutil.move(good / "masks", tmp_path / "corrected")
+    data = MaskData(str(good), "folder", train_split="all", mask_dir=str(tmp_path / "corrected"))
+    with pytest.raises(UserError, match="18 of 20 images have no mask"):
+        data.train_dataloader()
+
+
+def test_check_names_masks_with_a_palette_of_their_own(good, tmp_path):
+    image = Image.fromarray(np.zeros((40, 56), np.uint8))
+    image.putpalette([0, 128, 0])
+    (good / "masks" / "größe 1").mkdir(parents=True)
+    image.save(good / "masks" / "größe 1" / "bild 00.png")
+    code, report = _check(good, tmp_path)
+    (said,) = report["warnings"]["palette of a mask is not VOC's (indices are read, not colours)"]
+    assert code == 1 and "bild 00.png: index 0 is 0,128,0, VOC's label 2" in said
 
 
 def test_check_says_where_tags_are_from(good, tmp_path, capsys):

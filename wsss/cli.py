@@ -188,7 +188,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from wsss.commands.export import class_names, mask_files
+    from wsss.commands.check import as_files
+    from wsss.commands.export import as_named, class_names, mask_files
     from wsss.data.catalog import read_lines
     from wsss.evaluation import evaluate_files
     from wsss.files import write_json
@@ -212,11 +213,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     classes = known or VOC_CLASSES
     if not known and not (args.target.resolve().parent / "JPEGImages").is_dir():
         notice("the class names are not known, VOC's are shown: pass --classes, one name a line")
-    made, true = mask_files(args.prediction), mask_files(args.target)
+    made = mask_files(args.prediction)
+    true = as_named(mask_files(args.target), made)
     if args.list:
         lines = [line.strip() for line in read_lines(args.list) if line.strip()]
+        present = {*made, *true}
+        written = as_files((name for line in lines for name in (line, line.split()[0])), present)
         # a name may contain spaces, and a devkit's list further columns
-        names = [line if line in made or line in true else line.split()[0] for line in lines]
+        names = [written[line if written[line] in present else line.split()[0]] for line in lines]
     else:
         names = [name for name in made if name in true]
         for these, others, what, lack in (
@@ -230,9 +234,11 @@ def _evaluate(args: argparse.Namespace) -> None:
                 )
         if not names:
             raise UserError(f"{args.prediction} and {args.target} share no name of a mask")
-    scores = evaluate_files(
-        ((args.prediction / f"{n}.png", args.target / f"{n}.png") for n in names), classes
-    )
+    pairs = [
+        (made.get(n, args.prediction / f"{n}.png"), true.get(n, args.target / f"{n}.png"))
+        for n in names
+    ]
+    scores = evaluate_files(pairs, classes)
     for name, value in scores.iou.items():
         print(f"{name:16s} {'   -' if value is None else f'{value:5.1f}'}")
     print(

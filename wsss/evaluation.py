@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from wsss.data.masks import read_mask
+from wsss.data.masks import read_mask, tell_palettes
 from wsss.errors import NotMeasurable, UserError
 from wsss.files import read_json, write_text
 from wsss.progress import progress
@@ -114,10 +114,11 @@ def evaluate_files(
     """
     evaluator = Evaluator(classes)
     count = len(classes) + 1
-    pairs = list(pairs)
+    pairs, foreign = list(pairs), []
     with progress(pairs, "evaluate masks") as bar:
         for prediction_path, target_path in bar:
-            prediction, target = read_mask(prediction_path, count), read_mask(target_path, count)
+            prediction = read_mask(prediction_path, count, foreign)
+            target = read_mask(target_path, count, foreign)
             if prediction.shape != target.shape:
                 sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (prediction, target)]
                 raise UserError(
@@ -128,6 +129,7 @@ def evaluate_files(
             if counts is not None:
                 counts.append(pixel_counts(prediction, target))
             bar.set_postfix(evaluator.so_far(), refresh=False)
+    tell_palettes(foreign)
     if evaluator.images == 0:
         raise UserError("there is no mask to evaluate")
     return evaluator.compute()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from wsss.data.catalog import (
     Record,
+    as_written,
     class_list,
     few_enough,
     mask_fault,
@@ -200,12 +201,14 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
 def _compare_masks(records: Tagged, classes: tuple[str, ...], report: Report) -> None:
     """Masks whose labels mean something else: white for 1, or classes in another order."""
     names = {without_case(name) for name in classes}
+    foreign: list[str] = []
     for name, (tags, record) in records.items():
         if record.mask is None or mask_fault(record.mask, record.image, len(classes) + 1):
             continue
         report.masks += 1
         tagged = {without_case(tag) for tag in tags} & names
-        labels = [label for label in np.unique(read_mask(record.mask)) if label not in (0, VOID)]
+        mask = read_mask(record.mask, None, foreign)
+        labels = [label for label in np.unique(mask) if label not in (0, VOID)]
         shown = {without_case(classes[label - 1]): classes[label - 1] for label in labels}
         if others := [shown[key] for key in shown if key not in tagged]:
             what = f"{', '.join(others)} (tagged {', '.join(tags) or 'nothing'})"
@@ -213,6 +216,8 @@ def _compare_masks(records: Tagged, classes: tuple[str, ...], report: Report) ->
         elif tagged and not shown:
             what = f"background and void alone (tagged {', '.join(tags)})"
             report.warn("masks without any class (1 is the first one, 255 void)", f"{name}: {what}")
+    for what in foreign:
+        report.warn("palette of a mask is not VOC's (indices are read, not colours)", what)
 
 
 def _compare(report: Report, listed: tuple[str, ...], listing: Path) -> None:
@@ -298,10 +303,10 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
             if first != row.image:
                 kind = "names that differ by suffix only (the first is used)"
                 report.warn(kind, f"{first}, {row.image}")
-            mask = root / "masks" / Path(row.image).with_suffix(".png")
+            mask = as_written(root / "masks", Path(row.image).with_suffix(".png").as_posix())
             record = Record(row.image, root / row.image, (), mask if mask.is_file() else None)
             known[row.image] = (row.tags, record)
-    used = {root / "masks" / Path(name).with_suffix(".png") for name in present}
+    used = {as_written(root / "masks", Path(name).with_suffix(".png").as_posix()) for name in present}
     for path in sorted((root / "masks").rglob("*.png")):
         if path not in used:
             report.warn("masks without photograph (not used)", path.relative_to(root).as_posix())
@@ -348,9 +353,9 @@ def _voc_records(root: Path, files: list[Path], report: Report) -> Tagged:
     for name in ("train", "trainaug"):
         for both in sorted(splits.get(name, set()) & splits.get("val", set())):
             report.fail(f"{name} and val overlap", both)
-    listed = set().union(*splits.values())
+    listed = {unicodedata.normalize("NFC", name) for names in splits.values() for name in names}
     for path in files:
-        if path.stem not in listed:
+        if unicodedata.normalize("NFC", path.stem) not in listed:
             report.warn("images in no list (left out)", path.name)
     return known
 

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import tarfile
+import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def export_masks(args: argparse.Namespace) -> None:
     if args.photos is not None:
         args.photos = photo_folder(args.photos)
         photos = photo_files(args.photos)
+        masks = as_named(masks, photos)
     elif args.format != "voc-server":
         raise UserError(f"--format {args.format} needs --photos, the folder of the photographs")
     if args.format == "voc-server":
@@ -122,6 +124,22 @@ def mask_files(folder: Path) -> dict[str, Path]:
     return found
 
 
+def as_named(files: dict[str, Path], names: Iterable[str]) -> dict[str, Path]:
+    """Files under the ones of `names` that differ from theirs in how accents are written only.
+
+    Raises:
+        UserError: two files come to have one name.
+    """
+    from wsss.commands.check import as_files
+
+    written, found = as_files(files, set(names)), {}
+    for name, path in files.items():
+        other = found.setdefault(written[name], path)
+        if other != path:
+            raise UserError(f"{other} and {path} have the same name, written in two ways: remove one")
+    return found
+
+
 def class_names(
     given: Path | None,
     masks: Path | None,
@@ -130,31 +148,34 @@ def class_names(
 ) -> tuple[str, ...]:
     """Class names in the order of their labels 1, 2, ...
 
-    From the file given; else areas.csv beside the masks (`wsss predict`); else classes.txt in or beside
-    the masks, in their run (two folders above), in or beside the photographs; else, for a VOC
-    development kit, VOC's; else `otherwise`.
+    From the file given; else areas.csv beside the masks (`wsss predict`); else a list in or beside the
+    masks (`wsss.commands.class_lists`); else classes.txt in their run (two folders above), in or beside
+    the photographs; else, for a VOC development kit, VOC's; else `otherwise`.
 
     Raises:
         UserError: there is none, or a name cannot be used.
     """
-    from wsss.data.catalog import read_lines
+    from wsss.commands.class_lists import class_order, find_list
     from wsss.data.tags import RESERVED_CLASSES
     from wsss.voc import VOC_CLASSES
 
     if given is not None and not given.is_file():
         raise UserError(f"there is no file {given} of class names")
     masks, photos = (place and place.resolve() for place in (masks, photos))
-    folders = [masks, *masks.parents[:3]] if masks else []
-    folders += [photos, photos.parent] if photos else []
-    places = [given] if given else [folder / "classes.txt" for folder in folders]
-    source = next((place for place in places if place.is_file()), None)
+    source = given or (find_list(masks, masks.parent, own=True) if masks else None)
+    if source is None:
+        folders = list(masks.parents[1:3]) if masks else []
+        folders += [photos, photos.parent] if photos else []
+        places = [folder / "classes.txt" for folder in folders]
+        source = next((place for place in places if place.is_file()), None)
     areas = masks.parent / "areas.csv" if masks else None
     if given is None and areas and areas.is_file():  # the network's own word comes first
         source = areas
         with areas.open(newline="", encoding="utf-8-sig") as file:
-            classes = tuple(next(csv.reader(file), []))[2:]
+            header = next(csv.reader(file), [])
+            classes = tuple(unicodedata.normalize("NFC", name) for name in header[2:])
     elif source:
-        classes = tuple(name for line in read_lines(source) if (name := line.strip()))
+        classes = class_order(source)
     elif photos and photos.name == "JPEGImages":
         source, classes = photos, VOC_CLASSES
     elif otherwise is not None:
@@ -184,7 +205,8 @@ def new_output(out: Path) -> Iterator[Path]:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} is there already: give another --out, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
+    # not from the name of `out`, which may be as long as a name can be
+    aside = out.with_name(f".wsss-{os.getpid()}.part")
     packed = aside.with_name(f"{aside.name}.zip")
     try:
         yield aside
@@ -218,7 +240,7 @@ def coco_tools():
 def _each(masks: dict[str, Path], photos: dict[str, Path], classes: tuple[str, ...], what: str):
     """Yield (name, photograph or None, mask (H, W) uint8); every fault is told by name."""
     from wsss.data.catalog import mask_fault
-    from wsss.data.masks import read_mask
+    from wsss.data.masks import read_mask, tell_palettes
     from wsss.progress import progress
 
     missing = [name for name in masks if photos and name not in photos]
@@ -227,12 +249,14 @@ def _each(masks: dict[str, Path], photos: dict[str, Path], classes: tuple[str, .
             f"{len(missing)} masks have no photograph (first: {masks[missing[0]]}): check --photos; of "
             "photographs that share the name of a mask, move away those that were not used"
         )
+    foreign: list[str] = []
     for name, path in progress(masks.items(), what, brief=True):
         photo = photos.get(name)
         fault = mask_fault(path, photo, len(classes) + 1) if photo else None
         if fault:
             raise UserError(fault)
-        yield name, photo, read_mask(path, len(classes) + 1)
+        yield name, photo, read_mask(path, len(classes) + 1, foreign)
+    tell_palettes(foreign)
 
 
 def _voc(masks, photos, classes, aside: Path, args) -> str:
@@ -385,6 +409,29 @@ def outlines(where) -> list[list[float]]:
             hole = tree[0][hole][0]
         found.append(((line + 0.5) / 2).ravel().tolist())
     return found
+
+
+def polygons(lines: list, size: tuple[int, int], told: str, stretch: tuple[float, float] = (1.0, 1.0)):
+    """(H, W) booleans of outlines x0, y0, x1, y1, ... in pixels, once they are multiplied by `stretch`.
+
+    `told` is named in errors.
+    """
+    import numpy as np
+
+    height, width = size
+    drawn = []
+    for line in lines:
+        try:
+            points = np.asarray(line, dtype=np.float64).reshape(-1, 2) * stretch
+        except (TypeError, ValueError):
+            points = np.zeros((0, 2))
+        if len(points) < 3 or not np.isfinite(points).all():
+            raise UserError(f"{told} has an outline that is not three or more points x, y")
+        if (np.abs(points / (width, height) - 0.5) > 1.5).any():
+            raise UserError(f"{told} has an outline far outside its image of {width}x{height} pixels")
+        drawn.append(points.ravel().tolist())
+    tools = coco_tools()
+    return tools.decode(tools.merge(tools.frPyObjects(drawn, height, width))).astype(bool)
 
 
 def _smooth(contour):

@@ -2,25 +2,27 @@
 
 import argparse
 import json
-import re
 import shutil
 import stat
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
+from wsss.commands.class_lists import LISTS, read_names
 from wsss.commands.export import (
     VOID_NAME,
+    as_named,
     class_names,
-    coco_tools,
     mask_files,
     new_output,
-    photo_files,
     photo_folder,
+    polygons,
 )
+from wsss.commands.import_names import Masks, Photos, label_of, orientation_of, shown_in, turned
+from wsss.commands.import_voc import read_voc
+from wsss.commands.import_yolo import read_yolo, yolo_folders
 from wsss.errors import UserError, notice
 
 UNPACKED = 8 * 2**30
@@ -55,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
 
     from wsss.data.catalog import mask_fault
     from wsss.data.images import image_size
-    from wsss.data.masks import read_mask, write_mask
+    from wsss.data.masks import read_mask, tell_palettes, write_mask
     from wsss.progress import progress
 
     if not args.file.exists():
@@ -63,10 +65,11 @@ def main(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() in (".zip", ".json", ".png"):
         raise UserError(f"masks are written into a folder: --out {args.out} looks like a file")
     folder = photo_folder(args.photos)
-    photos = _Photos(folder, args.file)
+    photos = Photos(folder, args.file)
     classes = class_names(args.classes, args.rest, folder)
     labels = {name: label for label, name in enumerate(classes, 1)} | {VOID_NAME: 255, "background": 0}
-    rest = mask_files(args.rest) if args.rest else {}
+    rest = as_named(mask_files(args.rest), photos.files) if args.rest else {}
+    left, foreign = _Left(), []
     with tempfile.TemporaryDirectory() as unpacked, new_output(args.out) as aside:
         aside.mkdir()
         source = args.file
@@ -74,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
             source = _unpack(source, Path(unpacked))
         made, unmarked = set(), []
         try:
-            found = _read(source, args.file, photos, labels)
+            found = _read(source, args.file, photos, labels, left, foreign)
             for name, mask in progress(found, "import masks", brief=True):
                 if name in made or name in unmarked:
                     raise UserError(f"{args.file} holds the image '{name}' twice: keep one of them")
@@ -85,6 +88,7 @@ def main(args: argparse.Namespace) -> None:
                     mask = np.zeros(image_size(photos.files[name]), np.uint8)
                 write_mask(aside / f"{name}.png", mask)
                 made.add(name)
+            left.tell(nothing=not made and not unmarked)
         except UserError as error:  # the user knows the archive, not the place it was unpacked in
             raise UserError(str(error).replace(unpacked, str(args.file))) from error
         if not made and not unmarked:
@@ -93,7 +97,8 @@ def main(args: argparse.Namespace) -> None:
         for name in progress(taken, "other masks", brief=True):
             if fault := mask_fault(rest[name], photos.files[name], len(classes) + 1):
                 raise UserError(fault)
-            write_mask(aside / f"{name}.png", read_mask(rest[name]))
+            write_mask(aside / f"{name}.png", read_mask(rest[name], None, foreign))
+    tell_palettes([what.replace(unpacked, str(args.file)) for what in foreign])
     if unmarked:
         become = (
             "have the masks of --rest, where there are any"
@@ -112,60 +117,35 @@ def main(args: argparse.Namespace) -> None:
     )
 
 
-_UPLOADED = re.compile(r"^([0-9a-f]{8}(-|__))+")
-"""What Label Studio sets before the name of a file that it was given."""
+class _Left:
+    """Entries of the file that are left out: one that is broken does not refuse the others.
 
+    Attributes:
+        faults: what is wrong with each.
+        marks: marks with an outline, and those that belong to nothing.
+        drawn: those of them that could be used.
+    """
 
-def _as_uploaded(name: str) -> str:
-    """A name as Label Studio keeps it: underscores for spaces, no other signs."""
-    return re.sub(r"[^-\w.]", "", name.replace(" ", "_"))
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.marks = self.drawn = 0
 
+    def out(self, fault: str) -> None:
+        self.faults.append(fault)
 
-def _ends_alike(name: str, other: str) -> bool:
-    """Whether one of two paths is the end of the other: `day 1/a` of `photos/day 1/a`."""
-    pairs = zip(reversed(PurePosixPath(name).parts), reversed(PurePosixPath(other).parts), strict=False)
-    return all(one == two for one, two in pairs)
+    def tell(self, nothing: bool) -> None:
+        """Name them; `nothing`: no image is left.
 
-
-class _Photos:
-    """The photographs, looked up by the names that another tool gives them."""
-
-    def __init__(self, folder: Path, source: Path) -> None:
-        self.folder, self.source, self.files = folder, source, photo_files(folder)
-        self.last: dict[str, list[str]] = {}
-        self.uploaded: dict[str, list[str]] = {}
-        for name in self.files:
-            last = PurePosixPath(name).name
-            self.last.setdefault(last, []).append(name)
-            self.uploaded.setdefault(_as_uploaded(last), []).append(name)
-
-    def find(self, name: str, suffix: bool = True) -> tuple[str, tuple[int, int]]:
-        """Our name and (height, width) of the photograph `name`.
-
-        Folders before it are passed over where only one photograph fits: `photos/day 1/a` is
-        `day 1/a`, and so is `a`.
+        Raises:
+            UserError: no image is left, or no mark at all could be used.
         """
-        from wsss.data.catalog import inside
-        from wsss.data.images import image_size
-
-        if "\0" in name:
-            raise UserError(f"{self.source} names a photograph {name!r}: correct the name")
-        if name.startswith("/data/") and "?d=" in name:  # Label Studio's address of a local file
-            name = unquote(name.partition("?d=")[2])
-        given = PurePosixPath(name.replace("\\", "/"))
-        plain = (given.with_suffix("") if suffix and given.suffix else given).as_posix()
-        last = PurePosixPath(plain).name
-        if plain in self.files:
-            alike = [plain]
-        elif last not in self.last and _UPLOADED.match(last):
-            alike = self.uploaded.get(_as_uploaded(unquote(_UPLOADED.sub("", last))), [])
-        else:
-            inside(self.folder, str(given), self.source)
-            alike = [name for name in self.last.get(last, []) if _ends_alike(name, plain)]
-        if len(alike) != 1:
-            many = f"{len(alike)} are called so" if alike else f"there is none in {self.folder}"
-            raise UserError(f"{self.source} names the photograph '{name}', but {many}: check --photos")
-        return alike[0], image_size(self.files[alike[0]])
+        if self.faults and (nothing or (self.marks and not self.drawn)):
+            more = len(self.faults) - 1
+            raise UserError(self.faults[0] + (f" ({more} more faults like it)" if more else ""))
+        for fault in self.faults[:10]:
+            notice(f"left out: {fault}")
+        if len(self.faults) > 10:
+            notice(f"left out: {len(self.faults) - 10} more")
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
@@ -178,6 +158,10 @@ def _member_name(member: zipfile.ZipInfo) -> str:
         return member.filename
 
 
+_ANNOTATIONS = {".json", ".txt", ".png", *(Path(name).suffix for name in LISTS)}
+"""Suffixes of what is taken out of an archive."""
+
+
 def _unpack(path: Path, folder: Path) -> Path:
     """Take the annotations out of an archive; photographs in it are left there."""
     try:
@@ -188,7 +172,7 @@ def _unpack(path: Path, folder: Path) -> Path:
                 linked = stat.S_ISLNK(member.external_attr >> 16)
                 if not target.is_relative_to(folder.resolve()) or linked:
                     raise UserError(f"{path} has the member '{member.filename}', which leads out of it")
-                if member.is_dir() or target.suffix.lower() not in (".json", ".txt", ".png", ".yaml"):
+                if member.is_dir() or target.suffix.lower() not in _ANNOTATIONS:
                     continue
                 size += member.file_size  # zipfile gives no more than this, whatever is packed
                 if size > UNPACKED:
@@ -203,127 +187,343 @@ def _unpack(path: Path, folder: Path) -> Path:
     return folder
 
 
-Masks = Iterator[tuple[str, "np.ndarray | None"]]  # noqa: F821  (numpy comes with the command)
-"""Name of a photograph -> its mask (H, W) uint8, None if nothing is marked in it."""
-
-
-def _shown(folder: Path, pattern: str) -> list[Path]:
-    """Files and folders of that pattern, without hidden ones and what a Mac adds to archives."""
-    return [
-        path
-        for path in sorted(folder.rglob(pattern))
-        if not any(p.startswith(".") or p == "__MACOSX" for p in path.relative_to(folder).parts)
-    ]
-
-
-def _read(source: Path, told: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
+def _read(
+    source: Path,
+    told: Path,
+    photos: Photos,
+    labels: dict[str, int],
+    left: _Left,
+    foreign: list[str],
+) -> Masks:
+    """The masks of a file or folder; `told` is its name, also where it was unpacked elsewhere."""
     if source.is_file():
         if source.suffix.lower() != ".json":
             raise UserError(f"{told} is neither a .json nor a .zip file nor a folder")
-        yield from _coco(source, told, photos, labels)
+        yield from _coco(_coco_content(source, told), told, photos, labels, left, set())
         return
 
     def first(pattern: str) -> list[Path]:
-        return sorted(_shown(source, pattern), key=lambda path: (len(path.parts), str(path)))
+        return sorted(shown_in(source, pattern), key=lambda path: (len(path.parts), str(path)))
 
-    if marks := first("labelmap.txt") or first("SegmentationClass"):
-        yield from _voc(marks[0].parent, photos, labels)
+    folders = yolo_folders(source)
+    if marks := first("SegmentationClass") + first("SegmentationClassPNG"):
+        for root in dict.fromkeys(path.parent for path in marks):
+            yield from read_voc(root, source, photos, labels, foreign)
+    elif any(listing for _, listing in folders):
+        yield from read_yolo(folders, photos, labels, source)
+    elif marks := first("labelmap.txt"):
+        raise UserError(f"{told} has no folder SegmentationClass beside {marks[0].name}")
     elif cards := first("data.yaml"):
-        yield from _yolo(cards[0], photos, labels)
+        read_names(cards[0])
+        raise UserError(f"{told} has no folder labels beside {cards[0].name}")
     elif files := first("*.json"):
+        contents, others = {}, []
         for file in files:
-            yield from _coco(file, told if len(files) == 1 else file, photos, labels)
+            name = told if len(files) == 1 else told / file.relative_to(source)
+            try:
+                contents[name] = _coco_content(file, name)
+            except UserError as error:
+                others.append(error)
+        if not contents:
+            raise others[0]
+        for error in others:
+            notice(f"passed over: {error}")
+        taken: set[str] = set()
+        for name, content in contents.items():
+            yield from _coco(content, name, photos, labels, left, taken)
     else:
         raise UserError(
             f"{told} holds neither COCO (.json) nor VOC (labelmap.txt, SegmentationClass) nor YOLO "
-            "(data.yaml)"
+            f"(folders labels with {', '.join(LISTS[2:])})"
         )
 
 
-def _label(name: str, labels: dict[str, int], source: Path) -> int:
-    if name not in labels:
-        known = ", ".join(list(labels)[:8])
-        raise UserError(
-            f"{source} has the class '{name}', which is not among ours ({known}): "
-            "rename it there, or pass --classes"
-        )
-    return labels[name]
-
-
-def _coco(path: Path, told: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
-    import numpy as np
-
+def _coco_content(path: Path, told: Path) -> dict:
+    """A COCO file as it is written, refused where it is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
-        categories = {one["id"]: str(one["name"]) for one in found["categories"]}
-        images = {one["id"]: one for one in found["images"]}
-        shapes: dict = {number: [] for number in images}
-        for one in found["annotations"]:
-            shapes[one["image_id"]].append((categories[one["category_id"]], one))
-        # Label Studio does not know the size of an image in which nothing is marked
-        sizes = {
-            number: one["height"] is not None and (int(one["height"]), int(one["width"]))
-            for number, one in images.items()
-        }
-        names = {number: str(one["file_name"]) for number, one in images.items()}
+        lists = [found[name] for name in ("categories", "images", "annotations")]
     except ValueError as error:
         raise UserError(f"{told} cannot be read as JSON ({error}): export it again") from error
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{told} is no COCO file ({type(error).__name__}: {error})") from error
-    every = [one for found in shapes.values() for _, one in found]
-    if boxes := [one for one in every if not one.get("segmentation")]:
-        told_boxes = f"{len(boxes)} of {len(every)} annotations in {told} have no outline"
-        if len(boxes) == len(every):
-            raise UserError(f"{told_boxes}, they are boxes: export polygons or masks")
-        first = boxes[0]
-        notice(
-            f"passed over: {told_boxes} (boxes or specks; first: annotation {first.get('id')} of "
-            f"'{names[first['image_id']]}')"
-        )
-    for number, name in names.items():
-        ours, size = photos.find(name)
-        if sizes[number] and sizes[number] != size:
+    if not all(isinstance(one, list) for one in lists):
+        raise UserError(f"{told} is no COCO file (its categories, images and annotations are no lists)")
+    return found
+
+
+def _id(entry: object, name: str = "id") -> str | None:
+    """A number of COCO's, as text: some tools write 1, others "1" or 1.0; None where there is none."""
+    value = entry.get(name) if isinstance(entry, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) else None
+
+
+def _coco_classes(found: dict, told: Path) -> dict[str, str]:
+    """Number -> name of the classes."""
+    classes: dict[str, str] = {}
+    for one in found["categories"]:
+        number = _id(one)
+        if number is None or not isinstance(one.get("name"), str | int):
+            continue  # told where a mark has it
+        name = str(one["name"])
+        if classes.setdefault(number, name) != name:
             raise UserError(
-                f"{told} says {sizes[number][1]}x{sizes[number][0]} pixels for '{name}', but "
-                f"{photos.files[ours]} is {size[1]}x{size[0]}: give the photographs that were annotated"
+                f"{told} gives the id {number} to two classes, '{classes[number]}' and '{name}': which "
+                "mark is of which cannot be told, give each an id of its own"
             )
-        if not shapes[number]:
+    return classes
+
+
+class _Image(NamedTuple):
+    """An image of a COCO file: our name, the (height, width) of the photograph, and its entry."""
+
+    ours: str
+    size: tuple[int, int]
+    entry: dict
+
+    @property
+    def name(self) -> str:
+        return self.entry["file_name"]
+
+
+def _coco_images(found: dict, told: Path, photos: Photos, left: _Left) -> dict[str, _Image]:
+    """Id -> image.
+
+    Raises:
+        UserError: two photographs have one id, or one is not there.
+    """
+    images: dict[str, _Image] = {}
+    for place, one in enumerate(found["images"], 1):
+        number = _id(one)
+        if number is None or not isinstance(one.get("file_name"), str):
+            left.out(f"image {place} in {told} has no id or no file_name: export it again")
+            continue
+        image = _Image(*photos.find(one["file_name"]), one)
+        first = images.setdefault(number, image)
+        if first.ours != image.ours:
+            raise UserError(
+                f"{told} gives the id {number} to two photographs, '{first.name}' and '{image.name}': "
+                "which mark is on which cannot be told, give each an id of its own or export each alone"
+            )
+        if first is not image:
+            left.out(f"{told} lists the image '{image.name}' twice (id {number}): once is enough")
+    return images
+
+
+def _coco(
+    found: dict,
+    told: Path,
+    photos: Photos,
+    labels: dict[str, int],
+    left: _Left,
+    taken: set[str],
+) -> Masks:
+    """The masks of a COCO file; `taken` are the photographs of those before it."""
+    classes = _coco_classes(found, told)
+    images = _coco_images(found, told, photos, left)
+    marks: dict[str, list[tuple[str, dict]]] = {number: [] for number in images}
+    for place, one in enumerate(found["annotations"], 1):
+        number, category = _id(one, "image_id"), _id(one, "category_id")
+        what = f"{told}, annotation {_id(one) or f'in place {place}'},"
+        if number not in images:
+            left.out(f"{what} is of the image {number}, which the file does not list: remove it")
+        elif category not in classes:
+            left.out(f"{what} is of the category {category}, which the file does not list: correct it")
+        else:
+            marks[number].append((what, one))
+            continue
+        left.marks += 1
+    outlined = {n: [mark for mark in its if mark[1].get("segmentation")] for n, its in marks.items()}
+    every = sum(map(len, marks.values()))
+    if boxes := every - sum(map(len, outlined.values())):
+        told_boxes = f"{boxes} of {every} annotations in {told} have no outline"
+        if boxes == every:
+            raise UserError(f"{told_boxes}, they are boxes: export polygons or masks")
+        first, number = next(
+            (one.get("id"), number)
+            for number, its in marks.items()
+            for _, one in its
+            if not one.get("segmentation")
+        )
+        notice(
+            f"passed over: {told_boxes} (boxes or specks; first: annotation {first} of "
+            f"'{images[number].name}')"
+        )
+    frames = _frames(found, told, images, photos, left)
+    entries: dict[str, list[str]] = {}
+    for number, image in images.items():
+        entries.setdefault(image.ours, []).append(number)
+    for ours, numbers in entries.items():
+        # of entries of one photograph the first with marks counts: what two people drew does not add up
+        chosen = next((number for number in numbers if outlined[number]), numbers[0])
+        for number in numbers:
+            if number != chosen or ours in taken:
+                left.out(
+                    f"{told} lists the photograph '{images[number].name}' again (id {number}, "
+                    f"{len(marks[number])} marks): give marks that belong together one id"
+                )
+        if ours in taken:
+            continue
+        taken.add(ours)
+        left.marks += len(outlined[chosen])
+        if chosen not in frames:
+            continue
+        if not marks[chosen]:
             yield ours, None
             continue
-        if not any(one.get("segmentation") for _, one in shapes[number]):
-            continue  # boxes alone, which were told of: something is there
         layers = []
-        for name, one in shapes[number]:
-            if not one.get("segmentation"):
-                continue
-            label = _label(name, labels, told)
-            where = _segmentation(one.get("segmentation"), size, f"{told}, annotation {one.get('id')}")
-            layers.append((one.get("iscrowd") == 1, where.sum(), label, where))
-        mask = np.zeros(size, np.uint8)
-        # crowds below single things, large below small: what lies on top of another is the smaller
-        for _, _, label, where in sorted(layers, key=lambda layer: (not layer[0], -layer[1])):
-            mask[where] = label
-        yield ours, mask
+        for what, one in outlined[chosen]:
+            label = label_of(classes[_id(one, "category_id")], labels, told)
+            where = _segmentation(one["segmentation"], frames[chosen], what, left)
+            if where is not None:
+                layers.append((where.sum(), label, where))
+        if layers:  # else something is there, but nobody knows where: it has no mask
+            left.drawn += len(layers)
+            yield ours, _layered(layers, images[chosen].size)
 
 
-def _segmentation(shape: object, size: tuple[int, int], told: str):
-    """(H, W) booleans of COCO's polygons or run lengths.
+def _layered(layers: list, size: tuple[int, int]):
+    """(H, W) uint8 of (area, label, (H, W) booleans) each.
+
+    Large below small: what lies on top of another thing is the smaller. `iscrowd` does not matter: for
+    CVAT it means painted with a brush, and a crowd is larger than what stands in it.
+    """
+    import numpy as np
+
+    mask = np.zeros(size, np.uint8)
+    for _, label, where in sorted(layers, key=lambda layer: -layer[0]):
+        mask[where] = label
+    return mask
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """How the marks of an image lie in its photograph.
+
+    Attributes:
+        size: (height, width) of the upright photograph.
+        exif: how EXIF turns the photograph, 1 (not at all) to 8.
+        turn: how the marks are still to be turned.
+        stretch: factors of x and y that outlines are still to be multiplied by.
+    """
+
+    size: tuple[int, int]
+    exif: int
+    turn: int = 1
+    stretch: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def drawn(self) -> tuple[int, int]:
+        """(height, width) of what the marks were drawn on."""
+        return self.size[::-1] if self.turn >= 5 else self.size
+
+
+def _frames(
+    found: dict, told: Path, images: dict[str, _Image], photos: Photos, left: _Left
+) -> dict[str, _Frame]:
+    """The frame of each image but for those whose size does not fit.
+
+    Of a photograph that EXIF turns a file may have the size before turning. Label Studio shows it
+    upright, and multiplies the marks, which are shares of the sides, by the wrong ones of them
+    (label-studio-sdk 2.1.2, `convert_to_coco`): they are stretched. Other tools do not turn it at all.
+    """
+    frames, before, upright = {}, [], False
+    for number, (ours, size, one) in images.items():
+        frame = _Frame(size, orientation_of(photos.files[ours]))
+        given = _side(one.get("height")), _side(one.get("width"))
+        tells = frame.exif >= 5 and size[0] != size[1]
+        if None in given or given == size:  # Label Studio knows no size where nothing is marked
+            upright |= tells and given == size
+        elif tells and given == size[::-1]:
+            before.append(number)
+        else:
+            left.out(
+                f"{told} says {given[1]}x{given[0]} pixels for '{one['file_name']}', but "
+                f"{photos.files[ours]} is {size[1]}x{size[0]}: give the photographs that were annotated"
+            )
+            continue
+        frames[number] = frame
+    if not before:
+        return frames
+    info = found.get("info")
+    stretched = isinstance(info, dict) and str(info.get("contributor")).startswith("Label Studio")
+    # a tool that turns none turns those neither whose sizes do not tell it: squares, or upside down
+    for number in before if stretched or upright else list(frames):
+        (height, width), exif = frames[number].size, frames[number].exif
+        frames[number] = (
+            _Frame((height, width), exif, stretch=(width / height, height / width))
+            if stretched
+            else _Frame((height, width), exif, turn=exif)
+        )
+    notice(
+        f"{told} has the sizes of {len(before)} photographs before EXIF turns them (first: "
+        f"{images[before[0]].name}): their marks are "
+        + ("stretched to fit, as Label Studio's have to be" if stretched else "turned with them")
+    )
+    return frames
+
+
+def _side(value: object) -> int | None:
+    """Pixels of an image's side, None if they are not told."""
+    try:
+        side = int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return side if side > 0 else None
+
+
+def _segmentation(shape: object, frame: _Frame, told: str, left: _Left):
+    """(H, W) booleans of COCO's polygons or run lengths, upright; None: nothing of it can be used."""
+    import numpy as np
+
+    parts = shape if isinstance(shape, list) else [shape]
+    if all(isinstance(one, list) and len(one) == 2 for one in parts):
+        parts = [[value for point in parts for value in point]]  # one outline of points
+    elif all(isinstance(one, int | float) for one in parts):
+        parts = [parts]  # one outline without the list around it
+    where, faults = np.zeros(frame.size, bool), []
+    for part in parts:
+        try:
+            where |= _part(part, frame, told)
+        except UserError as error:
+            faults.append(str(error))
+    if not where.any() and not faults:
+        faults = [f"{told} marks no pixel: remove it"]
+    for fault in faults:
+        left.out(fault)
+    return where if where.any() else None
+
+
+def _part(shape: object, frame: _Frame, told: str):
+    """(H, W) booleans of an outline or of run lengths, upright.
 
     Nothing unchecked reaches the C code of pycocotools, which trusts run lengths and coordinates.
     """
     import numpy as np
 
-    if isinstance(shape, list) and shape:
-        return polygons(shape, size, told)
-    if not isinstance(shape, dict) or list(shape.get("size", ())) != list(size):
+    if isinstance(shape, list):
+        return turned(polygons([shape], frame.drawn, told, frame.stretch), frame.turn)
+    size = shape.get("size") if isinstance(shape, dict) else None
+    size = tuple(size) if isinstance(size, list) else ()
+    if size == frame.drawn:
+        turn = frame.turn
+    elif size == frame.size:
+        turn = 1
+    elif size == frame.size[::-1] and frame.exif >= 5:
+        turn = frame.exif
+    else:
         raise UserError(f"{told} has neither polygons nor run lengths (RLE) of its image's size")
     counts = shape.get("counts")
     runs = _run_lengths(counts) if isinstance(counts, str) else counts
-    whole = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
+    whole = isinstance(runs, list) and all(
+        (type(run) is int or (type(run) is float and run.is_integer())) and run >= 0 for run in runs
+    )
     if not whole or sum(runs) != size[0] * size[1]:
         raise UserError(f"{told} has run lengths (RLE) that do not fill its image: export it again")
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return flat.reshape(size, order="F")
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, np.asarray(runs, dtype=np.int64))
+    return turned(flat.reshape(size, order="F"), turn)
 
 
 def _run_lengths(text: str) -> list[int] | None:
@@ -346,155 +546,3 @@ def _run_lengths(text: str) -> list[int] | None:
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
     return None if shift else runs
-
-
-def polygons(lines: list, size: tuple[int, int], told: str):
-    """(H, W) booleans of outlines x0, y0, x1, y1, ... in pixels; `told` is named in errors."""
-    import numpy as np
-
-    height, width = size
-    drawn = []
-    for line in lines:
-        try:
-            points = np.asarray(line, dtype=np.float64).reshape(-1, 2)
-        except (TypeError, ValueError):
-            points = np.zeros((0, 2))
-        if len(points) < 3 or not np.isfinite(points).all():
-            raise UserError(f"{told} has an outline that is not three or more points x, y")
-        if (np.abs(points / (width, height) - 0.5) > 1.5).any():
-            raise UserError(f"{told} has an outline far outside its image of {width}x{height} pixels")
-        drawn.append(points.ravel().tolist())
-    tools = coco_tools()
-    return tools.decode(tools.merge(tools.frPyObjects(drawn, height, width))).astype(bool)
-
-
-def _voc(root: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
-    from wsss.data.catalog import read_lines
-    from wsss.data.masks import read_mask
-    from wsss.voc import VOID, palette
-
-    standard = palette()
-    colours: dict[int, int] = {}  # colour as one number -> label
-    order: list[int] = []
-    labelmap = root / "labelmap.txt"
-    if labelmap.is_file():
-        for line in read_lines(labelmap):
-            if not line.strip() or line.startswith("#"):
-                continue
-            name, _, colour = line.strip().partition(":")
-            label = _label(name, labels, labelmap)
-            words = colour.split(":")[0].split(",")
-            if words == [""]:  # no colour: VOC's, by place
-                rgb = standard[3 * len(order) : 3 * len(order) + 3]
-            elif len(words) == 3 and all(w.strip().isdecimal() and int(w) < 256 for w in words):
-                rgb = [int(word) for word in words]
-            else:
-                raise UserError(f"{labelmap} has the line '{line}': it must be name:red,green,blue::")
-            colours[rgb[0] << 16 | rgb[1] << 8 | rgb[2]] = label
-            order.append(label)
-        colours.setdefault(0, 0)
-        colours.setdefault(224 << 16 | 224 << 8 | 192, VOID)
-    folder = root / "SegmentationClass"
-    if not folder.is_dir():
-        raise UserError(f"{photos.source} has no folder SegmentationClass beside {labelmap.name}")
-    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in _shown(folder, "*.png")}
-    lists = _shown(root / "ImageSets" / "Segmentation", "*.txt")
-    # a line is a name, with spaces or not
-    listed = [name for path in lists for line in read_lines(path) if (name := line.strip(' "'))]
-    for name in dict.fromkeys([*files, *listed]):
-        ours, size = photos.find(name, suffix=False)
-        path = files.get(name)
-        if path is None:  # CVAT writes no mask of an image in which nothing is marked
-            yield ours, None
-            continue
-        if colours:
-            mask = _by_colour(path, colours, order, labelmap)
-        else:
-            mask = read_mask(path, len(labels) - 1)  # void is no number of its own there
-        if mask.shape != size:
-            raise UserError(
-                f"mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, but {photos.files[ours]} is "
-                f"{size[1]}x{size[0]}: give the photographs that were annotated"
-            )
-        yield ours, mask
-
-
-def _by_colour(path: Path, colours: dict[int, int], order: list[int], labelmap: Path):
-    """(H, W) uint8 labels of a mask in the colours of a labelmap, or grey with its indices."""
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.mode == "L":
-                    values, table = np.array(image), dict(enumerate(order)) | {255: 255}
-                else:
-                    rgb = np.array(image.convert("RGB"), dtype=np.int32)
-                    values = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
-                    table = colours
-    except Exception as error:
-        raise UserError(f"mask {path} cannot be read ({error}): export it again") from error
-    found, inverse = np.unique(values, return_inverse=True)
-    for value in found.tolist():
-        if value not in table:
-            rgb = f"{value >> 16},{value >> 8 & 255},{value & 255}" if table is colours else value
-            raise UserError(f"mask {path} has the colour {rgb}, which is not in {labelmap.name}")
-    return np.array([table[v] for v in found.tolist()], np.uint8)[inverse].reshape(values.shape)
-
-
-_SUBSET = re.compile(r"^(train|val|test|default)/")
-
-
-def _yolo(card: Path, photos: _Photos, labels: dict[str, int]) -> Masks:
-    import numpy as np
-    import yaml
-
-    from wsss.data.catalog import inside, read_lines
-
-    try:
-        found = yaml.safe_load(card.read_text(encoding="utf-8-sig"))
-        names = found["names"]
-        numbered = dict(enumerate(names) if isinstance(names, list) else names)
-    except Exception as error:
-        raise UserError(f"{card} has no list 'names' that can be read ({error})") from error
-    ours = {str(number): _label(str(name), labels, card) for number, name in numbered.items()}
-    folder = card.parent / "labels"
-    if not folder.is_dir():
-        raise UserError(f"{photos.source} has no folder labels beside {card.name}")
-    files = {}
-    for path in _shown(folder, "*.txt"):
-        name = _SUBSET.sub("", path.relative_to(folder).with_suffix("").as_posix())
-        if name in files:
-            raise UserError(f"{photos.source} holds the image '{name}' twice: keep one of them")
-        files[name] = path
-    for subset in ("train", "val", "test"):
-        listing = inside(card.parent, str(found.get(subset)), card)
-        for line in read_lines(listing) if listing.suffix == ".txt" and listing.is_file() else ():
-            if name := line.strip().replace("\\", "/"):
-                # ./images/train/name.jpg: an image in which nothing is marked may have no file
-                name = name.partition("images/")[2] or name
-                files.setdefault(PurePosixPath(_SUBSET.sub("", name)).with_suffix("").as_posix(), None)
-    for name, path in files.items():
-        photo, size = photos.find(name, suffix=False)
-        lines = [(n, line.split()) for n, line in enumerate(read_lines(path) if path else [], 1)]
-        if not any(words for _, words in lines):
-            yield photo, None
-            continue
-        mask = np.zeros(size, np.uint8)
-        for number, words in lines:
-            told = f"{path}, line {number},"
-            if not words:
-                continue
-            if words[0] not in ours:
-                raise UserError(f"{told} has the class {words[0]}, which {card.name} does not name")
-            if len(words) == 5:
-                raise UserError(f"{told} is a box: export segments (YOLO segmentation) instead")
-            try:
-                points = np.array([float(word) for word in words[1:]]).reshape(-1, 2)
-            except ValueError as error:
-                raise UserError(f"{told} is not a class and pairs of numbers ({error})") from error
-            outline = (points * (size[1], size[0])).ravel().tolist()
-            mask[polygons([outline], size, told)] = ours[words[0]]
-        yield photo, mask

@@ -17,11 +17,13 @@ The table may lie elsewhere, with its classes.txt and lists beside it; ROOT is o
 `folder` that cannot be read, and masks that do not fit, are left out with a notice that names each.
 """
 
+import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from defusedxml import ElementTree
@@ -149,6 +151,20 @@ def inside(root: Path, name: str, source: Path) -> Path:
     return path
 
 
+def as_written(folder: Path, name: str) -> Path:
+    """`folder / name`, or the file there whose name differs in how accents are written only."""
+    path = folder / name
+    if name.isascii() or os.path.exists(path):
+        return path
+    place = folder
+    for part in PurePosixPath(name).parts:
+        # a Mac writes "é" in file names as two characters, most other systems as one
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        # os.path: a name that the other form makes too long is not there, either
+        place = next((place / form for form in forms if os.path.exists(place / form)), place / part)
+    return place if os.path.isfile(place) else path
+
+
 def tag_indices(tags: Iterable[str], classes: tuple[str, ...], source: str) -> tuple[int, ...]:
     """Sorted indices of tags among the classes; `source` is named when one is unknown."""
     unknown = [tag for tag in tags if tag not in classes]
@@ -180,10 +196,11 @@ def _read_voc(root: Path, split: str, tagged: bool) -> Catalog:
     records = []
     for name in ids:
         image = inside(root / "JPEGImages", f"{name}.jpg", listing)
+        image = as_written(root / "JPEGImages", f"{name}.jpg")
         if not image.is_file():
             raise UserError(f"{listing} lists '{name}', but there is no image {image}")
-        mask = masks / f"{name}.png"
-        tags = _voc_tags(root / "Annotations" / f"{name}.xml", classes) if tagged else ()
+        mask = as_written(masks, f"{name}.png")
+        tags = _voc_tags(as_written(root / "Annotations", f"{name}.xml"), classes) if tagged else ()
         records.append(Record(name, image, tags, mask if mask.is_file() else None))
     return Catalog(classes, tuple(records))
 
@@ -285,7 +302,7 @@ def _read_folder(root: Path, split: str, source: str | Path | None) -> Catalog:
                 "so their masks would overwrite each other: rename one"
             )
         taken[name] = row.image
-        mask = root / "masks" / f"{name}.png"
+        mask = as_written(root / "masks", f"{name}.png")
         tags = tag_indices(row.tags, classes, f"{table} ({row.image})")
         fault = mask_fault(mask, image, len(classes) + 1) if mask.is_file() else None
         if fault:

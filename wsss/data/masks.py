@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 from wsss.files import write_atomic
 from wsss.voc import VOID, palette
 
 _PALETTE = palette()
+_LABELS = {tuple(_PALETTE[3 * label : 3 * label + 3]): label for label in range(256)}
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
@@ -29,7 +30,9 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
     write_atomic(Path(path), lambda aside: image.save(aside, format="PNG", optimize=False))
 
 
-def read_mask(path: str | Path, num_labels: int | None = None) -> np.ndarray:
+def read_mask(
+    path: str | Path, num_labels: int | None = None, foreign: list[str] | None = None
+) -> np.ndarray:
     """Read a mask file as labels (H, W) uint8.
 
     The palette index (or the grey value of a one-channel PNG) is the label; colours are never read.
@@ -37,6 +40,7 @@ def read_mask(path: str | Path, num_labels: int | None = None) -> np.ndarray:
     Args:
         path: a palette ("P") or 8-bit grey ("L", "1") image.
         num_labels: labels 0..num_labels-1 and void (255) are allowed; None allows all.
+        foreign: where its palette is not VOC's, a word on it is added here (for `tell_palettes`).
 
     Raises:
         UserError: the file is missing, unreadable, a colour image, or holds an unknown label.
@@ -53,18 +57,49 @@ def read_mask(path: str | Path, num_labels: int | None = None) -> np.ndarray:
                     "save it as a palette PNG (mode P) whose index is the label"
                 )
             mask = np.array(image, dtype=np.uint8)
+            colours = image.getpalette("RGB") if mode == "P" else None
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"mask {path} cannot be read ({error}): make it again") from error
-    if num_labels is not None:
-        unknown = np.setdiff1d(np.unique(mask), [*range(num_labels), VOID])
+    if num_labels is None and foreign is None:
+        return mask
+    used = np.unique(mask)
+    unknown = np.setdiff1d(used, [*range(256 if num_labels is None else num_labels), VOID])
+    if unknown.size or foreign is not None:
+        odd = _odd_colour(used.tolist(), colours) if colours else None
         if unknown.size:
             raise UserError(
                 f"mask {path} has label {', '.join(map(str, unknown))}, but only 0..{num_labels - 1} "
                 f"and {VOID} (void) exist: check the list of classes or correct the mask"
+                + (f" (its palette is not VOC's: {odd})" if odd else "")
             )
+        if odd:
+            foreign.append(f"{path}: {odd}")
     return mask
+
+
+def _odd_colour(labels: list[int], colours: list[int]) -> str | None:
+    """The first of the labels that has not VOC's colour, in words; None: all have, or all are grey."""
+    found = {label: colours[3 * label : 3 * label + 3] for label in labels}
+    if all(colour == [label] * 3 for label, colour in found.items()):
+        return None  # a grey picture saved with a palette
+    for label, colour in found.items():
+        meant = _LABELS.get(tuple(colour))
+        if meant != label:
+            said = ",".join(map(str, colour)) or "without a colour"
+            return f"index {label} is {said}" + (f", VOC's label {meant}" if meant is not None else "")
+    return None
+
+
+def tell_palettes(foreign: list[str]) -> None:
+    """Give notice of masks whose palettes `read_mask` found not to be VOC's."""
+    if foreign:
+        notice(
+            f"the palette of {len(foreign)} masks is not VOC's (first: {foreign[0]}): their indices "
+            "were read, not their colours; where a picture editor changed the palette, take the masks "
+            "from before that"
+        )
 
 
 def write_arrays(path: Path, half: bool = True, **arrays: np.ndarray) -> None:

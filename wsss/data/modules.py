@@ -8,7 +8,7 @@ from typing import Literal
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
-from wsss.data.catalog import Catalog, largest_image, read_catalog, read_classes
+from wsss.data.catalog import Catalog, as_written, largest_image, read_catalog, read_classes
 from wsss.data.datasets import (
     MaskedImages,
     SameShapeBatches,
@@ -225,7 +225,7 @@ class MaskData(_Data):
         if self.mask_dir is None:
             masks = self.true_masks(catalog, self.train_split)
         else:
-            masks = [self.mask_dir / f"{record.id}.png" for record in catalog.records]
+            masks = [as_written(self.mask_dir, f"{record.id}.png") for record in catalog.records]
             missing = [path for path in masks if not path.is_file()]
             if missing:
                 raise UserError(

@@ -1,0 +1,129 @@
+"""Lists of class names as other tools write them, and the labels that they give."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+from wsss.errors import UserError, notice
+
+LISTS = (
+    "labelmap.txt",  # CVAT, datumaro
+    "class_names.txt",  # labelme
+    "data.yaml",  # Ultralytics, Roboflow, CVAT
+    "data.yml",
+    "notes.json",  # Label Studio, beside its classes.txt
+    "obj.names",  # Darknet, CVAT
+    "classes.txt",  # wsss, labelImg
+)
+"""Files that tell the order of classes, the tool's own word before what users lay beside it."""
+
+IGNORED = "__ignore__"
+"""labelme's name for what is void; as the first line of a list it has no number."""
+
+BACKGROUND = ("background", "_background_", "__background__")
+"""Names of label 0; labelme and others write underscores around it."""
+
+
+def find_list(*folders: Path, own: bool = False) -> Path | None:
+    """The list of classes in the first folder that has one; others in it that differ are told.
+
+    Args:
+        folders: where it may lie.
+        own: masks of wsss are meant, whose own list comes first.
+    """
+    names = sorted(LISTS, key=lambda name: name != "classes.txt") if own else LISTS
+    for folder in folders:
+        found: dict[Path, dict[int, str]] = {}
+        for path in (folder / name for name in names):
+            try:
+                if path.is_file():
+                    found[path] = mask_labels(read_names(path))
+            except UserError:
+                if path.suffix == ".txt":
+                    raise
+                # other programs have files of these names, too
+        if found:
+            first, *others = found
+            for other in others:
+                if found[other] != found[first]:
+                    notice(
+                        f"the lists of classes {first.name} and {other.name}, which lie in one folder, "
+                        f"differ: {first.name} counts"
+                    )
+            return first
+    return None
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Number -> class name, counted from 0 as the file counts, background among them if it is listed.
+
+    Raises:
+        UserError: it cannot be read, or holds no names.
+    """
+    from wsss.data.catalog import read_lines
+
+    kind = path.suffix.lower()
+    if kind in (".yaml", ".yml"):
+        names = _of_yaml(path)
+    elif kind == ".json":
+        names = _of_json(path)
+    else:
+        lines = [name for line in read_lines(path) if (name := line.strip())]
+        if path.name == "labelmap.txt":  # name:red,green,blue:parts:actions
+            lines = [line.partition(":")[0].strip() for line in lines if not line.startswith("#")]
+        names = dict(enumerate(lines))
+    # an accented letter can be written as one sign or as two, which look the same
+    return {number: unicodedata.normalize("NFC", name.strip()) for number, name in names.items()}
+
+
+def read_yaml(path: Path) -> dict:
+    """A card of YOLO's, every word as it is written: no, 1e3 and 007 may be names."""
+    import yaml
+
+    return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+
+
+def _of_yaml(path: Path) -> dict[int, str]:
+    try:
+        names = read_yaml(path)["names"]
+        numbered = enumerate(names) if isinstance(names, list) else names.items()
+        return {int(number): str(name) for number, name in numbered}
+    except Exception as error:
+        raise UserError(f"{path} has no list 'names' that can be read ({error})") from error
+
+
+def _of_json(path: Path) -> dict[int, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        return {int(one["id"]): str(one["name"]) for one in found["categories"]}
+    except Exception as error:
+        raise UserError(f"{path} has no list 'categories' that can be read ({error})") from error
+
+
+def mask_labels(names: dict[int, str]) -> dict[int, str]:
+    """Label in a mask -> class name, of a list as `read_names` gives it.
+
+    Label 0 is background: a list that does not begin with it begins with label 1.
+    """
+    if names.get(0) == IGNORED:
+        names = {number - 1: name for number, name in names.items() if number}
+    if 0 not in names or names[0].lower() in BACKGROUND:
+        return names
+    return {number + 1: name for number, name in names.items()}
+
+
+def class_order(path: Path) -> tuple[str, ...]:
+    """The class names of a list in the order of their labels 1, 2, ...; no background, no void.
+
+    Raises:
+        UserError: it cannot be read, or passes a label over.
+    """
+    labels = mask_labels(read_names(path))
+    classes = {
+        label: name
+        for label, name in sorted(labels.items())
+        if label and name.lower() not in ("void", IGNORED)
+    }
+    if list(classes) != list(range(1, len(classes) + 1)):
+        raise UserError(f"{path} does not number its classes without a gap: correct it")
+    return tuple(classes.values())
