@@ -1,6 +1,7 @@
 """One's own photographs: odd files, forms of tags, `wsss check` and `wsss predict`."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from odd_files import ODD, UNREADABLE, photo
+from odd_files import ODD, UNREADABLE, deep_tiff, photo
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -108,16 +109,115 @@ def test_check_finds_faults_of_the_table(good, tmp_path, capsys):
     assert found["names that differ by suffix only (the first is used)"] == ["copy.jpg, copy.png"]
 
 
-@pytest.mark.parametrize("name", ["gone.jpg", "../secret.jpg", "/etc/secret.jpg", "link.jpg"])
+@pytest.mark.parametrize("name", ["gone.jpg", 300 * "x" + ".jpg", "../secret.jpg", "/etc/secret.jpg"])
 def test_check_is_2_for_missing_and_outside_names(name, good, tmp_path, capsys):
     photo(1).save(tmp_path / "secret.jpg")
-    (good / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     _add(good, name)
     code, report = _check(good, tmp_path)
     assert code == 2 and [name] in report["errors"].values()
-    assert ("next: wsss init" in capsys.readouterr().out) == (name == "gone.jpg")
+    assert ("next: wsss init" in capsys.readouterr().out) == ("secret" not in name)
     with pytest.raises(UserError, match=Path(name).name):
         read_catalog("folder", good, "all")
+
+
+def test_a_name_leads_out_by_no_link(good, tmp_path):
+    photo(1).save(tmp_path / "secret.jpg")
+    (tmp_path / "beside").mkdir()
+    (good / "link").symlink_to(tmp_path / "beside")
+    _add(good, "link/../secret.jpg")  # which a system takes for the folder above `beside`
+    with pytest.raises(UserError, match="outside"):
+        read_catalog("folder", good, "all")
+
+
+def test_a_snapshot_of_links_is_a_folder_like_any_other(tmp_path, checkpoint):
+    """As the hub of Hugging Face keeps it: files are links to what lies outside."""
+    root, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
+    (root / "deep").mkdir(parents=True)
+    blobs.mkdir()
+    lines = ["image,tags"]
+    for number in range(20):
+        name = f"deep/{number}.jpg" if number % 3 else f"{number}.jpg"
+        photo(number).save(blobs / f"{number:x}", "JPEG")
+        (root / name).symlink_to(
+            Path("../../blobs" if number % 3 == 0 else "../../../blobs") / f"{number:x}"
+        )
+        lines.append(f"{name},{'cat' if number % 2 else 'dog'}")
+    (root / "deep" / "lost.jpg").symlink_to("nowhere")
+    (tmp_path / "tags.csv").write_text("\n".join(lines))
+    words = [str(root), "--tags", str(tmp_path / "tags.csv")]
+    forget_notices()
+    with pytest.warns(UserNotice, match=r"1 links that lead nowhere \(first: .*lost\.jpg\)"):
+        assert main(["check", *words]) == 0
+    assert main(["init", *words, "--backbone", "glnet_nano", "--out", str(tmp_path / "out")]) == 0
+    assert len(read_catalog("folder", root, "all", tags=tmp_path / "out" / "tags.csv").records) == 20
+    words = ["predict", str(root), "--ckpt", str(checkpoint), "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "new")]) == 0
+    assert len(list((tmp_path / "new").rglob("*.png"))) == 20
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    for name in ("root/red", "root/deep/green", "disk/blue"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(3):
+            photo(number).save(tmp_path / name / f"{number}.jpg")
+    root = tmp_path / "root"
+    links = {"blue": "../disk/blue", "azure": "../disk/blue", "lost": "../gone", "up": "..", "me": "."}
+    links |= {"deep/again": "..", "zed": "red"}
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "disk" / "blue" / "back").symlink_to("..")
+    photo(9).save(tmp_path / "disk" / "beside.jpg")
+    forget_notices()
+    with pytest.warns(UserNotice) as told:
+        found = sorted(find_photographs([root]))
+    wanted = ["azure/0", "azure/1", "azure/2", "azure/back/beside", "deep/green/0", "deep/green/1"]
+    assert found == [*wanted, "deep/green/2", "red/0", "red/1", "red/2"]
+    said = [str(one.message) for one in told]
+    for name in ("blue", "up", "me", "deep/again", "zed", "azure/back/blue"):
+        assert any(f" {root / name}, a link to what" in line for line in said), name
+    assert any("1 links that lead nowhere" in line and "lost" in line for line in said)
+
+
+def test_what_systems_keep_is_neither_photograph_nor_class(tmp_path, capsys):
+    own = (
+        "@eaDir/0.jpg",
+        "@eaDir",
+        "#recycle",
+        ".thumbnails",
+        "__MACOSX",
+        "$RECYCLE.BIN",
+        "lost+found",
+    )
+    own += ("#snapshot", "System Volume Information", "@Recycle", "@eadir")
+    for name in ("red", "blue"):
+        for place in ("", *own):
+            (tmp_path / name / place).mkdir(parents=True, exist_ok=True)
+            if place:
+                (tmp_path / place / "deep").mkdir(parents=True, exist_ok=True)
+                photo(1).save(tmp_path / place / "deep" / "thumb.jpg")
+            photo(len(name)).save(tmp_path / name / place / ("thumb.jpg" if place else "0.jpg"))
+        label = 1 + (name == "red")
+        write_mask(tmp_path / "masks" / name / "0.png", np.full((40, 56), label, np.uint8))
+        write_mask(tmp_path / "masks" / name / "@eaDir" / "0.png", np.zeros((40, 56), np.uint8))
+        photo(1).save(tmp_path / name / "._0.jpg")
+        (tmp_path / name / "Thumbs.db").write_bytes(b"thumbs")
+    assert sorted(find_photographs([tmp_path])) == ["blue/0", "red/0"]
+    assert read_classes("folder", tmp_path) == ("blue", "red")
+    report = check(tmp_path)
+    assert report.classes == {"blue": 1, "red": 1} and report.images == 2
+    assert set(report.warnings) == {"class with fewer than 10 images"}
+    from wsss.commands.export import mask_files
+
+    assert sorted(mask_files(tmp_path / "masks")) == ["blue/0", "red/0"]
+
+
+@pytest.mark.parametrize("suffix", [".jpe", ".jfif", ".jif", ".jfi", ".JFIF", ".pjpeg", ".mpo"])
+def test_jpegs_by_all_their_suffixes(suffix, good, tmp_path):
+    photo(1).save(good / f"a{suffix}", format="JPEG")
+    _add(good, f"a{suffix}")
+    assert _check(good, tmp_path)[1]["warnings"] == {}
+    assert len(read_catalog("folder", good, "all").records) == 21
+    assert "a" in find_photographs([good])
 
 
 @pytest.mark.parametrize("written", ["absolute", "of a link"])
@@ -260,6 +360,69 @@ def test_a_raw_file_beside_its_photograph_is_passed_over(tmp_path):
     with pytest.warns(UserNotice, match=r"passed over: 1 files .* \(first: DSC1\.NEF\)"):
         found = find_photographs([tmp_path])
     assert found == {"DSC1": tmp_path / "DSC1.JPG", "DSC2": tmp_path / "DSC2.NEF"}
+
+
+FOREIGN = (
+    "3fr arw cr2 cr3 crw dcr dng erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 "
+    "srf srw x3f heic heics heif hif avif jxl jp2 j2k jpf jpx tga exr hdr psd svg HEIC"
+)
+
+
+def test_every_format_that_is_not_read_is_named(good, checkpoint, tmp_path, capsys):
+    names = [f"{suffix}.{suffix}" for suffix in FOREIGN.split()]
+    for name in names:
+        photo(1).save(good / name, format="JPEG")
+        _add(good, name)
+    found = _check(good, tmp_path)[1]["warnings"]
+    assert found["unreadable: format that is not read (save it as JPEG or PNG)"] == sorted(names)
+    out = tmp_path / "out"
+    assert main(["init", str(good), "--backbone", "glnet_nano", "--out", str(out)]) == 0
+    with (out / "left_out.csv").open(encoding="utf-8") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == set(names)
+    capsys.readouterr()
+    words = ["predict", str(good), "--ckpt", str(checkpoint), "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "new")]) == 1
+    said = capsys.readouterr().err
+    assert all(f"{good / name} is of a format that is not read" in said for name in names)
+
+
+def test_check_and_init_tell_what_is_white(good, tmp_path, capsys):
+    for number, top in enumerate((4000, 250)):
+        ramp = np.linspace(0, top, 40 * 56).reshape(40, 56).astype(np.uint16)
+        (good / f"{number}.tif").write_bytes(deep_tiff(ramp))
+        _add(good, f"{number}.tif")
+    (good / "told.tif").write_bytes(deep_tiff(ramp, maximum=1023))
+    _add(good, "told.tif")
+    found = _check(good, tmp_path)[1]["warnings"]
+    assert found == {
+        "16-bit, white is 1023 as the file declares": ["told.tif"],
+        "16-bit, white is 4095 (their brightest value is 4000)": ["0.tif", "1.tif"],
+    }
+    capsys.readouterr()
+    assert main(["init", str(good), "--backbone", "glnet_nano", "--out", str(tmp_path / "out")]) == 0
+    assert "note: in photographs of 16 bits, white is 4095 (their" in capsys.readouterr().out
+
+
+def test_names_that_results_cannot_have(good, tmp_path, monkeypatch):
+    name = "größe 1/" + "ä" * 30 + ".jpg"  # two bytes each
+    photo(1).save(good / name)
+    _add(good, name)
+    assert _check(good, tmp_path)[0] == 0
+    asked = []
+
+    def limit(folder, what):
+        asked.append((folder, what))
+        return 63
+
+    monkeypatch.setattr(os, "pathconf", limit)
+    assert _check(good, tmp_path)[1]["warnings"] == {
+        "names too long for results here (63 bytes; left out by wsss init)": [name]
+    }
+    out = tmp_path / "not" / "yet"
+    assert main(["init", str(good), "--backbone", "glnet_nano", "--out", str(out)]) == 0
+    assert "name too long for results (63 bytes)" in (out / "left_out.csv").read_text(encoding="utf-8")
+    assert asked[-1] == (tmp_path, "PC_NAME_MAX")
+    assert len(read_catalog("folder", good, "all", tags=out / "tags.csv").records) == 20
 
 
 def test_check_of_voc_layout(drawn, tmp_path):
@@ -516,6 +679,65 @@ def test_predict_is_untouched_by_odd_files(good, checkpoint, tmp_path, capsys):
     assert main([*words, str(out)]) == 1
     after = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
     assert [path for path in after if after[path] != kept[path]] == [lost]
+
+
+@pytest.mark.parametrize("fault", [errno.ENAMETOOLONG, errno.EILSEQ, errno.ENOSPC, errno.EACCES])
+def test_predict_goes_on_where_one_name_cannot_be_written(
+    fault, good, checkpoint, tmp_path, monkeypatch, capsys
+):
+    def write(path, content):
+        if path.name.startswith("bild 03"):
+            raise OSError(fault, os.strerror(fault), str(path))
+        write_atomic(path, content)
+
+    monkeypatch.setattr("wsss.data.masks.write_atomic", write)
+    out = tmp_path / "out"
+    words = ["predict", str(good), "--ckpt", str(checkpoint), "--device", "cpu", "--out", str(out)]
+    code, said = main(words), capsys.readouterr().err
+    if fault in (errno.ENOSPC, errno.EACCES):  # the next one cannot be written either
+        assert code == 2 and f"bild 03.png: {os.strerror(fault)}" in said
+        return
+    assert code == 1
+    assert (
+        f"left out: image {good / 'größe 1' / 'bild 03.jpg'}: " in said and os.strerror(fault) in said
+    )
+    rows = list(csv.DictReader((out / "areas.csv").open(encoding="utf-8")))
+    assert len(rows) == 19 == len(list(out.rglob("*.png")))
+
+
+def test_predict_shows_16_bits_as_in_training(checkpoint, tmp_path, monkeypatch):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {"white": 65535}, tmp_path / "last.ckpt")
+    (tmp_path / "new").mkdir()
+    dark = np.linspace(0, 4000, 40 * 56).reshape(40, 56).astype(np.uint16)  # of a camera of 16 bits
+    (tmp_path / "new" / "dark.tif").write_bytes(deep_tiff(dark))
+    brightest = []
+
+    def shown(image, mask):
+        brightest.append(image.max())
+        return image
+
+    monkeypatch.setattr("wsss.pictures.overlay", shown)
+    for number, ckpt in enumerate((tmp_path / "last.ckpt", checkpoint)):
+        words = ["predict", str(tmp_path / "new"), "--ckpt", str(ckpt), "--device", "cpu"]
+        assert main([*words, "--out", str(tmp_path / str(number))]) == 0
+    assert brightest == [4000 * 255 // 65535, 4000 * 255 // 4095]
+
+
+def test_a_checkpoint_tells_what_was_white(good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, tag in enumerate(("cat", "big dog")):
+        ramp = np.linspace(0, 9000 - number, 40 * 56).reshape(40, 56).astype(np.uint16)
+        (good / f"{number}.tif").write_bytes(deep_tiff(ramp))
+        _add(good, f"{number}.tif", f"{tag}|")
+    words = ["classify", "fit", "--data.layout", "folder", "--data.root", str(good)]
+    words += ["--data.size", "64", "--data.num_workers", "0", "--data.batch_size", "4"]
+    words += ["--model.backbone", "glnet_nano", "--trainer.accelerator", "cpu"]
+    words += ["--trainer.max_epochs", "1", "--trainer.logger", "false"]
+    assert main(words) == 0
+    from wsss.tasks.classification import ClassificationTask
+
+    assert ClassificationTask.from_checkpoint("checkpoints/last.ckpt").white == 16383
 
 
 def test_predict_does_not_take_one_photograph_for_another(checkpoint, tmp_path, capsys):

@@ -170,7 +170,8 @@ class Run:
                     f"{path.name} has {width}x{height} pixels, more than {LARGEST // 10**6} million: "
                     "scale it down"
                 )
-            return self.analyse(read_image(path), path.stem, self._places.get(path.resolve()))
+            image = read_image(path, self.classifier.white)
+            return self.analyse(image, path.stem, self._places.get(path.resolve()))
         except UserError as error:  # the page's user knows the name, not the place it went to
             raise UserError(str(error).replace(str(path), path.name)) from error
 
@@ -278,14 +279,14 @@ class Run:
     def thumbnail(self, entry: Entry) -> np.ndarray:
         """The mask of one of the run's images in colours over it, half the page's size."""
         mask = read_mask(entry.mask)
-        image = read_image(entry.record.image)
+        image = read_image(entry.record.image, self.classifier.white)
         image = resize(image, *fit_long_side(*image.shape[:2], SHOWN_SIDE // 2))
         return overlay(image, cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST))
 
     def pictures(self, entry: Entry) -> list[tuple[np.ndarray, str]]:
         """The stages of one of the run's images side by side, with captions."""
         record = entry.record
-        image = read_image(record.image)
+        image = read_image(record.image, self.classifier.white)
         found, made = self.analyse(image, record.id), self.maps / f"{record.id}.npz"
         if made.is_file():
             scores, _ = read_scores(made)

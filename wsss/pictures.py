@@ -144,9 +144,9 @@ def write_names(cell: Cell, size: int) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def thumbnail(path: Path, side: int) -> np.ndarray:
-    """A photograph, its long side `side` pixels."""
-    image = read_image(path)
+def thumbnail(path: Path, side: int, white: int | None) -> np.ndarray:
+    """A photograph, its long side `side` pixels; `white` as in `read_image`."""
+    image = read_image(path, white)
     return resize(image, *fit_long_side(*image.shape[:2], side))
 
 
@@ -168,19 +168,18 @@ def chain_rows(data: TagData, stages: dict[str, Path], count: int = 6) -> list[R
     segmenter = SegmentationTask.from_checkpoint(stages["segment"] / "last.ckpt")
 
     def row(record: Record) -> Row:
-        image = thumbnail(record.image, SIDE)
+        image = thumbnail(record.image, SIDE, catalog.white)
         height, width = image.shape[:2]
         scores, labels = read_scores(masks / "maps" / f"{record.id}.npz")
         cells = [Cell("photograph", image, []), show_maps(image, scores, [names[i] for i in labels])]
         if how["slots"] != "none":
             shape = fit_long_side(height, width, data.predict_size, multiple=32)
             with torch.inference_mode():
-                maps = classifier.maps(
-                    _batch(thumbnail(record.image, max(shape)), shape), flip=False, **how
-                )
+                seen = thumbnail(record.image, max(shape), catalog.white)
+                maps = classifier.maps(_batch(seen, shape), flip=False, **how)
             groups = draw_groups(image, maps.dispatch[0].numpy())
             cells.append(Cell("slot groups", groups, []))
-        predicted = segmenter.predict(read_image(record.image))
+        predicted = segmenter.predict(read_image(record.image, catalog.white))
         made = read_mask(masks / "masks" / f"{record.id}.png")
         cells.append(show_mask(image, made, names, "pseudo-mask"))
         if refined is not None:

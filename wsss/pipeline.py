@@ -444,6 +444,8 @@ def _has_masks(catalog: Catalog) -> bool:
 def _stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
     """Tells one set of images and tags from another, and where asked one set of true masks."""
     digest = hashlib.sha256(repr(catalog.classes).encode())
+    if catalog.white:  # how images of 16 bits are shown
+        digest.update(repr(catalog.white).encode())
     for r in catalog.records:
         mask = file_stamp(r.mask) if truth and r.mask else None
         digest.update(repr((r.id, r.tags, file_stamp(r.image), mask)).encode())

@@ -64,6 +64,7 @@ class _Judged(NamedTuple):
     names: list[str]
     images: dict[str, Counts]
     records: dict[str, Record]
+    white: int | None = None
 
 
 def finished_run(folder: Path) -> Path:
@@ -180,7 +181,7 @@ def _judged(stages: dict[str, _Stage], tags: TagData, masks: MaskData) -> _Judge
             if not images:
                 continue
             names = ["background", *classes]
-            return _Judged(f"{what} on {split}", folder / name, names, images, records)
+            return _Judged(f"{what} on {split}", folder / name, names, images, records, data.white)
     return None
 
 
@@ -638,7 +639,7 @@ def _ranked(judged: _Judged, label: int, count: int) -> dict[str, list[str]]:
 
 def _example(judged: _Judged, name: str, label: int) -> str:
     record = judged.records[name]
-    image = thumbnail(record.image, EXAMPLE_SIDE)
+    image = thumbnail(record.image, EXAMPLE_SIDE, judged.white)
     cells = [
         Cell("photograph", image, []),
         show_mask(image, read_mask(judged.masks / f"{name}.png"), judged.names, "predicted"),

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 import posixpath
 import shlex
 import unicodedata
@@ -13,19 +14,28 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from wsss.data.catalog import (
     Record,
     as_written,
     class_list,
     few_enough,
+    leads_out,
     mask_fault,
     read_catalog,
     read_classes,
     read_lines,
 )
-from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_alpha, image_files, read_image
+from wsss.data.deep import common_white, is_deep
+from wsss.data.images import (
+    FOREIGN_SUFFIXES,
+    FORMATS,
+    IMAGE_SUFFIXES,
+    has_alpha,
+    image_files,
+    is_hidden,
+    look,
+)
 from wsss.data.masks import read_mask
 from wsss.data.tags import (
     RESERVED_CLASSES,
@@ -35,6 +45,7 @@ from wsss.data.tags import (
     tag_source,
     without_case,
 )
+from wsss.data.upright import open_image, orientation
 from wsss.errors import UserError
 from wsss.files import write_text
 from wsss.progress import progress
@@ -49,17 +60,7 @@ FEW = 10
 ENORMOUS = 50_000_000
 """Pixels from which on a photograph is reported; PIL refuses from 179 million on."""
 
-_FORMATS = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".png": ("PNG",),
-    ".webp": ("WEBP",),
-    ".bmp": ("BMP",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
-    ".gif": ("GIF",),
-}
-
+DEEP = "16-bit"
 
 Tagged = dict[str, tuple[tuple[str, ...], Record]]
 """Name of an image -> its tags and its record."""
@@ -108,15 +109,17 @@ def image_oddities(path: Path) -> list[str]:
     try:
         if path.stat().st_size == 0:
             return ["unreadable: zero bytes"]
-        read_image(path)
-    except UserError as error:
-        reason = str(error).replace(str(path), "")
+    except OSError:
+        pass  # it is told below
+    found = look(path)
+    if found.fault:
+        reason = found.fault.replace(str(path), "")
         if "format that is not read" in reason:
             return ["unreadable: format that is not read (save it as JPEG or PNG)"]
         if "refused" in reason:
             return ["unreadable: enormous (refused as a decompression bomb)"]
-        known = [kind for kind in ("truncated", "floating-point values") if kind in reason]
-        return ["unreadable: " + (known[0] if known else "broken or no image")]
+        known = ("truncated", "floating-point values", "Permission denied")
+        return ["unreadable: " + next((kind for kind in known if kind in reason), "broken or no image")]
     try:
         return _odd(path)
     except Exception:  # the first frame can be read, but not what comes after it
@@ -124,27 +127,54 @@ def image_oddities(path: Path) -> list[str]:
 
 
 def _odd(path: Path) -> list[str]:
-    with Image.open(path) as image:
+    with open_image(path) as image:
         odd = []
-        if image.format not in _FORMATS.get(path.suffix.lower(), ()):
+        if image.format not in FORMATS.get(path.suffix.lower(), ()):
             odd.append(f"wrong extension (content is {image.format})")
         if image.mode == "CMYK":
             odd.append("CMYK")
-        elif image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile):
-            odd.append("16-bit")
+        elif is_deep(image):
+            white = look(path).white
+            odd.append(DEEP + (f", white is {white} as the file declares" if white else ""))
         elif image.mode in ("L", "1"):
             odd.append("greyscale")
         elif image.mode == "P":
             odd.append("palette")
         if has_alpha(image):
             odd.append("alpha")
-        if image.getexif().get(0x0112, 1) != 1:
+        how = orientation(image)
+        if how is None:
+            odd.append("EXIF that cannot be read (taken for upright)")
+        elif how != 1:
             odd.append("EXIF-rotated")
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             odd.append("animated or several pages (the first is used)")
         if image.width * image.height > ENORMOUS:
             odd.append("enormous")
         return odd
+
+
+def white_of(paths: Iterable[Path]) -> str:
+    """What is white in photographs of 16 bits that do not declare it; "" if there are none."""
+    brightest = [found.brightest for found in map(look, paths) if found.brightest is not None]
+    if not brightest:
+        return ""
+    return f"white is {common_white(brightest)} (their brightest value is {max(brightest)})"
+
+
+def longest_name(folder: Path) -> int:
+    """How many bytes a name can have in a folder, or where it is to be made."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        return os.pathconf(there, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # other systems, and some that do not tell
+        return 255
+
+
+def too_long(name: str, most: int) -> bool:
+    """Whether results of an image, `<name without suffix>.png`, cannot be written."""
+    parts = Path(name).with_suffix(".png").parts
+    return any(len(os.fsencode(part)) > most for part in parts)
 
 
 def check(root: str | Path, tags: Path | None = None) -> Report:
@@ -167,6 +197,9 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
         records = _voc_records(root, files, report)
     else:
         records = _folder_records(root, tags, files, report)
+    if deep := report.warnings.pop(DEEP, []):
+        its_white = white_of(record.image for _, record in records.values())
+        report.warnings[f"{DEEP}, {its_white}" if its_white else DEEP] = deep
     counts = Counter(tag for tags, _ in records.values() for tag in tags)
     report.tagged = len(records)
     report.classes = dict(sorted(counts.items()))
@@ -237,19 +270,23 @@ def photographs_in(folder: Path) -> list[Path]:
 
 def _check_files(root: Path, files: list[Path], report: Report) -> None:
     same: dict[str, list[str]] = {}
-    readable = 0
+    readable, most = 0, longest_name(Path())  # results lie in the working folder, if nobody says else
     with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
         odds = progress(
             pool.map(image_oddities, files), "look at photographs", total=len(files), brief=True
         )
         for path, odd in zip(files, odds, strict=True):
             name = path.relative_to(root).as_posix()
+            if too_long(name, most):
+                report.warn(
+                    f"names too long for results here ({most} bytes; left out by wsss init)", name
+                )
             for kind in odd:
                 # a devkit's lists are fixed: there a file that cannot be read stops the run
                 broken = report.layout == "voc" and kind.startswith("unreadable")
                 (report.fail if broken else report.warn)(kind, name)
             readable += not any(kind.startswith("unreadable") for kind in odd)
-            if path.stat().st_size:
+            if path.stat().st_size and os.access(path, os.R_OK):
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 same.setdefault(digest, []).append(name)
     for names in same.values():
@@ -281,10 +318,9 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
         if count > 1:
             report.fail("duplicate rows", name)
     for row in rows:
-        path = root / row.image
-        if not path.resolve().is_relative_to(root.resolve()):
+        if leads_out(root, row.image):
             report.fail("name leads out of the folder", row.image)
-        elif not path.is_file():
+        elif not os.path.isfile(root / row.image):  # a name may be too long to be asked for
             near = meant.get(_plain(row.image))
             report.fail("tags without image", row.image + (f" (is it {near}?)" if near else ""))
     for name in sorted(present - {row.image for row in rows}):
@@ -308,7 +344,7 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
             known[row.image] = (row.tags, record)
     used = {as_written(root / "masks", Path(name).with_suffix(".png").as_posix()) for name in present}
     for path in sorted((root / "masks").rglob("*.png")):
-        if path not in used:
+        if path not in used and not any(map(is_hidden, path.relative_to(root).parts)):
             report.warn("masks without photograph (not used)", path.relative_to(root).as_posix())
     return known
 

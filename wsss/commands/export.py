@@ -112,12 +112,14 @@ def photo_files(photos: Path) -> dict[str, Path]:
 
 def mask_files(folder: Path) -> dict[str, Path]:
     """Name without suffix, relative to the folder -> mask."""
+    from wsss.data.images import is_hidden
+
     if not folder.is_dir():
         raise UserError(f"there is no folder of masks {folder}")
     found = {}
     for path in sorted(folder.rglob("*.png")):
         inner = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in inner.parts):
+        if path.is_file() and not any(map(is_hidden, inner.parts)):
             found[inner.with_suffix("").as_posix()] = path
     if not found:
         raise UserError(f"there is no mask (.png) in {folder}")

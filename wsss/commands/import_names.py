@@ -114,11 +114,13 @@ def label_of(name: str, labels: dict[str, int], source: Path) -> int:
 
 
 def shown_in(folder: Path, pattern: str) -> list[Path]:
-    """Files and folders of that pattern, without hidden ones and what a Mac adds to archives."""
+    """Files and folders of that pattern, without hidden ones and what systems add to archives."""
+    from wsss.data.images import is_hidden
+
     return [
         path
         for path in sorted(folder.rglob(pattern))
-        if not any(p.startswith(".") or p == "__MACOSX" for p in path.relative_to(folder).parts)
+        if not any(map(is_hidden, path.relative_to(folder).parts))
     ]
 
 
@@ -129,21 +131,14 @@ def name_in(folder: Path, path: Path) -> str:
 
 def orientation_of(photo: Path) -> int:
     """How EXIF turns a photograph, 1 (not at all) to 8."""
-    from PIL import Image
+    from wsss.data.upright import open_image, orientation
 
-    try:
-        with Image.open(photo) as image:
-            value = image.getexif().get(0x0112, 1)
-    except Exception:  # of many kinds: what is in there may be anything
-        return 1
-    return value if value in range(1, 9) else 1
+    with open_image(photo) as image:
+        return orientation(image) or 1
 
 
 def turned(mask, how: int):
     """A mask (H, W) turned as EXIF turns a photograph."""
-    import numpy as np
-    from PIL import Image, ImageOps
+    from wsss.data import upright
 
-    image = Image.fromarray(mask)
-    image.getexif()[0x0112] = how
-    return np.array(ImageOps.exif_transpose(image))
+    return upright.turned(mask, how)

@@ -4,6 +4,7 @@ import argparse
 import csv
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -119,8 +120,15 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
 
 def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: Sequence) -> list:
     """Rows whose image is there and can be read, under the name that the file has."""
-    from wsss.commands.check import as_files, image_oddities, photographs_in
-    from wsss.data.catalog import image_faults, inside
+    from wsss.commands.check import (
+        as_files,
+        image_oddities,
+        longest_name,
+        photographs_in,
+        too_long,
+        white_of,
+    )
+    from wsss.data.catalog import inside, look_at
     from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 
     files = [
@@ -129,13 +137,15 @@ def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: 
         if not path.resolve().is_relative_to((out / "results").resolve())
     ]
     names = as_files((row.image for row in rows), files)
-    known, listed = {}, set()
+    known, listed, most = {}, set(), longest_name(out)
     for row in rows:
         name = names[row.image]
         inside(photographs, name, table)
         listed.add(name)
-        if not (photographs / name).is_file():
+        if not os.path.isfile(photographs / name):  # a name may be too long to be asked for
             found.leave_out("tags without image", row.image)
+        elif too_long(name, most):
+            found.leave_out(f"name too long for results ({most} bytes)", name)
         elif Path(name).suffix.lower() not in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES):
             found.leave_out(f"no image file ({', '.join(IMAGE_SUFFIXES)} are read)", name)
         elif name in known:  # a/b.jpg and a/../a/b.jpg
@@ -146,11 +156,13 @@ def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: 
     for name in files:
         if name not in listed:
             found.leave_out("images without tags (not listed)", name)
-    faults = image_faults([photographs / name for name in known])
-    for name, fault in zip(list(known), faults, strict=True):
-        if fault:
+    looks = look_at([photographs / name for name in known])
+    for name, its in zip(list(known), looks, strict=True):
+        if its.fault:
             found.leave_out(image_oddities(photographs / name)[0], name)
             del known[name]
+    if its_white := white_of(photographs / name for name in known):
+        found.notes.append(f"in photographs of 16 bits, {its_white}")
     return list(known.values())
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import errno
 import hashlib
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from wsss.errors import UserError, notice
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write masks, overlays and areas.csv (share of each class in per cent). Run again to go on; "
-        "exit code 1: some files could not be read and are named."
+        "exit code 1: some files could not be read, or their results not be written, and are named."
     )
     parser.add_argument("photographs", type=Path, nargs="+", help="image files or folders")
     parser.add_argument("--ckpt", type=Path, required=True, help="last.ckpt of wsss segment or run")
@@ -180,9 +181,20 @@ def noted_in(picture: Path) -> str | None:
 
 NOTE = "wsss result of "
 
+OF_ITS_NAME = (
+    errno.ENAMETOOLONG,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
+"""What a system says where one file's name cannot be written; the next one's may."""
+
 
 def _areas_so_far(out: Path, classes: list[str]) -> dict[str, list[float]]:
     """Areas of the masks that are there: as areas.csv has them, else counted in the mask."""
+    from wsss.data.images import is_hidden
     from wsss.data.masks import read_mask
 
     rows = {}
@@ -196,7 +208,7 @@ def _areas_so_far(out: Path, classes: list[str]) -> dict[str, list[float]]:
     areas = {}
     for path in sorted((out / "masks").rglob("*.png")):
         name = path.relative_to(out / "masks").with_suffix("").as_posix()
-        if path.name.startswith("."):
+        if any(map(is_hidden, path.relative_to(out).parts)):
             continue
         whole = len(rows.get(name, ())) == len(classes) + 1
         areas[name] = rows[name] if whole else _shares(read_mask(path, len(classes) + 1), classes)
@@ -251,7 +263,7 @@ def _predict(args: argparse.Namespace, files: dict[str, Path]) -> int:
     for name, path in progress(files.items(), "predict"):
         target, picture = args.out / "masks" / f"{name}.png", results[name]
         try:
-            image = read_image(path)
+            image = read_image(path, task.white)
         except UserError as error:
             faults.append(str(error))
             continue
@@ -266,12 +278,21 @@ def _predict(args: argparse.Namespace, files: dict[str, Path]) -> int:
                     f"{task.inference.max_side} pixels: give a smaller --max-side or --device cpu"
                 )
                 continue
-            write_mask(target, mask)
             laid, note = Image.fromarray(overlay(image, mask)), f"{NOTE}{source_stamp(path)}".encode()
-            write_atomic(
-                picture,
-                lambda aside, laid=laid, note=note: laid.save(aside, format="JPEG", comment=note),
-            )
+            try:
+                write_mask(target, mask)
+                write_atomic(
+                    picture,
+                    lambda aside, laid=laid, note=note: laid.save(aside, format="JPEG", comment=note),
+                )
+            except OSError as error:
+                if error.errno not in OF_ITS_NAME:
+                    raise
+                faults.append(
+                    f"image {path}: {target} or {picture} cannot be written ({error.strerror}): rename "
+                    "the photograph"
+                )
+                continue
         areas[name] = _shares(mask, task.classes)
 
     def write(aside: Path) -> None:

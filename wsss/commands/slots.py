@@ -66,6 +66,7 @@ def main(args: argparse.Namespace) -> int:
     files = {name: path for name, path in found.items() if not _own(path, args.out)}
     if not files:
         raise UserError(f"there are only pictures of slots in {', '.join(map(str, args.photographs))}")
+    args.white = None
     classifier = _classifier(args)
     blocks = check_blocks(classifier, args.blocks)
     with locked(args.out, "wsss slots"):
@@ -80,7 +81,7 @@ def _draw_all(args: argparse.Namespace, classifier, files: dict[str, Path], bloc
     faults = []
     for name, path in progress(files.items(), "slots"):
         try:
-            image = read_image(path)
+            image = read_image(path, args.white)
         except UserError as error:
             faults.append(str(error))
             continue
@@ -99,7 +100,9 @@ def _classifier(args: argparse.Namespace):  # -> TagClassifier, whose import tak
     from wsss.tasks.classification import ClassificationTask
 
     if args.ckpt is not None:
-        return ClassificationTask.from_checkpoint(args.ckpt).model
+        task = ClassificationTask.from_checkpoint(args.ckpt)
+        args.white = task.white
+        return task.model
     try:
         return TagClassifier(args.backbone, 1, weights=args.weights).eval()
     except UserError as error:

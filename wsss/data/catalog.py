@@ -29,7 +29,8 @@ from typing import Literal, get_args
 from defusedxml import ElementTree
 
 from wsss.data.cells import clean, hidden, shown
-from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_size, read_image
+from wsss.data.deep import common_white
+from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, Look, image_size, look
 from wsss.data.masks import read_mask
 from wsss.data.tags import HIDDEN, TagRow, read_tag_table, split_folder, tag_source, tell
 from wsss.errors import UserError, notice
@@ -64,10 +65,13 @@ class Catalog:
     Attributes:
         classes: foreground class names; class `classes[i]` has mask label i + 1.
         records: the images, in the order of the list.
+        white: the value that is white in images of 16 bits which do not declare it, for all splits;
+            None: there are none, or nobody has looked.
     """
 
     classes: tuple[str, ...]
     records: tuple[Record, ...]
+    white: int | None = None
 
 
 def read_catalog(
@@ -115,7 +119,7 @@ def read_classes(layout: Layout, root: str | Path, tags: str | Path | None = Non
         return few_enough(classes, listed)
     if layout == "voc":
         return VOC_CLASSES
-    table, rows = _readable_rows(root, tags)
+    table, rows, _ = _readable_rows(root, tags)
     return few_enough(tuple(sorted({tag for row in rows for tag in row.tags})), table)
 
 
@@ -141,14 +145,25 @@ def _existing(root: str | Path) -> Path:
     return Path(root)
 
 
+def leads_out(root: Path, name: str) -> bool:
+    """Whether a name that a table gives leads out of a folder: by `..`, or as it is absolute.
+
+    Links are the folder's own: who put them there wants them followed.
+    """
+    if Path(name).is_absolute():
+        return not (root / name).resolve().is_relative_to(root.resolve())
+    # the place of `..` behind a link is known to the system only
+    above = root / name if Path(name).name == ".." else (root / name).parent
+    return ".." in Path(name).parts and not above.resolve().is_relative_to(root.resolve())
+
+
 def inside(root: Path, name: str, source: Path) -> Path:
-    """`root / name`, refused when it leads out of `root` (through `..` or a link) or is absolute."""
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    """`root / name`, refused when it leads out of `root` or is absolute."""
+    if leads_out(root, name):
         raise UserError(f"{source} names '{name}', which lies outside {root}: correct the name")
     if Path(name).is_absolute():  # joined with another folder it would lead into this one
         raise UserError(f"{source} names '{name}': give the name relative to {root}")
-    return path
+    return root / name
 
 
 def as_written(folder: Path, name: str) -> Path:
@@ -218,14 +233,14 @@ def _voc_tags(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     return tag_indices(names, classes, str(path))
 
 
-def _readable_rows(root: Path, tags: str | Path | None) -> tuple[Path, list[TagRow]]:
-    """The rows whose image can be read; each of the others is named in a notice."""
+def _readable_rows(root: Path, tags: str | Path | None) -> tuple[Path, list[TagRow], int | None]:
+    """The rows whose image can be read, and what is white in all; the others are named in a notice."""
     table = Path(tags) if tags else tag_source(root)
     rows = read_tag_table(table, root)
     images = []
     for row in rows:
         image = inside(root, row.image, table)
-        if not image.is_file():
+        if not os.path.isfile(image):  # a name may be too long to be asked for
             raise UserError(f"{table} lists '{row.image}', but there is no image {image}")
         if image.suffix.lower() not in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES):
             raise UserError(
@@ -233,17 +248,19 @@ def _readable_rows(root: Path, tags: str | Path | None) -> tuple[Path, list[TagR
                 f"known suffixes are {', '.join(IMAGE_SUFFIXES)}"
             )
         images.append(image)
-    faults = image_faults(images)
-    for fault in filter(None, faults):
-        notice(f"left out: {fault}")
-    return table, [row for row, fault in zip(rows, faults, strict=True) if fault is None]
+    looks = look_at(images)
+    for found in looks:
+        if found.fault:
+            notice(f"left out: {found.fault}")
+    usable = [row for row, found in zip(rows, looks, strict=True) if not found.fault]
+    return table, usable, common_white(found.brightest for found in looks)
 
 
-def image_faults(paths: Sequence[Path]) -> list[str | None]:
-    """Why each image cannot be read, or None; all are decoded, once a process."""
+def look_at(paths: Sequence[Path]) -> list[Look]:
+    """What can be read of each image; all are decoded, once a process."""
     with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
-        faults = pool.map(lambda path: _fault(path, *_version(path)), paths)
-        return list(progress(faults, "look at photographs", total=len(paths), brief=True))
+        found = pool.map(look, paths)
+        return list(progress(found, "look at photographs", total=len(paths), brief=True))
 
 
 def mask_fault(mask: Path, image: Path, num_labels: int) -> str | None:
@@ -271,20 +288,10 @@ def _mask_fault(mask: Path, image: Path, num_labels: int, *version: int) -> str 
     )
 
 
-@lru_cache(maxsize=200_000)
-def _fault(path: Path, size: int, modified: int) -> str | None:
-    """Why an image cannot be read, or None; remembered until the file's size or time changes."""
-    try:
-        read_image(path)
-    except UserError as error:
-        return str(error)
-    return None
-
-
 def _read_folder(root: Path, split: str, source: str | Path | None) -> Catalog:
     if split not in ("train", "val", "all"):
         raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
-    table, rows = _readable_rows(root, source)
+    table, rows, white = _readable_rows(root, source)
     classes = read_classes("folder", root, source)
     parts = split_folder(rows, table, root)
     if split != "all":
@@ -311,4 +318,4 @@ def _read_folder(root: Path, split: str, source: str | Path | None) -> Catalog:
         records.append(Record(name, image, tags, mask if usable else None))
     if not records:
         raise UserError(f"{table} has no image in split '{split}': add some or change the split")
-    return Catalog(classes, tuple(records))
+    return Catalog(classes, tuple(records), white)

@@ -95,7 +95,7 @@ class TaggedImages(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.catalog.records[index]
-        image = read_image(record.image)
+        image = read_image(record.image, self.catalog.white)
         return {
             "image": self._transformed(image)["image"],
             "tags": multi_hot(record, len(self.catalog.classes)),
@@ -140,7 +140,7 @@ class SameShapeBatches(Dataset):
         (height, width), records = self.batches[index]
         images, sizes = [], []
         for record in records:  # of large photographs, one at a time is in memory
-            image = read_image(record.image)
+            image = read_image(record.image, self.catalog.white)
             sizes.append(image.shape[:2])
             images.append(_tensor(resize(image, height, width)))
         return {
@@ -190,7 +190,7 @@ class MaskedImages(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.catalog.records[index]
-        image = read_image(record.image)
+        image = read_image(record.image, self.catalog.white)
         sample = {
             "tags": multi_hot(record, len(self.catalog.classes)),
             "id": record.id,

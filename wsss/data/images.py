@@ -1,43 +1,96 @@
 """The one place that reads photographs."""
 
 import os
-import warnings
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from wsss.data.deep import Deep, common_white, is_deep, read_deep, to_bytes
+from wsss.data.upright import load_upright, open_image, upright_size
 from wsss.errors import UserError, notice
 
-# PIL warns from 89 megapixels on, which phones make, and refuses from 179 on: its refusal is enough.
-# Set once: a filter for one call would be seen by the threads that read other images.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+FORMATS = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi"), ("JPEG", "MPO")),
+    **dict.fromkeys((".pjpeg", ".pjp", ".mpo"), ("JPEG", "MPO")),
+    **dict.fromkeys((".png", ".apng"), ("PNG",)),
+    ".webp": ("WEBP",),
+    **dict.fromkeys((".bmp", ".dib"), ("BMP", "DIB")),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
+    ".gif": ("GIF",),
+}
+"""Suffix of an image file -> PIL's names of the formats that belong to it."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = tuple(FORMATS)
 
-FOREIGN_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".nef", ".arw", ".psd", ".jp2", ".svg")
+_FOREIGN = (
+    # phones and the web, JPEG XL, XR and 2000
+    "heic heif heics heifs hif avif avifs avci jxl jxr wdp hdp jp2 j2k j2c jpc jpf jpx jpm jph jhc "
+    # raw files: Hasselblad, ARRI, Sony, Casio, Canon, Kodak, Adobe, Epson, GoPro, Phase One, Leaf,
+    # Mamiya, Minolta, Nikon, Olympus, Pentax, Fuji, Panasonic, Leica, Samsung, Sigma
+    "3fr fff ari arw sr2 srf srq bay cr2 cr3 crw k25 kdc dcr dcs drf dng erf gpr iiq cap eip mos "
+    "mef mdc mrw nef nrw orf ori pef ptx raf raw rw2 rwl rwz srw x3f "
+    # editors, renderers, science
+    "psd psb xcf svg svgz tga exr hdr dds pcx qoi ppm pgm pbm pnm pam pfm dcm fits czi lif nd2 svs"
+)
+FOREIGN_SUFFIXES = tuple(f".{name}" for name in _FOREIGN.split())
 """Formats of pictures that are not read: to be named instead of passed over."""
 
 RESULTS = ("settings.json", "pipeline.yaml", "metrics.json", "begun.json")
 """A folder with one of these is of wsss predict, slots, init or run: what is in it is no photograph."""
 
+_SYSTEM = {
+    *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot"),  # NAS
+    *("__macosx", "network trash folder", "temporary items"),
+    *("$recycle.bin", "recycler", "system volume information", "lost+found"),
+}
+"""Folders that systems keep for themselves, in small letters: thumbnails, and what was thrown away."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is the system's own or hidden, and nobody's photograph."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
 
 def image_files(folder: Path) -> list[Path]:
     """Files with the suffix of an image in a folder and its sub-folders, sorted.
 
-    Hidden ones do not count; folders of results and names that are not UTF-8 are told in a notice.
+    Links are followed, but to each folder once. Those that lead nowhere, what cannot be looked
+    through, folders of results and names that are not UTF-8 are told in a notice; hidden ones and those
+    of systems do not count.
     """
-    found = []
-    for place, folders, files in os.walk(folder):
-        here = Path(place)
-        if here != Path(folder) and any(name in files for name in RESULTS):
-            notice(f"no photographs are looked for in {here}, which holds results of wsss")
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        shown = (here / name for name in files if not name.startswith("."))
-        found += [p for p in shown if p.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)]
-    return sorted(path for path in found if path.is_file() and _has_a_name(path.relative_to(folder)))
+
+    def unreadable(error: OSError) -> None:
+        notice(f"passed over: {error.filename}, which cannot be looked through ({error.strerror})")
+
+    folder = Path(folder)
+    found, lost, known = [], [], set()
+    starts = [folder]
+    for start in starts:  # links come after what lies in the folder itself
+        for place, folders, files in os.walk(start, onerror=unreadable):
+            here, real = Path(place), os.path.realpath(place)
+            if real in known or (start != folder and Path(folder.resolve()).is_relative_to(real)):
+                notice(f"passed over: {here}, a link to what is looked through already")
+                folders.clear()
+                continue
+            known.add(real)
+            if here != folder and any(name in files for name in RESULTS):
+                notice(f"no photographs are looked for in {here}, which holds results of wsss")
+                folders.clear()
+                continue
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            starts += [here / name for name in folders if (here / name).is_symlink()]
+            for path in (here / name for name in files if not is_hidden(name)):
+                image = path.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
+                if image and path.is_file():
+                    found.append(path)
+                elif (image or not path.suffix) and path.is_symlink() and not path.exists():
+                    lost.append(path)
+    if lost:
+        notice(f"passed over: {len(lost)} links that lead nowhere (first: {min(lost)})")
+    return sorted(path for path in found if _has_a_name(path.relative_to(folder)))
 
 
 def _has_a_name(path: Path) -> bool:
@@ -47,11 +100,53 @@ def _has_a_name(path: Path) -> bool:
     return told == str(path)
 
 
-def read_image(path: str | Path) -> np.ndarray:
+@dataclass(frozen=True)
+class Look:
+    """What a look at an image file has found.
+
+    Attributes:
+        fault: why it cannot be read, or None.
+        deep: it has more than 8 bits a channel.
+        white: the value that it declares for white, if it is deep and does.
+        brightest: its largest value, if it is deep and declares nothing.
+    """
+
+    fault: str | None = None
+    deep: bool = False
+    white: int | None = None
+    brightest: int | None = None
+
+
+def look(path: Path) -> Look:
+    """Decode an image file; what was found is remembered until the file's size or time changes."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return Look(f"image {path} cannot be read ({error.strerror}): repair or remove it")
+    return _look(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=200_000)
+def _look(path: Path, size: int, modified: int) -> Look:
+    try:
+        found = _decoded(path)
+    except UserError as error:
+        return Look(str(error))
+    if not isinstance(found, Deep):
+        return Look()
+    return Look(None, True, found.white, None if found.white else found.brightest)
+
+
+def read_image(path: str | Path, white: int | None = None) -> np.ndarray:
     """Read a photograph as RGB, upright.
 
     The EXIF orientation is applied, transparency is laid over white, 16 bits are scaled to 8, and the
     first frame of an animation is taken.
+
+    Args:
+        path: the file.
+        white: the value of 16 bits that is white (`Catalog.white`), for files that do not declare it;
+            None: what is white in the files of their folder (`wsss.data.deep.common_white`).
 
     Returns:
         (H, W, 3) uint8.
@@ -61,15 +156,25 @@ def read_image(path: str | Path) -> np.ndarray:
             whose range nobody knows.
     """
     path = Path(path)
-    if not path.is_file():
+    found = _decoded(path)
+    if isinstance(found, Deep):
+        white = found.white or white or _white_beside(path) or common_white([found.brightest])
+        found = _to_rgb(Image.fromarray(to_bytes(found.values, white)))
+    return np.array(found)
+
+
+def _decoded(path: Path) -> Image.Image | Deep:
+    if not os.path.isfile(path):  # a name may be too long to be asked for
         raise UserError(f"no image file {path}: check the root folder and the list that names it")
     if path.suffix.lower() in FOREIGN_SUFFIXES:
         raise UserError(
             f"image {path} is of a format that is not read ({path.suffix}): save it as JPEG or PNG"
         )
     try:
-        with Image.open(path) as image:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        with open_image(path) as image:
+            if image.mode == "F":
+                raise ValueError("floating-point values, save it with 8 bits")
+            return read_deep(image, path) if is_deep(image) else _to_rgb(load_upright(image))
     except Image.DecompressionBombError as error:
         raise UserError(
             f"image {path} is refused, it is too large to be a photograph ({error}): "
@@ -79,13 +184,27 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UserError(f"image {path} cannot be read ({error}): repair or remove it") from error
 
 
+def _white_beside(path: Path) -> int | None:
+    """What is white in the deep files of a folder, some of which stand for all."""
+    return _white_of(path.parent, path.parent.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1000)
+def _white_of(folder: Path, modified: int, most: int = 64) -> int | None:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    deep = [path for path in files if _says_deep(path)]
+    return common_white(look(path).brightest for path in deep[:: -(-len(deep) // most) or 1])
+
+
+def _says_deep(path: Path) -> bool:
+    try:
+        with open_image(path) as image:
+            return is_deep(image)
+    except Exception:  # it is told where it is to be read
+        return False
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point values, save it with 8 bits")
-    if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion clips at 255
-        grey = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if grey.max(initial=0) > 255 else 255.0
-        image = Image.fromarray(np.clip(grey * 255.0 / top, 0, 255).astype(np.uint8))
     if has_alpha(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -99,15 +218,13 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of the upright photograph, from the file's header only."""
+    """(height, width) of the photograph that `read_image` reads, mostly from the file's header only."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        with open_image(Path(path)) as image:
+            return upright_size(image)
     except FileNotFoundError:
         raise UserError(
             f"no image file {path}: check the root folder and the list that names it"
         ) from None
     except Exception as error:
         raise UserError(f"image {path} cannot be read ({error}): repair or remove it") from error
-    return (width, height) if turned else (height, width)

@@ -27,6 +27,7 @@ class _Data(pl.LightningDataModule):
         self.root, self.layout, self.tags = Path(root), layout, tags
         self.num_workers = min(8, allowed_cores()) if num_workers is None else num_workers
         self.skip: frozenset[str] = frozenset()
+        self.white: int | None = None  # `Catalog.white`, once a catalog was read
         _at_least(0, num_workers=self.num_workers)
 
     @property
@@ -47,6 +48,7 @@ class _Data(pl.LightningDataModule):
         catalog = read_catalog(
             "voc" if self.layout == "synthetic" else self.layout, self.root, split, tagged, self.tags
         )
+        self.white = catalog.white
         return replace(catalog, records=tuple(r for r in catalog.records if r.id not in self.skip))
 
     def _loader(

@@ -11,7 +11,13 @@ from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_ma
 
 
 def make_pseudo_mask(
-    image: Path, seed: Path, slot_shares: np.ndarray | None, mask: Path, maps: Path, **settings: Any
+    image: Path,
+    white: int | None,
+    seed: Path,
+    slot_shares: np.ndarray | None,
+    mask: Path,
+    maps: Path,
+    **settings: Any,
 ) -> None:
     """Make one pseudo-mask and write it, its scores first: a mask file means both are there."""
     found = read_arrays(seed)
@@ -19,12 +25,17 @@ def make_pseudo_mask(
     if slot_shares is not None:
         scores = corrected_scores(scores, found["dispatch"], slot_shares, settings["background"])
     write_arrays(maps, scores=scores, labels=labels)
-    write_mask(mask, pseudo_mask(read_image(image), scores, labels.tolist(), **settings))
+    write_mask(mask, pseudo_mask(read_image(image, white), scores, labels.tolist(), **settings))
 
 
 def make_refined_mask(
-    image: Path, probabilities: np.ndarray, mask: Path, maps: Path, **settings: Any
+    image: Path,
+    white: int | None,
+    probabilities: np.ndarray,
+    mask: Path,
+    maps: Path,
+    **settings: Any,
 ) -> None:
     """Make one pseudo-mask of the second round from a segmenter's probabilities and the scores kept."""
     scores, labels = read_scores(maps)
-    write_mask(mask, refined_mask(read_image(image), scores, labels, probabilities, **settings))
+    write_mask(mask, refined_mask(read_image(image, white), scores, labels, probabilities, **settings))

@@ -32,6 +32,7 @@ class Task(pl.LightningModule):
         super().__init__()
         self.classes, self.given = list(classes), given
         self.checkpoint: str | None = None  # whose weights are to take the place of these
+        self.white: int | None = None  # of the photographs it was trained on (`Catalog.white`)
 
     def _check_rates(self) -> None:
         for name in ("lr", "head_factor", "weight_decay", "warmup"):
@@ -50,6 +51,7 @@ class Task(pl.LightningModule):
         checkpoint = read_checkpoint(path, cls.kind)
         task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
         restore(task, checkpoint, path)
+        task.white = checkpoint.get("white")
         task.restored(checkpoint)
         return task.eval()
 
@@ -57,7 +59,7 @@ class Task(pl.LightningModule):
         """Take what else a checkpoint tells of how its network is used."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= {"kind": self.kind, "classes": self.classes}
+        checkpoint |= {"kind": self.kind, "classes": self.classes, "white": self.white}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint.get("classes") != self.classes:
@@ -91,7 +93,8 @@ class Task(pl.LightningModule):
         )
 
     def on_train_start(self) -> None:
-        """Refuse to go on with a training beyond the steps that its learning rate was planned for."""
+        """Note what is white; refuse to go on beyond the steps that the rate was planned for."""
+        self.white = getattr(self.trainer.datamodule, "white", None)
         for one in self.trainer.lr_scheduler_configs:
             if not isinstance(one.scheduler, torch.optim.lr_scheduler.SequentialLR):
                 continue  # the user's own

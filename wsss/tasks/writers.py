@@ -266,7 +266,8 @@ class PseudoMaskWriter(_PoolWriter):
         for record in progress(self.missing, "make masks"):
             name = record.id
             paths = self.out / f"{name}.png", self.maps / f"{name}.npz"
-            self._submit(make_pseudo_mask, record.image, self._seed(name), learned.get(name), *paths)
+            image = record.image, self.catalog.white
+            self._submit(make_pseudo_mask, *image, self._seed(name), learned.get(name), *paths)
         super().on_predict_end(trainer, pl_module)
 
     def _learn(self) -> dict[str, np.ndarray]:
@@ -342,6 +343,7 @@ class RefinedMaskWriter(_PoolWriter):
             self._submit(
                 make_refined_mask,
                 Path(batch["path"][index]),
+                trainer.datamodule.white,
                 probabilities[index],
                 self.out / f"{name}.png",
                 self.maps / f"{name}.npz",
