@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
+import wsss.localize.slot_classes
 from wsss.data.synthetic import draw_dataset
 
 PROJECT = Path(__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
-def _few_steps(monkeypatch):
-    """What slots teach each other takes seconds; the way there is the same."""
-    monkeypatch.setattr("wsss.localize.slot_classes.STEPS", 40)
+# what slots teach each other takes seconds; the way there is the same
+wsss.localize.slot_classes.STEPS = 40
 
 
 @pytest.fixture(scope="session")

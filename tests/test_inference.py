@@ -1,6 +1,7 @@
 """The masks that one gets are those that the reported mIoU was measured by."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.writers import EvaluationWriter
 
 ALL = InferenceSettings(
-    (0.75, 1.5), True, 40, CRFSettings(side=48, iterations=3), max_side=56, precision="bf16-mixed"
+    (0.75, 1.25), True, 48, CRFSettings(side=48, iterations=3), max_side=56, precision="bf16-mixed"
 )
 """Every setting unlike its default."""
 
@@ -31,8 +32,9 @@ def val(drawn, tmp_path) -> Path:
     for inner in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
         (root / inner).mkdir(parents=True)
     shutil.copy(drawn / "classes.txt", root)
-    shutil.copy(drawn / "ImageSets" / "Segmentation" / "val.txt", root / "ImageSets" / "Segmentation")
-    for number, path in enumerate(sorted(drawn.glob("JPEGImages/val*.jpg"))):
+    names = [f"val_{number:05d}" for number in range(3)]
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names))
+    for number, path in enumerate(drawn / "JPEGImages" / f"{name}.jpg" for name in names):
         box = (0, 0, 64 - 3 * number, 50)
         Image.open(path).crop(box).save(root / "JPEGImages" / path.name, quality=95)
         mask = Image.open(drawn / "SegmentationClass" / f"{path.stem}.png")
@@ -42,6 +44,10 @@ def val(drawn, tmp_path) -> Path:
 
 def _checkpoint(small_run: Path, folder: Path, how: InferenceSettings | None) -> Path:
     content = torch.load(small_run / "segment" / "last.ckpt", weights_only=True)
+    torch.manual_seed(0)  # one epoch has learned nothing: let it see something everywhere
+    for name, weight in content["state_dict"].items():
+        if "segmentation_head" in name and weight.ndim > 1:
+            weight.normal_()
     if how is not None:
         content["inference"] = how.to_dict()
     torch.save(content, folder / "last.ckpt")
@@ -58,12 +64,12 @@ def test_predict_makes_the_masks_of_the_test(how, small_run, val, tmp_path):
     words = ["predict", str(val / "JPEGImages"), "--ckpt", str(ckpt), "--out", str(tmp_path / "new")]
     assert main([*words, "--device", "cpu"]) == 0
     tested = sorted((tmp_path / "test").glob("*.png"))
-    assert len(tested) == 8
+    assert len(tested) == 3
     for path in tested:
         assert (tmp_path / "new" / "masks" / path.name).read_bytes() == path.read_bytes()
     # what the settings are makes a difference
     plain = SegmentationTask.from_checkpoint(ckpt)
-    plain.inference = InferenceSettings(max_side=56)
+    plain.inference = InferenceSettings(max_side=plain.inference.max_side)
     image = np.asarray(Image.open(val / "JPEGImages" / f"{tested[0].stem}.jpg"))
     same = np.array_equal(plain.predict(image), np.asarray(Image.open(tested[0])))
     assert same == (how is None)
@@ -100,7 +106,8 @@ def test_the_command_line_overrides(small_run, drawn, tmp_path, capsys):
 
 def test_page_report_and_card_take_the_same_settings(small_run, drawn, tmp_path, monkeypatch):
     run_folder = shutil.copytree(small_run, tmp_path / "run")
-    shutil.copy(_checkpoint(small_run, tmp_path, ALL), run_folder / "segment" / "last.ckpt")
+    quick = replace(ALL, precision="32-true", tile=None)
+    shutil.copy(_checkpoint(small_run, tmp_path, quick), run_folder / "segment" / "last.ckpt")
     used = []
     predict = SegmentationTask.predict
 
@@ -112,10 +119,10 @@ def test_page_report_and_card_take_the_same_settings(small_run, drawn, tmp_path,
     run = Run(run_folder)
     run.analyse_file(next(drawn.glob("JPEGImages/val*.jpg")))
     assert main(["report", str(run_folder)]) == 0
-    assert len(used) == 7 and set(used) == {ALL}  # the page's photograph and the report's six rows
+    assert len(used) == 7 and set(used) == {quick}  # the page's photograph and the report's six rows
     told = card(run.segmenter, None)
     assert told["input"]["max_side"] == 56
-    assert InferenceSettings.from_dict(told["tested_with"]) == ALL
+    assert InferenceSettings.from_dict(told["tested_with"]) == quick
 
 
 def test_checkpoints_of_earlier_versions(small_run, tmp_path):

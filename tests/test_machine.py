@@ -105,9 +105,10 @@ def test_masks_label_by_label_are_those_of_the_largest_score():
         wsss.localize.crf.resize_scores(scores, 31, 45))])  # fmt: skip
     wanted = np.array([0, 7, 2, 4], np.uint8)[whole.argmax(0)]
     np.testing.assert_array_equal(pseudo_mask(image, scores, [7, 2, 4], 0.5), wanted)
+    assert {0, 7, 4} == set(np.unique(wanted))
     wanted[whole.max(0) / whole.sum(0) < 0.4] = 255
     np.testing.assert_array_equal(pseudo_mask(image, scores, [7, 2, 4], 0.5, None, 0.4), wanted)
-    assert {0, 7, 4, 255} == set(np.unique(wanted))
+    assert (wanted == 255).any()
 
 
 def test_loaders_fit_into_shared_memory(monkeypatch):

@@ -281,7 +281,7 @@ def test_slot_groups_are_those_that_the_masks_were_made_with(small_run, drawn, m
     monkeypatch.setattr("wsss.pictures.draw_groups", draw)
     stages = {name: small_run / name for name in ("classify", "pseudo_masks", "segment")}
     data = TagData(str(drawn), "synthetic", size=64, num_workers=0)
-    chain_rows(data, 64, stages, count=1)
+    chain_rows(data, stages, count=1)
     record = data.catalog("train").records[0]
     images = torch.from_numpy(thumbnail(record.image, 64)).permute(2, 0, 1)[None].float()
     model = ClassificationTask.from_checkpoint(small_run / "classify" / "last.ckpt").model

@@ -7,14 +7,17 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from wsss.data.modules import MaskData, TagData
@@ -118,7 +121,8 @@ class TaskCLI(LightningCLI):
             ("trainer", "precision"),
         ):
             if config[part][name] is None:
-                config[part][name] = getattr(how, name)
+                value = getattr(how, name)
+                config[part][name] = Namespace(**asdict(value)) if name == "crf" and value else value
 
     def _require_same(self, given: Any, trained_with: dict[str, Any], path: str) -> None:
         """Refuse settings that the checkpoint's own will take the place of."""
@@ -273,6 +277,7 @@ def run_task(
         The trainer, whose `callback_metrics` hold the last metrics.
     """
     stopped = _Stopped()
+    rank_zero_only.rank = 0  # what Lightning read from a launcher's environment is not asked for
     with kept_memory(), _interrupted(stopped), ExitStack() as locks:
         return _command_line(kind, args, [stopped, *callbacks], locks=locks).trainer
 
