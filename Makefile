@@ -1,9 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# threads that wait a little, but not long, before they sleep: on two idle cores the demo's classifier took
-# 5.1 steps a second, 4.0 with 1000, 4.9 with 100000
-export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: demo picture test lint
 

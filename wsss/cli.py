@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wsss.errors import UserError, UserNotice, forget_notices, notice
+from wsss.machine import share_cores
 
 _PLAIN_FORMAT = warnings.formatwarning
 
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE, end="")
         return 0 if words else 2
     command, rest = words[0], words[1:]
+    share_cores()
     forget_notices()
     warnings.formatwarning = _one_line
     warnings.simplefilter("always", UserNotice)  # `notice` itself says each thing once

@@ -4,6 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+SPIN = 4000
+"""How often a thread of libgomp looks whether the others have come before it sleeps.
+
+Measured with `benchmarks/threads.py` (docs/method.md): as fast as the runtime's own 300,000 on idle
+cores, and a third of that beside another program, where threads that spin take the time of those that
+they wait for.
+"""
+
 _CGROUPS = Path("/sys/fs/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -17,6 +25,18 @@ def allowed_cores() -> int:
         if quota.isdecimal() and period.isdecimal():
             cores = min(cores, max(1, int(quota) // int(period)))
     return cores
+
+
+def share_cores() -> None:
+    """Tell the OpenMP runtime how to wait and how many threads it may start; before torch is imported.
+
+    What the user has set stays.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN)
+    if hasattr(os, "sched_getaffinity") and allowed_cores() < len(os.sched_getaffinity(0)):
+        # the runtime does not know a container's share, and would start threads that wait for it
+        os.environ.setdefault("OMP_NUM_THREADS", str(allowed_cores()))
 
 
 def free_memory() -> float:

@@ -178,9 +178,9 @@ def _judged(stages: dict[str, _Stage], tags: TagData, masks: MaskData) -> _Judge
                 for key, pixels in images.items()
                 if key in records and records[key].mask is not None
             }
-            if not images:
-                continue
             names = ["background", *classes]
+            if not confusion_matrix(images.values(), len(names)).any():
+                continue
             return _Judged(f"{what} on {split}", folder / name, names, images, records, data.white)
     return None
 
