@@ -13,12 +13,14 @@ import sys
 import time
 from collections import defaultdict
 
+from wsss.machine import SPIN
+
 SETTINGS = {
     "the runtime's own": {},
     "spin 100000": {"GOMP_SPINCOUNT": "100000"},
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
+    f"spin {SPIN} (wsss)": {"GOMP_SPINCOUNT": str(SPIN)},
     "spin 1000": {"GOMP_SPINCOUNT": "1000"},
-    "spin 100": {"GOMP_SPINCOUNT": "100"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
 BUSY = "while True: pass"
