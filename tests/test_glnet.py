@@ -520,6 +520,33 @@ def test_safetensors_of_any_backbone(tmp_path: Path) -> None:
     assert torch.equal(model.conv_head.weight, saved.conv_head.weight)
 
 
+@pytest.mark.parametrize("form", ["w.safetensors", "w.pth"])
+def test_weights_without_counts_of_batches(form: str, tmp_path: Path) -> None:
+    """Files from TensorFlow and older PyTorch have none, and nothing is computed with them."""
+    from safetensors.torch import save_file
+
+    saved = timm.create_model("mobilenetv2_050", num_classes=10).train()
+    saved(torch.rand(2, 3, 64, 64))  # statistics unlike a fresh network's
+    state = {k: v for k, v in saved.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert len(state) < len(saved.state_dict())
+    (save_file if form == "w.safetensors" else torch.save)(state, tmp_path / form)
+    images = torch.rand(1, 3, 64, 64)
+    model = timm.create_model("mobilenetv2_050", num_classes=10)
+    load_weights(model, tmp_path / form)
+    assert torch.equal(model.eval()(images), saved.eval()(images))
+    task = SegmentationTask(["a"], "FPN", "mobilenetv2_050", weights=str(tmp_path / form))
+    own = task.model.net.encoder.state_dict()
+    for name in ("bn1.running_mean", "conv_stem.weight"):
+        assert torch.equal(own[f"model.{name}"], state[name])
+    # too many of them are none either, but every number that is computed with must be there
+    torch.save(saved.state_dict() | {"gone.num_batches_tracked": torch.tensor(1)}, tmp_path / "m.pth")
+    load_weights(model, tmp_path / "m.pth")
+    del state["bn1.running_mean"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(UserError, match=r"1 missing \(bn1.running_mean\)"):
+        load_weights(model, tmp_path / "less.pth")
+
+
 def test_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.pth.*rayleizhu/GLMix.*browser"):
         load_weights(timm.create_model("glnet_stl", depths=(1, 1, 1, 1)), tmp_path / "gone.pth")

@@ -443,6 +443,12 @@ def test_check_of_voc_layout(drawn, tmp_path):
     assert _check(root, tmp_path)[1]["errors"]["unreadable: zero bytes"] == [f"JPEGImages/{shared}.jpg"]
 
 
+def test_a_file_may_have_the_longest_name_there_is(tmp_path):
+    path = tmp_path / ("写" * 83 + "ab.png")  # 255 bytes
+    write_mask(path, np.ones((4, 4)))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_told(good, tmp_path, monkeypatch, capsys):
     def full(path, write):

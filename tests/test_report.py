@@ -19,6 +19,7 @@ from wsss.cli import main
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_scene
+from wsss.errors import UserNotice, forget_notices
 from wsss.evaluation import confusion_matrix, iou_of, pixel_counts, write_counts
 from wsss.localize.slots import sharpen_slots
 from wsss.pictures import Cell, Label, chain_rows, hatching, overlay, show_maps, show_mask, thumbnail
@@ -235,6 +236,17 @@ def test_numbers_are_those_of_the_files(judged):
     assert whole[1:] == [f"{value:.1f}" for value in share[3]]
     assert ["0.40", "35.0", "rule in use"] in page.rows and ["0.60", "40.0", "best"] in page.rows
     assert ["classifier", "1.5", "1.2", "an abacus"] in page.rows and ["torch", "9.9"] in page.rows
+
+
+def test_damaged_rows_of_a_log_are_passed_over(judged, tmp_path, capsys):
+    run = shutil.copytree(judged[0], tmp_path / "run")
+    with (run / "classify" / "log" / "metrics.csv").open("a") as file:
+        file.write("9,9,,1,2,3,4\n3,4x,0.5,\n3,49,0.5\0,\n4,nan,0.1,\n,,\n3,59,0.4")
+    forget_notices()
+    with pytest.warns(UserNotice, match=r"metrics\.csv has 3 damaged rows"):
+        steps, losses = wsss.report._read_log(run / "classify" / "log")["train_loss"]
+    assert (steps, losses) == ([9, 19, 29, 39, 49, 59], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert main(["report", str(run)]) == 0
 
 
 def test_training_curves_join_the_logs_of_a_break(judged):
