@@ -7,7 +7,7 @@ from pathlib import Path
 SPIN = 4000
 """How often a thread of libgomp looks whether the others have come before it sleeps.
 
-Measured with `benchmarks/threads.py` (docs/method.md): as fast as the runtime's own 300,000 on idle
+Measured with `benchmarks/threads.py` (docs/results.md): as fast as the runtime's own 300,000 on idle
 cores, and a third of that beside another program, where threads that spin take the time of those that
 they wait for.
 """
