@@ -227,7 +227,7 @@ def _voc_tags(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
         tree = ElementTree.parse(path)
     except Exception as error:
         raise UserError(f"annotation {path} is not readable XML ({error})") from error
-    names = [(node.text or "").strip() for node in tree.findall("object/name")]
+    names = [clean(node.text or "") for node in tree.findall("object/name")]
     if not names:
         raise UserError(f"annotation {path} names no object: its image has no tag to learn from")
     return tag_indices(names, classes, str(path))
