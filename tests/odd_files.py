@@ -107,6 +107,10 @@ def _real(path: Path) -> None:
     Image.fromarray(np.random.default_rng(11).random((40, 56), np.float32)).save(path)
 
 
+def _whole(path: Path, end: int) -> None:
+    Image.fromarray(np.linspace(0, end, 40 * 56).reshape(40, 56).astype(np.int32)).save(path)
+
+
 # name -> how to make it, words of what `wsss check` says
 UNREADABLE = {
     "zero.jpg": (lambda path: path.write_bytes(b""), "zero bytes"),
@@ -114,6 +118,8 @@ UNREADABLE = {
     "text.jpg": (lambda path: path.write_text("no image"), "broken or no image"),
     "phone.heic": (lambda path: path.write_bytes(b"ftypheic"), "format that is not read"),
     "real.tif": (_real, "floating-point values"),
+    "beyond.tif": (lambda path: _whole(path, 70_000), "values beyond 16 bits"),
+    "below.tif": (lambda path: _whole(path, -1000), "values beyond 16 bits"),
     "bomb.png": (lambda path: path.write_bytes(_bomb()), "decompression bomb"),
 }
 ODD = {

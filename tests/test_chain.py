@@ -633,7 +633,7 @@ def test_the_upper_bound_learns_from_true_masks(small_run, drawn, tmp_path, monk
     assert config["data"]["mask_dir"]
     (tmp_path / "segment.yaml").write_text(yaml.safe_dump(config))
     seen = {}
-    monkeypatch.setattr(_Run, "_stage", lambda self, folder, config, *more: seen.update(config))
+    monkeypatch.setattr("wsss.pipeline.do_stage", lambda folder, made, config, *_: seen.update(config))
     _Run(tmp_path, str(drawn), None).train("segment_true", "segment", tmp_path / "segment.yaml")
     assert "mask_dir" not in seen["data"]
 

@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from wsss.cli import main
+from wsss.commands.export import mask_files
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UserError, UserNotice
 from wsss.evaluation import Evaluator, evaluate_files, threshold_curve
@@ -109,6 +110,31 @@ def test_a_palette_that_an_editor_changed_is_told(tmp_path):
     said = [str(one.message) for one in told if "palette" in str(one.message)]
     assert len(said) == 1 and "palette of 1 masks is not VOC's" in said[0]
     assert f"{tmp_path / 'saved' / 'b.png'}: index 0 is " in said[0] and "VOC's label" in said[0]
+
+
+def test_masks_in_linked_folders_and_with_capital_suffixes_count(tmp_path):
+    _masks_on_disk(tmp_path / "pred" / "day", "ab")
+    _masks_on_disk(tmp_path / "pred", "cd")
+    _masks_on_disk(tmp_path / "disk", "ab")
+    _masks_on_disk(tmp_path / "true", "cd")
+    (tmp_path / "true" / "day").symlink_to(tmp_path / "disk")
+    (tmp_path / "true" / "loop").symlink_to(tmp_path)
+    (tmp_path / "true" / "c.png").rename(tmp_path / "true" / "c.PNG")
+    with Image.open(tmp_path / "true" / "d.png") as image:
+        image.save(tmp_path / "true" / "d.bmp")
+    (tmp_path / "true" / "d.png").unlink()
+    assert sorted(mask_files(tmp_path / "pred")) == ["c", "d", "day/a", "day/b"]
+    with pytest.warns(UserNotice, match=r"1 pictures in .*true that are no PNG \(first: d\.bmp\)"):
+        assert sorted(mask_files(tmp_path / "true")) == ["c", "day/a", "day/b"]
+
+
+def test_masks_of_16_bits_are_read_by_their_labels(tmp_path):
+    mask = np.arange(600, dtype=np.uint16).reshape(20, 30) % 3
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png", 3), mask)
+    Image.fromarray(mask + 255).save(tmp_path / "b.png")
+    with pytest.raises(UserError, match=r"b\.png has the label 257"):
+        read_mask(tmp_path / "b.png")
 
 
 def test_a_label_too_many_tells_of_the_palette(tmp_path):

@@ -762,6 +762,33 @@ def test_the_order_of_classes_is_read_from_the_lists_of_other_tools(data, name, 
     np.testing.assert_array_equal(read_mask(data / "back" / "other.png"), wanted)
 
 
+@pytest.mark.parametrize(("text", "word"), [("", "no class name"), ("kite\nkite\n", "'kite'")])
+def test_a_list_of_classes_that_cannot_be_used_is_told(data, capsys, text, word):
+    write_mask(data / "voc" / "SegmentationClass" / "other.png", np.ones((20, 30), np.uint8))
+    (data / "voc" / "class_names.txt").write_text(text)
+    assert _import(data, "voc") == 2
+    _refused(capsys, "class_names.txt", word)
+
+
+def test_names_of_classes_have_no_hidden_characters(data):
+    write_mask(data / "voc" / "SegmentationClass" / "other.png", np.ones((20, 30), np.uint8))
+    (data / "voc" / "class_names.txt").write_text("k\u200bite\u00a0\n", encoding="utf-8")
+    assert _import(data, "voc") == 0
+    assert (read_mask(data / "back" / "other.png") == 3).all()
+
+
+@pytest.mark.parametrize("form", ["voc", "yolo-seg"])
+def test_links_and_capital_suffixes_of_other_tools(data, form):
+    assert _export(data, form, "e") == 0
+    name, suffix = {"voc": ("SegmentationClass", ".png"), "yolo-seg": ("labels", ".txt")}[form]
+    shutil.move(data / "e" / name, data / "disk")
+    (data / "e" / name).symlink_to(data / "disk")
+    for path in [*(data / "disk").rglob(f"plain{suffix}")]:
+        path.rename(path.with_suffix(suffix.upper()))
+    assert _import(data, "e") == 0
+    assert all(back.any() for _, back in _pairs(data))
+
+
 def test_an_order_of_classes_that_is_assumed_is_told(data):
     write_mask(data / "voc" / "SegmentationClass" / "other.png", np.full((20, 30), 2))
     with pytest.warns(UserNotice, match=r"voc has no list of its classes .*1 ball, 2 brick, 3 kite"):

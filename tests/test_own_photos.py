@@ -181,6 +181,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
 def test_what_systems_keep_is_neither_photograph_nor_class(tmp_path, capsys):
     own = (
         "@eaDir/0.jpg",
+        "iPod Photo Cache",
         "@eaDir",
         "#recycle",
         ".thumbnails",
@@ -324,6 +325,32 @@ def test_check_names_masks_with_a_palette_of_their_own(good, tmp_path):
     assert code == 1 and "bild 00.png: index 0 is 0,128,0, VOC's label 2" in said
 
 
+def test_true_masks_with_a_capital_suffix_or_another_one(good, tmp_path):
+    write_mask(good / "masks" / "größe 1" / "bild 00.png", np.zeros((40, 56), np.uint8))
+    write_mask(good / "masks" / "größe 1" / "bild 01.png", np.zeros((40, 56), np.uint8))
+    folder = good / "masks" / "größe 1"
+    (folder / "bild 00.png").rename(folder / "bild 00.PNG")
+    Image.new("L", (56, 40)).save(folder / "bild 02.bmp")
+    report = _check(good, tmp_path)[1]
+    assert report["masks"] == 2 and "masks without photograph (not used)" not in report["warnings"]
+    assert report["warnings"]["masks that are no PNG (not read)"] == ["masks/größe 1/bild 02.bmp"]
+    assert sum(record.mask is not None for record in read_catalog("folder", good, "all").records) == 2
+
+
+def test_training_tells_of_palettes_that_are_not_vocs(good):
+    image = Image.fromarray(np.zeros((40, 56), np.uint8))
+    image.putpalette([0, 128, 0])
+    for record in read_catalog("folder", good, "all").records:
+        path = good / "masks" / f"{record.id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    data = MaskData(str(good), "folder", train_split="all", val_split="all", num_workers=0)
+    for loader in (data.train_dataloader, data.test_dataloader):
+        forget_notices()
+        with pytest.warns(UserNotice, match="palette of 20 masks is not VOC's"):
+            loader()
+
+
 def test_check_says_where_tags_are_from(good, tmp_path, capsys):
     (good / "tags.csv").rename(tmp_path / "tags.csv")
     code, report = _check(good, tmp_path)
@@ -363,8 +390,8 @@ def test_a_raw_file_beside_its_photograph_is_passed_over(tmp_path):
 
 
 FOREIGN = (
-    "3fr arw cr2 cr3 crw dcr dng erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 "
-    "srf srw x3f heic heics heif hif avif jxl jp2 j2k jpf jpx tga exr hdr psd svg HEIC"
+    "3fr arq arw cr2 cr3 crw dng erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 "
+    "srf srw x3f dcr heic heics heif hif avif jxl jp2 j2k jpf jpx tga exr hdr psd svg HEIC"
 )
 
 

@@ -57,6 +57,11 @@ LISTS = {
     "Python 2": """[u'big dog', u'cat']""",
     "names alone": """[big dog, cat]""",
     "a comma at the end": """['big dog', 'cat',]""",
+    "curly quotes": """[\N{LEFT SINGLE QUOTATION MARK}big dog\N{RIGHT SINGLE QUOTATION MARK}, “cat”]""",
+    "printed twice": """"['big dog', 'cat']\"""",
+    "JSON printed twice": r'''"[\"big dog\", \"cat\"]"''',
+    "R": """c("big dog", "cat")""",
+    "pandas' index": """Index(['big dog', 'cat'], dtype='object', name='tag')""",
     "with what is none": """['big dog', nan, None, 'cat']""",
 }
 
@@ -99,13 +104,34 @@ def test_a_printed_list_in_json(tmp_path):
     assert [row.tags for row in rows] == [("big dog", "cat"), (), ("horse",)]
 
 
-MISSING = ["nan", "NaN", "None", "null", "NULL", "NA", "<NA>", "#N/A"]
+@pytest.mark.parametrize("text", ["['cat', ..., 'dog']", "[cat, ..., dog]", "['cat' 'do…"])
+def test_a_list_that_was_cut_is_refused(text, tmp_path):
+    (tmp_path / "tags.csv").write_text(f'image,tags\na.jpg,"{text}"\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"tags\.csv line 2: .*cannot be read as one"):
+        read_tag_table(tmp_path / "tags.csv", tmp_path)
+
+
+def test_quotes_around_names_are_no_part_of_them(tmp_path):
+    text = "image;tags\na.jpg;'big dog', 'cat'\nb.jpg;“horse”\nc.jpg;'nan'\nd.jpg;l'eau\n"
+    (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    assert [row.tags for row in rows] == [("big dog", "cat"), ("horse",), (), ("l'eau",)]
+    assert len(odd["read without the quotes around it"]) == 4
+
+
+def test_a_split_under_another_name_is_told(tmp_path):
+    (tmp_path / "tags.csv").write_text("image,tags,subset,place\na.jpg,cat,Train,x\nb.jpg,dog,,y\n")
+    with pytest.warns(UserNotice, match=r"seem to be the split, not used .*: 'subset'$"):
+        read_tag_table(tmp_path / "tags.csv", tmp_path)
+
+
+MISSING = ["nan", "NaN", "None", "null", "NULL", "NA", "<NA>", "#N/A", "#REF!", r"\N", "1.#QNAN"]
 
 
 @pytest.mark.parametrize("word", MISSING)
 @pytest.mark.parametrize("form", ["cell", "among others", "mark", "json", "folder"])
 def test_what_programs_write_for_nothing_is_no_class(form, word, tmp_path):
-    if form == "folder" and "/" in word:
+    if form == "folder" and ("/" in word or "\\" in word):
         pytest.skip("no name of a folder")
     texts = {
         "cell": f"image,tags\na.jpg,cat\nb.jpg,{word}\n",
@@ -252,6 +278,7 @@ def test_what_is_no_mark():
 SPREADSHEETS = {
     "Excel's sep line": "sep=;\r\nimage;tags\r\na.jpg;cat,big dog\r\nb.jpg;\r\n",
     "sep line in capitals, between quotes": '"SEP=;"\nimage;tags\na.jpg;cat,big dog\nb.jpg;\n',
+    "sep line with spaces": "sep = ;\nimage;tags\na.jpg;cat,big dog\nb.jpg;\n",
     "sep line filled up": "sep=;;\nimage;tags\na.jpg;cat,big dog\nb.jpg;\n",
     "sep line of a comma": 'sep=,\nimage,tags\na.jpg,"cat;big dog"\nb.jpg,\n',
     "sep line of a tab": "sep=\t\nimage\ttags\na.jpg\tcat,big dog\nb.jpg\t\n",

@@ -33,10 +33,9 @@ from wsss.data.images import (
     IMAGE_SUFFIXES,
     has_alpha,
     image_files,
-    is_hidden,
     look,
 )
-from wsss.data.masks import read_mask
+from wsss.data.masks import masks_in, read_mask
 from wsss.data.tags import (
     RESERVED_CLASSES,
     alike,
@@ -118,7 +117,7 @@ def image_oddities(path: Path) -> list[str]:
             return ["unreadable: format that is not read (save it as JPEG or PNG)"]
         if "refused" in reason:
             return ["unreadable: enormous (refused as a decompression bomb)"]
-        known = ("truncated", "floating-point values", "Permission denied")
+        known = ("truncated", "floating-point values", "values beyond 16 bits", "Permission denied")
         return ["unreadable: " + next((kind for kind in known if kind in reason), "broken or no image")]
     try:
         return _odd(path)
@@ -343,9 +342,12 @@ def _folder_records(root: Path, tags: Path | None, files: list[Path], report: Re
             record = Record(row.image, root / row.image, (), mask if mask.is_file() else None)
             known[row.image] = (row.tags, record)
     used = {as_written(root / "masks", Path(name).with_suffix(".png").as_posix()) for name in present}
-    for path in sorted((root / "masks").rglob("*.png")):
-        if path not in used and not any(map(is_hidden, path.relative_to(root).parts)):
+    masks, others = masks_in(root / "masks")
+    for path in masks:
+        if path not in used:
             report.warn("masks without photograph (not used)", path.relative_to(root).as_posix())
+    for path in others:
+        report.warn("masks that are no PNG (not read)", path.relative_to(root).as_posix())
     return known
 
 

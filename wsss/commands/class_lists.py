@@ -1,9 +1,10 @@
 """Lists of class names as other tools write them, and the labels that they give."""
 
 import json
-import unicodedata
+from collections import Counter
 from pathlib import Path
 
+from wsss.data.cells import clean
 from wsss.errors import UserError, notice
 
 LISTS = (
@@ -58,7 +59,7 @@ def read_names(path: Path) -> dict[int, str]:
     """Number -> class name, counted from 0 as the file counts, background among them if it is listed.
 
     Raises:
-        UserError: it cannot be read, or holds no names.
+        UserError: it cannot be read, holds no names, or one of them twice.
     """
     from wsss.data.catalog import read_lines
 
@@ -72,8 +73,12 @@ def read_names(path: Path) -> dict[int, str]:
         if path.name == "labelmap.txt":  # name:red,green,blue:parts:actions
             lines = [line.partition(":")[0].strip() for line in lines if not line.startswith("#")]
         names = dict(enumerate(lines))
-    # an accented letter can be written as one sign or as two, which look the same
-    return {number: unicodedata.normalize("NFC", name.strip()) for number, name in names.items()}
+    names = {number: clean(name) for number, name in names.items()}
+    if not any(names.values()):
+        raise UserError(f"{path} holds no class name: write one a line, in the order of the labels")
+    if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
+        raise UserError(f"{path} names the class '{twice[0]}' more than once: correct it")
+    return names
 
 
 def read_yaml(path: Path) -> dict:

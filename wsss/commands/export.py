@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wsss.commands import export_model
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 
 VOID_NAME = "void"
 """Name under which pixels of label 255 go out, where a format can hold them."""
@@ -112,17 +112,24 @@ def photo_files(photos: Path) -> dict[str, Path]:
 
 def mask_files(folder: Path) -> dict[str, Path]:
     """Name without suffix, relative to the folder -> mask."""
-    from wsss.data.images import is_hidden
+    from wsss.data.masks import masks_in
 
     if not folder.is_dir():
         raise UserError(f"there is no folder of masks {folder}")
-    found = {}
-    for path in sorted(folder.rglob("*.png")):
-        inner = path.relative_to(folder)
-        if path.is_file() and not any(map(is_hidden, inner.parts)):
-            found[inner.with_suffix("").as_posix()] = path
-    if not found:
-        raise UserError(f"there is no mask (.png) in {folder}")
+    masks, others = masks_in(folder)
+    if not masks:
+        what = f", {others[0].name} is none: save masks as palette PNGs" if others else ""
+        raise UserError(f"there is no mask (.png) in {folder}{what}")
+    if others:
+        notice(
+            f"passed over: {len(others)} pictures in {folder} that are no PNG "
+            f"(first: {others[0].name}): save masks as palette PNGs"
+        )
+    found: dict[str, Path] = {}
+    for path in masks:
+        other = found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+        if other != path:
+            raise UserError(f"{other} and {path} differ by the case of .png only: remove one")
     return found
 
 

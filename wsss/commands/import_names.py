@@ -3,11 +3,13 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from wsss.commands.class_lists import BACKGROUND, IGNORED
 from wsss.commands.export import VOID_NAME, photo_files
+from wsss.data.cells import clean
 from wsss.errors import UserError
 
 Masks = Iterator[tuple[str, "np.ndarray | None"]]  # noqa: F821  (numpy comes with the command)
@@ -99,7 +101,7 @@ class Photos:
 
 
 def label_of(name: str, labels: dict[str, int], source: Path) -> int:
-    name = composed(name)
+    name = clean(name)
     if name.lower() in BACKGROUND:
         return 0
     if name == IGNORED:
@@ -114,14 +116,17 @@ def label_of(name: str, labels: dict[str, int], source: Path) -> int:
 
 
 def shown_in(folder: Path, pattern: str) -> list[Path]:
-    """Files and folders of that pattern, without hidden ones and what systems add to archives."""
-    from wsss.data.images import is_hidden
+    """Files and folders of that pattern, in whatever case, without hidden ones and those of systems."""
+    from wsss.data.images import look_through
 
-    return [
-        path
-        for path in sorted(folder.rglob(pattern))
-        if not any(map(is_hidden, path.relative_to(folder).parts))
-    ]
+    if not folder.is_dir():
+        return []
+    return sorted(
+        here / name
+        for here, folders, files in look_through(folder)
+        for name in (*folders, *files)
+        if fnmatch(name.lower(), pattern.lower())
+    )
 
 
 def name_in(folder: Path, path: Path) -> str:

@@ -131,7 +131,7 @@ def _by_colour(path: Path, colours: dict[int, int], order: list[int], labelmap: 
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.mode == "L":
+                if image.mode == "L" or image.mode.startswith("I"):
                     values, table = np.array(image), dict(enumerate(order)) | {255: 255}
                 else:
                     rgb = np.array(image.convert("RGB"), dtype=np.int32)

@@ -167,14 +167,16 @@ def inside(root: Path, name: str, source: Path) -> Path:
 
 
 def as_written(folder: Path, name: str) -> Path:
-    """`folder / name`, or the file there whose name differs in how accents are written only."""
+    """`folder / name`, or the file there that differs in how accents are written or in `.PNG` only."""
     path = folder / name
-    if name.isascii() or os.path.exists(path):
+    if os.path.exists(path):
         return path
     place = folder
     for part in PurePosixPath(name).parts:
         # a Mac writes "é" in file names as two characters, most other systems as one
-        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        accents = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        stems = ((form, *os.path.splitext(form)) for form in accents)
+        forms = [one for form, stem, suffix in stems for one in (form, stem + suffix.upper())]
         # os.path: a name that the other form makes too long is not there, either
         place = next((place / form for form in forms if os.path.exists(place / form)), place / part)
     return place if os.path.isfile(place) else path
@@ -227,7 +229,7 @@ def _voc_tags(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
         tree = ElementTree.parse(path)
     except Exception as error:
         raise UserError(f"annotation {path} is not readable XML ({error})") from error
-    names = [(node.text or "").strip() for node in tree.findall("object/name")]
+    names = [clean(node.text or "") for node in tree.findall("object/name")]
     if not names:
         raise UserError(f"annotation {path} names no object: its image has no tag to learn from")
     return tag_indices(names, classes, str(path))

@@ -3,7 +3,14 @@
 import re
 import unicodedata
 
-MISSING = {"nan", "-nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nat", "undefined"}
+MISSING = {
+    *("nan", "-nan", "none", "null", "na", "n/a", "<na>", "nat", "undefined", "pd.na", "np.nan"),
+    *("nil", "\\n", "(null)", "<null>"),  # languages and databases
+    *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+    # a formula of a spreadsheet that found nothing
+    *("#n/a", "#na", "#nv", "#n/d", "#ref!", "#bezug!", "#value!", "#wert!", "#name?", "#null!"),
+    *("#div/0!", "#num!", "#zahl!"),
+}
 """What pandas, R, NumPy, JSON, Excel and JavaScript write for an empty cell, in small letters."""
 
 SPLITS = {
@@ -36,9 +43,16 @@ _ITEM = re.compile(
     rf"|(?P<bare>{_BARE})(?:[,;|]\s*|$))",
     re.DOTALL,
 )
-_TYPED = re.compile(r"\w+\(\s*([\[({].*[\])}])\s*(?:,\s*dtype=\S+)?\s*\)", re.DOTALL)
+_TYPED = re.compile(r"\w+\(\s*([\[({].*[\])}])\s*(?:,\s*\w+=[^\])}]+)*\)", re.DOTALL)
+_OF_R = re.compile(r"(?:c|list)(\(\s*[\"'].*\))", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
+_CUT = ("...", "\u2026")  # how a long list is printed: what was there is lost
+_EMPTY = ("set()", "frozenset()", "character(0)", "list()", "c()")
+# what word processors and spreadsheets turn quotes into
+_CURLY = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201a", "'") | dict.fromkeys("\u201c\u201d\u201e", '"')
+)
 
 
 def clean(text: str) -> str:
@@ -106,9 +120,13 @@ def listed(text: str) -> list[str] | None:
     Raises:
         ValueError: it begins as a printed list and cannot be read as one.
     """
-    if text in ("set()", "frozenset()"):
+    if text in _EMPTY:
         return []
-    if typed := _TYPED.fullmatch(text):
+    if re.match(r"[\[({]+\s*[\u2018-\u201e]", text):
+        text = text.translate(_CURLY)
+    if (inner := unquoted(text)) and inner[0] in _CLOSING:  # printed, and printed again
+        return listed(_unescaped(inner))
+    if typed := _TYPED.fullmatch(text) or _OF_R.fullmatch(text):
         text = typed[1]
     quoted = re.match(r"[\[({]+\s*\\*(?:np\.str_\()?[ub]?['\"]", text) is not None
     if len(text) > 1 and text[-1] == _CLOSING.get(text[0]):
@@ -117,9 +135,17 @@ def listed(text: str) -> list[str] | None:
         items = _items(inner) if quoted or text[0] != "(" or not inner else None
         if items is not None:
             return items
-    if quoted or (text.startswith("[") and "]" not in text):
+    lost = text.startswith("[") and ("]" not in text or any(cut in text for cut in _CUT))
+    if quoted or lost:
         raise ValueError(text)
     return None
+
+
+def unquoted(name: str) -> str | None:
+    """What is between the quotes around a text; None: there are none."""
+    plain = name.translate(_CURLY)
+    quoted = len(name) > 2 and plain[0] == plain[-1] and plain[0] in "'\""
+    return name[1:-1].strip() if quoted else None
 
 
 def _items(inner: str) -> list[str] | None:
@@ -130,6 +156,8 @@ def _items(inner: str) -> list[str] | None:
             return None
         place = item.end()
         text = item["single"] if item["single"] is not None else item["double"]
+        if item["bare"] in _CUT:
+            return None
         items.append(item["bare"] if text is None else _unescaped(text))
     return items
 

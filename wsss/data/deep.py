@@ -58,7 +58,9 @@ def read_deep(image: Image.Image, path: Path) -> Deep:
         values = np.asarray(loaded)
         # of colours PIL gives the upper half of each value
         values = values.astype(np.uint16) * 257 if values.dtype == np.uint8 else values
-    found = Deep(np.clip(values, 0, 65535).astype(np.uint16, copy=False), None)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ValueError(f"values beyond 16 bits, {values.min()} to {values.max()}: save it with 16")
+    found = Deep(values.astype(np.uint16, copy=False), None)
     if sbit := next((data for kind, data in _chunks(content) if kind == b"sBIT"), None):
         white = _white_of_png(found.values, max(sbit))
     else:  # the maximum may be that of this picture alone, which is no range

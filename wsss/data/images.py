@@ -1,6 +1,7 @@
 """The one place that reads photographs."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,10 +29,11 @@ IMAGE_SUFFIXES = tuple(FORMATS)
 _FOREIGN = (
     # phones and the web, JPEG XL, XR and 2000
     "heic heif heics heifs hif avif avifs avci jxl jxr wdp hdp jp2 j2k j2c jpc jpf jpx jpm jph jhc "
+    "jls jps jng bpg flif insp jpg_large jpg-large "
     # raw files: Hasselblad, ARRI, Sony, Casio, Canon, Kodak, Adobe, Epson, GoPro, Phase One, Leaf,
-    # Mamiya, Minolta, Nikon, Olympus, Pentax, Fuji, Panasonic, Leica, Samsung, Sigma
-    "3fr fff ari arw sr2 srf srq bay cr2 cr3 crw k25 kdc dcr dcs drf dng erf gpr iiq cap eip mos "
-    "mef mdc mrw nef nrw orf ori pef ptx raf raw rw2 rwl rwz srw x3f "
+    # Mamiya, Minolta, Nikon, Olympus, Pentax, Fuji, Panasonic, Leica, Samsung, Sigma, Sinar, Lytro
+    "3fr fff ari arw arq sr2 srf srq bay cr2 cr3 crw k25 kdc dcr dcs drf dng erf gpr iiq cap eip mos "
+    "mef mdc mrw nef nrw orf ori pef ptx raf raw rw2 rwl rwz srw x3f cs1 sti lfr lfp rdc mfw pxn crm "
     # editors, renderers, science
     "psd psb xcf svg svgz tga exr hdr dds pcx qoi ppm pgm pbm pnm pam pfm dcm fits czi lif nd2 svs"
 )
@@ -42,8 +44,10 @@ RESULTS = ("settings.json", "pipeline.yaml", "metrics.json", "begun.json")
 """A folder with one of these is of wsss predict, slots, init or run: what is in it is no photograph."""
 
 _SYSTEM = {
-    *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot"),  # NAS
-    *("__macosx", "network trash folder", "temporary items"),
+    # NAS
+    *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@__thumb", "@sharebin", "@appstore"),
+    *("@synoresource", "#recycle", "#snapshot", "~snapshot"),
+    *("__macosx", "network trash folder", "temporary items", "ipod photo cache"),
     *("$recycle.bin", "recycler", "system volume information", "lost+found"),
 }
 """Folders that systems keep for themselves, in small letters: thumbnails, and what was thrown away."""
@@ -54,19 +58,17 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Files with the suffix of an image in a folder and its sub-folders, sorted.
+def look_through(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and each in it, with the names of its folders and files; hidden ones do not count.
 
-    Links are followed, but to each folder once. Those that lead nowhere, what cannot be looked
-    through, folders of results and names that are not UTF-8 are told in a notice; hidden ones and those
-    of systems do not count.
+    Links are followed, but to each folder once; this, and what cannot be looked through, is told. What
+    the caller takes out of the list of folders is passed over.
     """
 
     def unreadable(error: OSError) -> None:
         notice(f"passed over: {error.filename}, which cannot be looked through ({error.strerror})")
 
-    folder = Path(folder)
-    found, lost, known = [], [], set()
+    known = set()
     starts = [folder]
     for start in starts:  # links come after what lies in the folder itself
         for place, folders, files in os.walk(start, onerror=unreadable):
@@ -76,18 +78,29 @@ def image_files(folder: Path) -> list[Path]:
                 folders.clear()
                 continue
             known.add(real)
-            if here != folder and any(name in files for name in RESULTS):
-                notice(f"no photographs are looked for in {here}, which holds results of wsss")
-                folders.clear()
-                continue
             folders[:] = sorted(name for name in folders if not is_hidden(name))
+            yield here, folders, sorted(name for name in files if not is_hidden(name))
             starts += [here / name for name in folders if (here / name).is_symlink()]
-            for path in (here / name for name in files if not is_hidden(name)):
-                image = path.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
-                if image and path.is_file():
-                    found.append(path)
-                elif (image or not path.suffix) and path.is_symlink() and not path.exists():
-                    lost.append(path)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Files with the suffix of an image in a folder and its sub-folders (`look_through`), sorted.
+
+    Links that lead nowhere, folders of results and names that are not UTF-8 are told in a notice.
+    """
+    folder = Path(folder)
+    found, lost = [], []
+    for here, folders, files in look_through(folder):
+        if here != folder and any(name in files for name in RESULTS):
+            notice(f"no photographs are looked for in {here}, which holds results of wsss")
+            folders.clear()
+            continue
+        for path in (here / name for name in files):
+            image = path.suffix.lower() in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
+            if image and path.is_file():
+                found.append(path)
+            elif (image or not path.suffix) and path.is_symlink() and not path.exists():
+                lost.append(path)
     if lost:
         notice(f"passed over: {len(lost)} links that lead nowhere (first: {min(lost)})")
     return sorted(path for path in found if _has_a_name(path.relative_to(folder)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, look_through
 from wsss.errors import UserError, notice
 from wsss.files import write_atomic
 from wsss.voc import VOID, palette
@@ -38,7 +39,7 @@ def read_mask(
     The palette index (or the grey value of a one-channel PNG) is the label; colours are never read.
 
     Args:
-        path: a palette ("P") or 8-bit grey ("L", "1") image.
+        path: a palette ("P") or grey image; of 16 bits, too, while its labels are below 256.
         num_labels: labels 0..num_labels-1 and void (255) are allowed; None allows all.
         foreign: where its palette is not VOC's, a word on it is added here (for `tell_palettes`).
 
@@ -51,12 +52,17 @@ def read_mask(
     try:
         with Image.open(path) as image:
             mode = image.mode
-            if mode not in ("P", "L", "1"):
+            if mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
                 raise UserError(
                     f"mask {path} is a colour image (mode {mode}), its labels cannot be told: "
                     "save it as a palette PNG (mode P) whose index is the label"
                 )
-            mask = np.array(image, dtype=np.uint8)
+            mask = np.array(image)
+            if mask.size and (mask.min() < 0 or mask.max() > 255):
+                raise UserError(
+                    f"mask {path} has the label {mask.max()}, labels are 0 to 255: correct the mask"
+                )
+            mask = mask.astype(np.uint8)
             colours = image.getpalette("RGB") if mode == "P" else None
     except UserError:
         raise
@@ -90,6 +96,23 @@ def _odd_colour(labels: list[int], colours: list[int]) -> str | None:
             said = ",".join(map(str, colour)) or "without a colour"
             return f"index {label} is {said}" + (f", VOC's label {meant}" if meant is not None else "")
     return None
+
+
+def masks_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The mask files (.png) in a folder and its sub-folders, and pictures that could be meant as masks.
+
+    The latter have another suffix, and no mask of their name lies beside them.
+    """
+    masks, others = [], []
+    for here, _, files in look_through(folder) if folder.is_dir() else ():
+        for path in (here / name for name in files if (here / name).is_file()):
+            suffix = path.suffix.lower()
+            if suffix == ".png":
+                masks.append(path)
+            elif suffix in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES):
+                others.append(path)
+    names = {path.with_suffix("") for path in masks}
+    return sorted(masks), sorted(path for path in others if path.with_suffix("") not in names)
 
 
 def tell_palettes(foreign: list[str]) -> None:

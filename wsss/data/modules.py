@@ -16,6 +16,7 @@ from wsss.data.datasets import (
     fit_long_side,
     fit_within,
 )
+from wsss.data.masks import read_mask, tell_palettes
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 from wsss.errors import UserError, notice
 from wsss.machine import allowed_cores, free_shared_memory
@@ -175,6 +176,14 @@ class TagData(_Data):
         return self._loader(SameShapeBatches(catalog, shape, pixels), None, 3 * pixels)
 
 
+def _look_at_palettes(masks: list[Path], most: int = 20) -> None:
+    """Give notice of palettes that are not VOC's; some masks stand for all."""
+    foreign: list[str] = []
+    for path in masks[:: -(-len(masks) // most) or 1]:
+        read_mask(path, None, foreign)
+    tell_palettes(foreign)
+
+
 class MaskData(_Data):
     """Images with masks: for the segmentation network.
 
@@ -240,6 +249,7 @@ class MaskData(_Data):
                 f"{len(masks)} images of split '{self.train_split}' in {self.root}, data.batch_size "
                 f"{self.batch_size}: a segmenter learns from two images a step or more"
             )
+        _look_at_palettes(masks)
         dataset = MaskedImages(catalog, masks, self.crop, self.max_side)
         return self._loader(dataset, self.batch_size, 4 * self.batch_size * self.crop**2, train=True)
 
@@ -259,6 +269,7 @@ class MaskData(_Data):
             )
             catalog = replace(catalog, records=masked)
         masks = self.true_masks(catalog, self.val_split)
+        _look_at_palettes(masks)
         # the mask is as large as the photograph
         pixels = 3 * self.max_side**2 + largest_image(catalog.records)
         return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1, pixels)

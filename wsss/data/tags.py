@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from wsss.data.cells import SPLITS, clean, hidden, listed, mark, missing, no_mark, shown
+from wsss.data.cells import SPLITS, clean, hidden, listed, mark, missing, no_mark, shown, unquoted
 from wsss.data.images import IMAGE_SUFFIXES, image_files
 from wsss.errors import UserError, few, notice
 from wsss.files import read_lines, read_text
@@ -154,6 +154,9 @@ class _Table:
         name = clean(text)
         if hidden(text):
             self.note(HIDDEN, place, text)
+        if inner := unquoted(name):
+            self.note("read without the quotes around it", place, name)
+            name = inner
         if missing(name):
             self.note("read as an empty cell", place, name)
             return ""
@@ -216,6 +219,10 @@ def _rows_of_csv(table: _Table) -> list[tuple[str, TagRow]]:
             "its first line must be image,tags, or image and one column of 0 and 1 (or TRUE and FALSE, "
             "yes and no, x) for each class"
         )
+    for name in classes if "tags" in named and "split" not in named else ():
+        words = {clean(cells[named[name]]).casefold() for _, cells in lines} - {""}
+        if words and words <= SPLITS.keys():
+            table.note("columns that seem to be the split, not used (call it 'split')", f"'{name}'")
     read = _tags_of_columns if "tags" not in named else _tags_of_cells
     tags = read(table, header, lines)
     rows = []
@@ -233,7 +240,7 @@ def _cells(table: _Table) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """
     text = read_text(table.path)
     # the first line with which Excel is told, and tells, what is between columns
-    told = re.match(r"\s*\"?sep=([^\w\s]|\t)\"?[^\w\n]*(?:\n|$)", text, re.IGNORECASE)
+    told = re.match(r"\s*\"?sep *= *([^\w\s]|\t)\"?[^\w\n]*(?:\n|$)", text, re.IGNORECASE)
     skipped = text[: told.end()].count("\n") if told else 0
     text = text[told.end() :] if told else text
     header: list[str] = []
