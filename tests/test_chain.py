@@ -29,6 +29,7 @@ from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.evaluation import Evaluator, confusion_matrix, iou_of
+from wsss.inference import InferenceSettings
 from wsss.pipeline import _network, _Run, _stamp_catalog, run_pipeline
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
@@ -272,7 +273,7 @@ def test_predicted_masks_of_a_batch(tmp_path):
     names, sizes = ["a", "b", "c"], torch.tensor([[8, 12], [16, 24], [8, 12]])
     scores = torch.rand(3, 5, 8, 12)
     batch = {"id": names, "size": sizes, "image": torch.zeros(3, 3, 8, 12)}
-    task = SimpleNamespace(labels=SegmentationTask.labels, crf=None)
+    task = SimpleNamespace(labels=SegmentationTask.labels, inference=InferenceSettings())
     MaskWriter(str(tmp_path)).write_on_batch_end(None, task, scores, None, batch, 0, 0)
     for name, size, one in zip(names, sizes.tolist(), scores, strict=True):
         whole = F.interpolate(one[None], size, mode="bilinear")[0].argmax(0)

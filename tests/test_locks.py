@@ -79,6 +79,12 @@ def test_who_holds_a_folder_may_enter_it_again(tmp_path):
         pass
 
 
+def test_a_refusal_leaves_nothing_in_the_folder(tmp_path):
+    with pytest.raises(UserError, match="no"), locked(tmp_path, "test"):
+        raise UserError("no")
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_runs_in_one_folder(drawn, tmp_path, capsys):
     """The second is told; the first comes to its end, as if nobody had been there."""
     config, out = small_pipeline(tmp_path / "configs"), tmp_path / "run"

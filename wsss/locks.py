@@ -49,7 +49,7 @@ def locked(folder: str | Path, what: str) -> Iterator[None]:
 @contextmanager
 def _hold(folder: Path, what: str, keep: bool) -> Iterator[None]:
     """Hold one folder's lock, or, unless `keep`, see that nobody does."""
-    lock = FileLock(folder / LOCK)
+    lock, new = FileLock(folder / LOCK), not (folder / LOCK).exists()
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -75,6 +75,10 @@ def _hold(folder: Path, what: str, keep: bool) -> Iterator[None]:
     _held.add(folder)
     try:
         yield
+    except UserError:
+        if new:  # nothing was begun: the folder is left as it was
+            (folder / LOCK).unlink(missing_ok=True)
+        raise
     finally:
         _held.discard(folder)
         (folder / HOLDER).unlink(missing_ok=True)
