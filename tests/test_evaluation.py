@@ -14,6 +14,7 @@ from wsss.commands.export import mask_files
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UserError, UserNotice
 from wsss.evaluation import Evaluator, evaluate_files, threshold_curve
+from wsss.localize.crf import resize_scores
 
 
 def _masks(count=4, labels=4, seed=0):
@@ -62,7 +63,10 @@ def test_absent_class_does_not_count():
 
 def test_threshold_curve_equals_thresholding_one_by_one():
     rng = np.random.default_rng(3)
-    maps = [(rng.random((2, 9, 11)), [1, 3], rng.choice([0, 1, 3, 255], (9, 11))) for _ in range(3)]
+    maps = [
+        (rng.random((2, 9, 11), np.float32), [1, 3], rng.choice([0, 1, 3, 255], (9, 11)))
+        for _ in range(3)
+    ]
     curve = threshold_curve(maps, 4, steps=10, also=[0.4, 0.35])
     wanted = [0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]
     assert [threshold for threshold, _ in curve] == pytest.approx(wanted)
@@ -75,6 +79,16 @@ def test_threshold_curve_equals_thresholding_one_by_one():
         for prediction, truth in pairs:
             evaluator.update(torch.from_numpy(prediction), torch.from_numpy(truth))
         assert value == pytest.approx(evaluator.compute().miou)
+
+
+def test_threshold_curve_resizes_scores_to_the_mask():
+    rng = np.random.default_rng(4)
+    scores, truth = rng.random((2, 5, 7), np.float32), rng.choice([0, 1, 3], (31, 45))
+    large = resize_scores(scores, *truth.shape)
+    maps = [(scores, [1, 3], truth), (scores[:0], [], truth)]
+    wanted = threshold_curve([(large, [1, 3], truth), (large[:0], [], truth)], 4)
+    assert threshold_curve(maps, 4) == wanted
+    assert wanted[0][1] != wanted[-1][1]
 
 
 def test_refuses_other_size_and_unknown_label(tmp_path):

@@ -573,6 +573,17 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_weights(model, file)
 
 
+def test_counts_of_batches_do_not_matter(tmp_path: Path) -> None:
+    model, file = tiny(), tmp_path / "counts.pth"
+    state = model.state_dict()
+    counts = [key for key in state if key.endswith("num_batches_tracked")]
+    assert counts
+    torch.save(state | {key: torch.tensor([5]) for key in counts[::2]}, file)  # of another shape
+    load_weights(model, file)
+    torch.save({k: v for k, v in state.items() if k not in counts[::2]}, file)
+    load_weights(model, file)
+
+
 class Evil:
     """Unpickles to a call that leaves a trace."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "wsss"
 LAYERS = [
-    {"errors", "voc", "progress", "machine"},
+    {"errors", "voc", "progress"},
+    {"machine"},
     {"files", "resources"},
     {"locks"},
     {"data"},

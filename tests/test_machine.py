@@ -1,5 +1,6 @@
 """What of the machine may be used: cores, memory, shared memory, a cluster's environment."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -73,24 +74,34 @@ def test_a_pool_is_made_of_the_processes_that_are_allowed(small_run, drawn, tmp_
     assert made == [3]
 
 
+MASK = """
+image = np.zeros((4000, 6000, 3), np.uint8)
+from wsss.localize.pseudo_masks import pseudo_mask
+pseudo_mask(image, found["scores"], found["labels"].tolist(), 0.4)
+"""
+SWEEP = """
+from wsss.evaluation import threshold_curve
+threshold_curve([(found["scores"], found["labels"], np.zeros((4000, 6000), np.uint8))], 13)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux gives it")
-def test_memory_of_a_mask_does_not_grow_with_its_tags(tmp_path):
+@pytest.mark.parametrize("what", [MASK, SWEEP])
+def test_memory_of_a_mask_does_not_grow_with_its_tags(what, tmp_path):
     """Of 24 megapixels: all scores of 12 tags at full size would take another gigabyte."""
     rng = np.random.default_rng(0)
-    for tags in (1, 12):
+    for tags in (2, 12):
         scores = rng.random((tags, 20, 30), dtype=np.float32)
         write_arrays(tmp_path / f"{tags}.npz", scores=scores, labels=np.arange(1, tags + 1))
-    code = """
+    code = f"""
 import resource, sys, numpy as np
 from wsss.data.masks import read_arrays
-from wsss.localize.pseudo_masks import pseudo_mask
 found = read_arrays(__import__("pathlib").Path(sys.argv[1]))
-image = np.zeros((4000, 6000, 3), np.uint8)
-pseudo_mask(image, found["scores"], found["labels"].tolist(), 0.4)
+{what}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 """
     peaks = []
-    for tags in (1, 12):
+    for tags in (2, 12):
         words = [sys.executable, "-c", code, str(tmp_path / f"{tags}.npz")]
         peaks.append(float(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
     assert peaks[1] - peaks[0] < 100  # MB
@@ -120,6 +131,35 @@ def test_loaders_fit_into_shared_memory(monkeypatch):
     with pytest.warns(UserNotice, match="read without them"):
         assert workers_that_fit(2, 108 * 2**20) == 0
     assert workers_that_fit(0, 108 * 2**20) == 0
+
+
+def test_shared_memory_that_cannot_be_used_is_told(small_run, drawn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert wsss.machine.free_shared_memory() == 0
+    monkeypatch.undo()
+
+    def full(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(wsss.machine.multiprocessing, "Lock", full)
+    config = str(small_run.parent / "configs" / "pipeline.yaml")
+    assert main(["run", "-c", config, "--root", str(drawn), "--out", str(tmp_path / "run")]) == 2
+    assert "/dev/shm cannot be used (Read-only file system)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()  # before anything is trained
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--trainer.num_nodes", "2"], "trainer.devices 1 with trainer.num_nodes 2 is not supported"),
+        (["--trainer.devices", "[0, 1]"], "`devices` selected with `CPUAccelerator` should be an int"),
+    ],
+)
+def test_several_devices_and_nodes_are_told(words, told, drawn, tmp_path, capsys):
+    more = f"--data.root {drawn} --model.backbone glnet_nano --trainer.accelerator cpu".split()
+    more += ["--trainer.default_root_dir", str(tmp_path)]
+    assert main(["classify", "fit", *more, *words]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_data_modules_ask_for_what_their_batches_take(drawn, monkeypatch):

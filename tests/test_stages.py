@@ -10,8 +10,9 @@ import yaml
 
 import wsss.stages
 from wsss.cli import main
-from wsss.errors import UserError
-from wsss.pipeline import run_pipeline
+from wsss.data.catalog import Catalog, Record
+from wsss.errors import UserError, UserNotice, forget_notices
+from wsss.pipeline import _leave_out_unseen, run_pipeline
 from wsss.stages import do_stage, recipe, resolved_settings, without_places
 from wsss.tasks.writers import PseudoMaskWriter
 
@@ -170,8 +171,19 @@ def test_runs_of_the_version_before(in_place, drawn, capsys):
     known = json.loads(writer.read_text())
     del known["learn_slots"]
     writer.write_text(json.dumps(known))
-    with pytest.raises(UserError, match=r"learn_slots not known \(now true\).*--keep"):
+    with pytest.raises(UserError, match=r"learn_slots not set \(now true\).*--keep"):
         run_pipeline(config, run, str(drawn))
+    before = shutil.copytree(run, run.parent / "before")
+    for changed in ("keep", "tell"):  # what was kept once is not asked about again
+        run_pipeline(config, run, str(drawn), changed=changed)
+    shutil.rmtree(run)
+    before.rename(run)
+    done = run / "pseudo_masks" / "done.json"
+    begun = done.rename(done.with_name("begun.json")).read_text()
+    for changed in ("tell", "keep"):  # masks made in two ways do not go together
+        with pytest.raises(UserError, match=r"learn_slots not set.*half done.*--redo"):
+            run_pipeline(config, run, str(drawn), changed=changed)
+    done.write_text(begun)
     # written down, it is as it was
     path = config.parent / "pseudo_masks.yaml"
     settings = yaml.safe_load(path.read_text())
@@ -185,6 +197,26 @@ def test_runs_of_the_version_before(in_place, drawn, capsys):
     run_pipeline(config, run, str(drawn))
     said = capsys.readouterr().out
     assert "pseudo_masks: settings or inputs changed (background 0.6 (now 0.7))" in said
+
+
+def test_classes_that_earlier_versions_counted_as_0_are_left_out(small_run, run, drawn):
+    path = run / "classify" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    seen = [name for name in metrics if name.startswith("val_AP/")]
+    images = (Record("a", Path("a.jpg"), (1,), None), Record("b", Path("b.jpg"), (1, 2), None))
+    catalog = Catalog(("red", "green", "blue"), images)
+    old = {"val_mAP": 50.0, "val_F1": 30.0, "val_AP/red": 0.0, "val_F1/red": 0.0, "val_loss": 1.0}
+    old |= {"val_AP/green": 100.0, "val_AP/blue": 50.0, "val_F1/green": 60.0, "val_F1/blue": 30.0}
+    path.write_text(json.dumps(old))
+    forget_notices()
+    with pytest.warns(UserNotice, match="counted red, which no image to validate with has, as 0"):
+        _leave_out_unseen(path, catalog)
+    now = json.loads(path.read_text())
+    assert (now["val_mAP"], now["val_F1"], now["val_loss"]) == (75, 45, 1)
+    assert not {"val_AP/red", "val_F1/red"} & set(now)
+    path.write_text(json.dumps(metrics))
+    _again(small_run, run, drawn)
+    assert json.loads(path.read_text()) == metrics and seen  # of today
 
 
 def test_all_that_matters_is_resolved():

@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.errors import NotMeasurable, UserError
 from wsss.files import read_json, write_text
+from wsss.localize.crf import resize_scores
 from wsss.progress import progress
 from wsss.voc import VOID
 
@@ -183,8 +184,8 @@ def threshold_curve(
     """Seed mIoU for background scores 0, 1/steps, ..., 1 and those in `also`, in rising order.
 
     Args:
-        maps: per image the scores (n, H, W) in 0..1 at the mask's size, their labels, and the true
-            mask (H, W).
+        maps: per image the scores (n, h, w) in 0..1, which are resized to the mask's size, their
+            labels, and the true mask (H, W).
         num_labels: number of labels with background.
         steps: number of steps.
         also: further thresholds, 0..1.
@@ -198,15 +199,17 @@ def threshold_curve(
     thresholds = np.unique([*thresholds, *off_grid])
     counts = np.zeros((len(thresholds) + 1, num_labels, num_labels))
     for scores, labels, truth in maps:
-        known = truth != VOID
-        if len(labels):
-            best = scores.max(0)[known]
-            winner = np.asarray(labels)[scores.argmax(0)][known]
-            level = np.searchsorted(thresholds, best, side="left")
-        else:
-            level = winner = np.zeros(int(known.sum()), int)
-        index = (level * num_labels + winner) * num_labels + truth[known]
-        counts += np.bincount(index, minlength=counts.size).reshape(counts.shape)
+        best, winner = np.zeros(truth.shape, np.float32), np.zeros(truth.shape, np.uint8)
+        for label, score in zip(labels, scores, strict=True):  # all at once would fill the memory
+            one = resize_scores(score[None].astype(np.float32), *truth.shape)[0]
+            winner[one > best] = label
+            np.maximum(best, one, out=best)
+        rows = max(1, 2**20 // truth.shape[1])  # in bands: the indices of a large mask fill the memory
+        for band in (slice(top, top + rows) for top in range(0, len(truth), rows)):
+            known = truth[band] != VOID
+            level = np.searchsorted(thresholds, best[band][known], side="left")
+            index = (level * num_labels + winner[band][known]) * num_labels + truth[band][known]
+            counts += np.bincount(index, minlength=counts.size).reshape(counts.shape)
     curve = []
     for number, threshold in enumerate(thresholds):
         matrix = counts[number + 1 :].sum(0)

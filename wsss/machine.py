@@ -1,8 +1,11 @@
 """What this process may use of the machine: cores, memory, shared memory. Imports no torch."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from wsss.errors import UserError
 
 SPIN = 4000
 """How often a thread of libgomp looks whether the others have come before it sleeps.
@@ -58,7 +61,25 @@ def free_shared_memory() -> float:
         status = os.statvfs(SHARED_MEMORY)
     except (OSError, AttributeError):  # not Linux
         return float("inf")
+    if not os.access(SHARED_MEMORY, os.W_OK):
+        return 0.0
     return float(status.f_bavail * status.f_frsize)
+
+
+def require_locks() -> None:
+    """See that processes which make masks can have their locks, some kilobytes of /dev/shm.
+
+    Raises:
+        UserError: /dev/shm has no room, or cannot be written to.
+    """
+    try:
+        [multiprocessing.Lock() for _ in range(16)]
+    except OSError as error:
+        raise UserError(
+            f"{SHARED_MEMORY} cannot be used ({error.strerror}), and the processes that make masks "
+            "need some kilobytes of it: make room in it, or mount it so that it can be written to "
+            "(docker run --shm-size=64m)"
+        ) from error
 
 
 def _groups() -> Iterator[Path]:

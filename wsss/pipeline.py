@@ -14,8 +14,8 @@ from wsss.data.modules import MaskData, TagData
 from wsss.errors import NotMeasurable, UserError, notice
 from wsss.evaluation import evaluate_files, threshold_curve, write_counts
 from wsss.files import file_stamp, read_json, write_atomic, write_json
-from wsss.localize.crf import resize_scores
 from wsss.locks import locked
+from wsss.machine import require_locks
 from wsss.progress import progress
 from wsss.report import write_report
 from wsss.stages import Changed, do_stage, recipe
@@ -161,6 +161,7 @@ class _Run:
 
     def check(self, files: dict[str, Path]) -> None:
         """Refuse settings that a stage will not take, now and not when its turn comes."""
+        require_locks()
         models = {key: self.config(files[key])["model"] for key in ("classify", "segment")}
         data = {}
         for key in sorted(files, key=["classify", "pseudo_masks", "segment", "refine"].index):
@@ -266,6 +267,8 @@ class _Run:
             return metrics
 
         do_stage(folder, recipe(kind, kind, config, inputs, self.out), config, work, self.changed)
+        if kind == "classify":
+            _leave_out_unseen(folder / "metrics.json", data.catalog(data.val_split))
         return folder
 
     def make_masks(self, path: Path, classify: Path) -> Path:
@@ -353,8 +356,7 @@ class _Run:
         def maps() -> Any:
             for record in progress(records, "sweep the seed's threshold"):
                 truth = read_mask(record.mask, num_labels)
-                few, labels = read_scores(folder / "maps" / f"{record.id}.npz")
-                yield (resize_scores(few, *truth.shape) if len(labels) else few), labels, truth
+                yield *read_scores(folder / "maps" / f"{record.id}.npz"), truth
 
         curve = threshold_curve(maps(), num_labels, also=[background])
         fixed = min(curve, key=lambda point: abs(point[0] - background))[1]
@@ -428,6 +430,25 @@ def _network(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:
     values = {name: float(value) for name, value in metrics.items()}
     return {name: value if value == value else None for name, value in values.items()}
+
+
+def _leave_out_unseen(path: Path, catalog: Catalog) -> None:
+    """Mend numbers of earlier versions, which counted a class without an image in val as 0."""
+    metrics = read_json(path)
+    seen = {catalog.classes[tag] for record in catalog.records for tag in record.tags}
+    unseen = [n for n in catalog.classes if n not in seen and f"val_AP/{n}" in metrics]
+    if not unseen:
+        return
+    for metric, mean in (("AP", "val_mAP"), ("F1", "val_F1")):
+        for name in unseen:
+            metrics.pop(f"val_{metric}/{name}", None)
+        left = [metrics[f"val_{metric}/{name}"] for name in sorted(seen)]
+        metrics[mean] = sum(left) / len(left) if left else None
+    write_json(path, metrics)
+    notice(
+        f"an earlier version of wsss counted {', '.join(unseen)}, which no image to validate with has, "
+        f"as 0 in the mAP and F1 of {path}: left out now (the curve in the training's log stays)"
+    )
 
 
 def _keep_log(path: Path) -> None:

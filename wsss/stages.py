@@ -176,7 +176,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "with other settings"
-    return json.dumps(value) if value is not None else "not known"
+    return json.dumps(value) if value is not None else "not set"
 
 
 def do_stage(
@@ -252,15 +252,23 @@ def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) 
         news.append(f"method {before.method} of this stage (now {wanted.method})")
     if not news or before.written != wanted.written or changed == "redo":
         return news
+    made = f"{folder} was made by an earlier version of wsss with {', '.join(news)}"
+    redo = "--redo to make it anew (the earlier results are moved aside)"
+    if not (folder / "done.json").is_file() and not _WRITERS.keys().isdisjoint(
+        wanted.settings["callbacks"]
+    ):  # a writer does not add to masks of other settings
+        raise UserError(
+            f"{made} and is half done, and masks made in two ways do not go together: run the same "
+            f"command with {redo}"
+        )
     if changed == "keep":
+        note["kept"] = wanted.fingerprint
         for path in (folder / "done.json", folder / "begun.json"):
             if path.is_file():
                 write_json(path, read_json(path) | {"kept": wanted.fingerprint})
         return []
     raise UserError(
-        f"{folder} was made by an earlier version of wsss with {', '.join(news)}: run the same command "
-        "with --keep to go on with it as it is, or with --redo to make it anew (the earlier results "
-        "are moved aside)"
+        f"{made}: run the same command with --keep to go on with it as it is, or with {redo}"
     )
 
 

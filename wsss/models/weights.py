@@ -25,8 +25,8 @@ def load_weights(model: nn.Module, path: str | Path | None) -> None:
     Strict: every number that the network computes with must be in the file with the right shape, and
     nothing else. Two parts may differ, as in timm: the class head (then it keeps its fresh weights)
     and the number of input channels (the first convolution is adapted). BatchNorm's count of batches
-    may be absent or too many: nothing is computed with it, and files from TensorFlow or older PyTorch
-    have none.
+    may be absent, too many or of another shape: nothing is computed with it, and files from TensorFlow
+    or older PyTorch have none.
 
     Args:
         model: A timm model, with its ``pretrained_cfg``.
@@ -61,9 +61,10 @@ def load_weights(model: nn.Module, path: str | Path | None) -> None:
     if first in state and first in own and state[first].shape[1] == 3 != own[first].shape[1]:
         state[first] = adapt_input_conv(own[first].shape[1], state[first])
 
-    counts = {key for key in {*state, *own} if key.rpartition(".")[2] == "num_batches_tracked"}
-    state = {k: v for k, v in state.items() if k in own or k not in counts}
-    own = {k: v for k, v in own.items() if k in state or k not in counts}
+    counts = {k for k in {*state, *own} if k.rpartition(".")[2] == "num_batches_tracked"}
+    alike = {k for k in counts if _shape(state, k) == _shape(own, k)}
+    state = {k: v for k, v in state.items() if k in alike or k not in counts}
+    own = {k: v for k, v in own.items() if k in alike or k not in counts}
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         for what, keys in (

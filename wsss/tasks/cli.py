@@ -166,8 +166,9 @@ class TaskCLI(LightningCLI):
         self.model.checkpoint = self.config[self.subcommand].get("ckpt_path")
         if self.trainer.world_size > 1:  # every process would write the masks and scores of its share
             raise UserError(
-                f"trainer.devices {self.trainer.world_size} is not supported: wsss works on one "
-                "device, take trainer.devices 1"
+                f"trainer.devices {self.trainer.num_devices} with trainer.num_nodes "
+                f"{self.trainer.num_nodes} is not supported: wsss works on one device, take "
+                "trainer.devices 1 and trainer.num_nodes 1"
             )
         precision = self.trainer.precision
         if precision.endswith("-true") and precision != "32-true":
@@ -193,7 +194,10 @@ class TaskCLI(LightningCLI):
         # one process: not the tasks of a Slurm job, nor what another launcher has set
         own = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         own.append(LightningEnvironment())
-        return super().instantiate_trainer(**kwargs | {"plugins": own})
+        try:
+            return super().instantiate_trainer(**kwargs | {"plugins": own})
+        except TypeError as error:  # of devices that the accelerator cannot have
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 class ClassifyCLI(TaskCLI):

@@ -25,7 +25,7 @@ from wsss.files import file_stamp, read_json, write_json
 from wsss.localize.cam import ClassMaps, seed_maps
 from wsss.localize.crf import CRFSettings
 from wsss.localize.slot_classes import SlotClassifier, classify_slots, shares_of_slots
-from wsss.machine import allowed_cores, free_memory
+from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.progress import progress
 from wsss.tasks.jobs import make_pseudo_mask, make_refined_mask
 
@@ -110,6 +110,7 @@ class _PoolWriter(Writer):
         self.jobs: set[Future] = set()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        require_locks()
         # spawned, not forked: a fork of a process whose threads hold locks can hang
         workers = self.workers or workers_for(largest_image(self._to_make(trainer)))
         self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
