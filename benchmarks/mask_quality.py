@@ -46,7 +46,6 @@ from wsss.localize.slot_classes import classify_slots, shares_of_slots
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, slot_means
 from wsss.pipeline import WRITERS, find_writer, read_config
 from wsss.progress import progress
-from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.cli import run_task
 from wsss.tasks.segmentation import SegmentationTask, predict_probabilities
@@ -284,8 +283,8 @@ class Images:
     @torch.inference_mode()
     def seen(self, checkpoint: Path) -> list[np.ndarray]:
         """A segmenter's probabilities (L, h, w) float16 of every image."""
-        network, found = SegmentationTask.from_checkpoint(checkpoint).model, []
-        largest = read_checkpoint(checkpoint, "segment")["max_side"]
+        task, found = SegmentationTask.from_checkpoint(checkpoint), []
+        network, largest = task.model, task.inference.max_side
         for image in progress(self.images, "what the first segmenter sees"):
             small = resize(image, *fit_within(*image.shape[:2], largest))
             x = torch.from_numpy(small).permute(2, 0, 1)[None].float()

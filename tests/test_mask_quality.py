@@ -91,11 +91,11 @@ def test_second_round_of_two_runs(bench, drawn, small_run, tmp_path):
     config = yaml.safe_load(path.read_text())
     config["trainer"]["callbacks"][0]["init_args"]["slots"] = "none"
     path.write_text(yaml.safe_dump(config))
-    assert bench.run_seed(run) == "slots x own x prior" and bench.run_seed(other) == "no slots"
-    config["trainer"]["callbacks"][0]["init_args"] |= {"slots": "blocks", "learn_slots": True}
-    (tmp_path / "learned" / "pseudo_masks").mkdir(parents=True)
-    (tmp_path / "learned" / "pseudo_masks" / "config.yaml").write_text(yaml.safe_dump(config))
-    assert bench.run_seed(tmp_path / "learned") == "learned slots"
+    assert bench.run_seed(run) == "learned slots" and bench.run_seed(other) == "no slots"
+    config["trainer"]["callbacks"][0]["init_args"] |= {"slots": "blocks", "learn_slots": False}
+    (tmp_path / "alone" / "pseudo_masks").mkdir(parents=True)
+    (tmp_path / "alone" / "pseudo_masks" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert bench.run_seed(tmp_path / "alone") == "slots x own x prior"
     table = {
         "base": str(PATH.parents[1] / "configs" / "demo" / "classify.yaml"),
         **{"split": "val", "size": 64, "scales": [1.0], "refine_scales": [1.0], "slots": "blocks"},
@@ -108,7 +108,7 @@ def test_second_round_of_two_runs(bench, drawn, small_run, tmp_path):
     rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
     assert set(rows) == {"all background", "run: no slots", "run: no slots + CRF"} | {
         f"run: {seed}, second round{crf}"
-        for seed in ("no slots", "slots x own x prior")
+        for seed in ("no slots", "learned slots")
         for crf in ("", " + CRF")
     }
 

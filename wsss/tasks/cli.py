@@ -165,10 +165,11 @@ class TaskCLI(LightningCLI):
             raise UserError(_one_line(str(error))) from error
         self.model.checkpoint = self.config[self.subcommand].get("ckpt_path")
         if self.trainer.world_size > 1:  # every process would write the masks and scores of its share
+            nodes = self.trainer.num_nodes
+            setting = f"num_nodes {nodes}" if nodes > 1 else f"devices {self.trainer.world_size}"
             raise UserError(
-                f"trainer.devices {self.trainer.num_devices} with trainer.num_nodes "
-                f"{self.trainer.num_nodes} is not supported: wsss works on one device, take "
-                "trainer.devices 1 and trainer.num_nodes 1"
+                f"trainer.{setting} is not supported: wsss works on one device, take trainer.devices "
+                "1 and trainer.num_nodes 1"
             )
         precision = self.trainer.precision
         if precision.endswith("-true") and precision != "32-true":
