@@ -144,7 +144,7 @@ def write_names(cell: Cell, size: int) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def thumbnail(path: Path, side: int, white: int | None) -> np.ndarray:
+def thumbnail(path: Path, side: int, white: int | None = None) -> np.ndarray:
     """A photograph, its long side `side` pixels; `white` as in `read_image`."""
     image = read_image(path, white)
     return resize(image, *fit_long_side(*image.shape[:2], side))
