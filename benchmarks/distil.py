@@ -24,9 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wsss.data.catalog import read_catalog
-from wsss.data.datasets import fit_within, resize
 from wsss.data.images import read_image
 from wsss.files import write_atomic
+from wsss.geometry import fit_within, resize
 from wsss.models.classifier import TagClassifier
 from wsss.progress import progress
 

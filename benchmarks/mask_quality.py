@@ -34,21 +34,22 @@ import yaml
 from torch import Tensor
 
 from wsss.data.catalog import read_catalog
-from wsss.data.datasets import fit_long_side, fit_within, resize
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask
 from wsss.evaluation import Evaluator
 from wsss.files import write_text
-from wsss.localize.cam import class_maps, normalise_maps, seed_maps
-from wsss.localize.crf import CRFSettings
+from wsss.geometry import fit_long_side, fit_within, resize
+from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_mask
 from wsss.localize.slot_classes import classify_slots, shares_of_slots
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, slot_means
+from wsss.models.segmenter import predict_probabilities
 from wsss.pipeline import WRITERS, find_writer, read_config
 from wsss.progress import progress
+from wsss.settings import ClassMapSettings, CRFSettings, SeedSettings
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.cli import run_task
-from wsss.tasks.segmentation import SegmentationTask, predict_probabilities
+from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.writers import JOIN_SIDE
 from wsss.voc import VOID
 
@@ -207,20 +208,23 @@ class Images:
 
         half = self.config["precision"] != "32-true"
         dispatches, means, seeds = [], [], []  # for LEARNED
-        every = partial(class_maps, model, scales=self.config["scales"], flip=True, slots="none")
-        plain = partial(class_maps, model, scales=(1.0,), flip=False)
+        every = ClassMapSettings(tuple(self.config["scales"]), slots="none")
+
+        def one_pass(x: Tensor, slots: str) -> ClassMaps:
+            return class_maps(model, x, ClassMapSettings((1.0,), False, slots))
+
         for record, image in progress(list(zip(self.records, self.images, strict=True)), "seeds"):
             small = resize(image, *fit_long_side(*image.shape[:2], self.config["size"], multiple=32))
             x = torch.from_numpy(small).permute(2, 0, 1)[None].float().to(device)
             tags = list(record.tags)
-            maps = timed("maps", partial(every, x), network=True)
-            one = timed("one map", partial(plain, x, slots="none"), network=True)
+            maps = timed("maps", partial(class_maps, model, x, every), network=True)
+            one = timed("one map", partial(one_pass, x, "none"), network=True)
             features = timed("features", partial(model.slot_features, x), network=True).float()
             clustered = timed("clustering", lambda f=features: cluster_slots(f).dispatch)
             dispatch = soft = clustered
             slots = slot_means(features, clustered)
             if kind == "blocks":
-                sharp = partial(plain, x, slots="blocks")
+                sharp = partial(one_pass, x, "blocks")
                 own_slots = timed("blocks", sharp, network=True)
                 dispatch, slots = own_slots.dispatch, own_slots.slots
                 soft = timed("soft", partial(model, x, slots="blocks"), network=True).dispatch
@@ -236,7 +240,7 @@ class Images:
                 "slots": lambda c=cam, d=dispatch: propagate(c, d),
                 "dense prior": lambda c=own, f=features: dense_prior(c, f),
                 "prior": lambda c=own, d=dispatch: c * foreground_prior(c, d),
-                "slots x own": lambda m=maps: seed_maps(m, border_prior=False),
+                "slots x own": lambda m=maps: seed_maps(m, SeedSettings(border_prior=False)),
                 "slots x own x prior": lambda m=maps: seed_maps(m),
                 "unsharpened x own x prior": lambda m=maps, d=soft: seed_maps(m._replace(dispatch=d)),
                 "feature slots x own x prior": lambda m=maps, d=clustered: seed_maps(

@@ -15,17 +15,19 @@ import torch
 import torch.nn.functional as F
 
 from wsss.data.catalog import Record
-from wsss.data.datasets import multi_hot, resize
+from wsss.data.datasets import multi_hot
 from wsss.data.masks import read_mask, read_scores
 from wsss.data.synthetic import draw_scene
 from wsss.explore import Entry, Run
+from wsss.geometry import resize, resize_scores
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
-from wsss.localize.crf import CRFSettings, resize_scores
 from wsss.localize.pseudo_masks import pseudo_mask, shares_of_rounds
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate
+from wsss.models.segmenter import predict_probabilities
 from wsss.pictures import Cell, Row, heat, overlay, show_mask, thumbnail, write_strip
+from wsss.settings import ClassMapSettings, CRFSettings
 from wsss.tasks.classification import make_mosaics
-from wsss.tasks.segmentation import SegmentationTask, predict_probabilities
+from wsss.tasks.segmentation import SegmentationTask
 
 FIGURES = Path(__file__).parents[1] / "docs" / "method"
 SIDE = 128
@@ -84,17 +86,16 @@ def training(run: Run) -> list[Row]:
         f"{place}: {', '.join(np.array(run.classes)[part.bool().numpy()])}"
         for place, part in zip(places, parts[0], strict=True)
     ]
-    maps = zip(
-        run.classes, class_maps(run.network, mosaics[:1], flip=False, slots="none").cam[0], strict=True
-    )
+    plain = ClassMapSettings((1.0,), False, "none")
+    maps = zip(run.classes, class_maps(run.network, mosaics[:1], plain).cam[0], strict=True)
     shown = [cell(f"map of {name}", mosaics[0], score) for name, score in maps]
     mosaic = Row("; ".join(quadrants), [cell("mosaic", mosaics[0]), *shown])
 
     tag, cells = records[0].tags[0], [cell("image", images[0])]
-    scales = run.map_settings["scales"]
-    views = {f"scale {scale:g}": ([scale], False) for scale in scales}
+    scales = run.made_with.scales
+    views = {f"scale {scale:g}": ((scale,), False) for scale in scales}
     for caption, how in (views | {"mean, and mirrored": (scales, True)}).items():
-        score = class_maps(run.network, images[:1], *how, "none").cam[0, tag]
+        score = class_maps(run.network, images[:1], ClassMapSettings(*how, "none")).cam[0, tag]
         cells.append(cell(caption, images[0], score))
     return [mosaic, Row(f"class map of {run.classes[tag]}", cells)]
 

@@ -9,13 +9,10 @@ from wsss.machine import share_cores
 
 share_cores()  # as the program does, before torch is imported
 
-import wsss.localize.slot_classes  # noqa: E402
+
 from wsss.data.synthetic import draw_dataset  # noqa: E402
 
 PROJECT = Path(__file__).parent.parent
-
-# what slots teach each other takes seconds; the way there is the same
-wsss.localize.slot_classes.STEPS = 40
 
 
 @pytest.fixture(scope="session")

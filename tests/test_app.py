@@ -17,8 +17,8 @@ from wsss.cli import main
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
 from wsss.explore import Run, areas, mask_picture, uncertainty
-from wsss.localize.crf import CRFSettings
 from wsss.localize.pseudo_masks import pseudo_mask
+from wsss.settings import CRFSettings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)

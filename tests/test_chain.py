@@ -29,16 +29,13 @@ from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.evaluation import Evaluator, confusion_matrix, iou_of
-from wsss.inference import InferenceSettings
+from wsss.models.segmenter import SegmentationNetwork, predict_probabilities
 from wsss.pipeline import _network, _Run, _stamp_catalog, run_pipeline
+from wsss.settings import InferenceSettings
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask, make_mosaics, quadrants
 from wsss.tasks.cli import run_task
-from wsss.tasks.segmentation import (
-    SegmentationNetwork,
-    SegmentationTask,
-    predict_probabilities,
-)
+from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.writers import MaskWriter
 
 PROJECT = Path(__file__).parent.parent

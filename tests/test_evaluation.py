@@ -14,7 +14,7 @@ from wsss.commands.export import mask_files
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UserError, UserNotice
 from wsss.evaluation import Evaluator, evaluate_files, threshold_curve
-from wsss.localize.crf import resize_scores
+from wsss.geometry import resize_scores
 
 
 def _masks(count=4, labels=4, seed=0):

@@ -13,8 +13,7 @@ from wsss.cli import main
 from wsss.commands.export_model import card
 from wsss.errors import UserError
 from wsss.explore import Run
-from wsss.inference import InferenceSettings
-from wsss.localize.crf import CRFSettings
+from wsss.settings import CRFSettings, InferenceSettings
 from wsss.tasks.cli import run_task
 from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.writers import EvaluationWriter

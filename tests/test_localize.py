@@ -10,9 +10,10 @@ import torch
 from wsss.data.masks import read_scores
 from wsss.errors import UserError
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
-from wsss.localize.crf import CRFSettings, dense_crf
+from wsss.localize.crf import dense_crf
 from wsss.localize.pseudo_masks import pseudo_mask, refined_mask
 from wsss.models.classifier import ClassifierOutput, TagClassifier, pool_class_map
+from wsss.settings import ClassMapSettings, CRFSettings, SeedSettings
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.writers import PseudoMaskWriter
 
@@ -148,16 +149,16 @@ class _BrightPixels:
 def test_class_maps_average_scales_and_mirror_images():
     images = torch.zeros(2, 3, 64, 96)
     images[:, 0, :32, :32] = 200.0
-    plain = class_maps(_BrightPixels(), images, scales=(1.0,), flip=False)
-    mirrored = class_maps(_BrightPixels(), images, scales=(1.0,), flip=True)
+    plain = class_maps(_BrightPixels(), images, ClassMapSettings((1.0,), False))
+    mirrored = class_maps(_BrightPixels(), images, ClassMapSettings((1.0,), True))
     torch.testing.assert_close(mirrored.cam, plain.cam)  # undone before averaging
-    several = class_maps(_BrightPixels(), images, scales=(0.5, 1.0, 2.0), flip=True)
+    several = class_maps(_BrightPixels(), images, ClassMapSettings((0.5, 1.0, 2.0), True))
     assert several.cam.shape == (2, 1, 16, 24)
     assert several.cam[0, 0, 2, 2] == pytest.approx(0.5, abs=1e-2)  # the sigmoid of 2 - 2
     assert several.cam[0, 0, -1, -1] == pytest.approx(1 / (1 + np.exp(2)), abs=1e-6)
-    twice = class_maps(_BrightPixels(), images, scales=(1.0, 1.0), flip=False)
+    twice = class_maps(_BrightPixels(), images, ClassMapSettings((1.0, 1.0), False))
     assert torch.equal(twice.cam, plain.cam)
-    only_half = class_maps(_BrightPixels(), images, scales=(0.5,), flip=False)
+    only_half = class_maps(_BrightPixels(), images, ClassMapSettings((0.5,), False))
     assert not torch.allclose(only_half.cam, plain.cam)
 
 
@@ -169,7 +170,7 @@ def test_seed_maps_is_geometric_mean_of_map_and_slot_average():
     stretched = (means - means.amin(1, keepdim=True)) / (
         means.amax(1, keepdim=True) - means.amin(1, keepdim=True)
     )
-    out = seed_maps(ClassMaps(None, cam, dispatch), border_prior=False)
+    out = seed_maps(ClassMaps(None, cam, dispatch), SeedSettings(False))
     whole = (normalise_maps(cam)[0] * stretched.repeat_interleave(3, 1)[:, None]).sqrt()
     torch.testing.assert_close(out, normalise_maps(whole[None]))
     torch.testing.assert_close(seed_maps(ClassMaps(None, cam, None)), normalise_maps(cam))
@@ -195,7 +196,7 @@ def test_seed_maps_by_hand():
         prior[index] = np.einsum("k,khw->hw", np.exp(-(connected**2) / 2), dispatch)
     maps = ClassMaps(None, torch.tensor(cam)[None], torch.tensor(dispatch)[None])
     for border_prior, expected in ((True, n(score * prior)), (False, n(score))):
-        out = seed_maps(maps, border_prior=border_prior)
+        out = seed_maps(maps, SeedSettings(border_prior))
         np.testing.assert_allclose(out[0].numpy(), expected, atol=1e-5)
 
 
@@ -214,7 +215,7 @@ def test_seed_maps_lower_what_runs_along_the_border(size):
     dispatch, evidence = _slots_at_the_border()
     cam = torch.nn.functional.interpolate(evidence, size)
     maps = ClassMaps(None, cam, dispatch)
-    plain, out = seed_maps(maps, border_prior=False), seed_maps(maps)
+    plain, out = seed_maps(maps, SeedSettings(False)), seed_maps(maps)
     assert plain[0, 0, 0, 0] > 0.6 and out[0, 0, 0, 0] < 0.3
     torch.testing.assert_close(out.amax((2, 3)), torch.ones(1, 1))
     torch.testing.assert_close(out.amin((2, 3)), torch.zeros(1, 1))
@@ -279,9 +280,9 @@ def test_the_writers_power_sharpens_glnets_own_slots(tmp_path, power):
     images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     writer = PseudoMaskWriter(str(tmp_path), scales=(1.0,), slots="blocks", sharpen=power)
     with torch.no_grad():
-        maps = class_maps(model, images, **writer.map_settings)
+        maps = class_maps(model, images, writer.map_settings)
         shares = model(images, slots="blocks").dispatch.double() ** power
-        clustered = class_maps(model, images, (1.0,), slots="features", sharpen=power).dispatch
+        clustered = class_maps(model, images, ClassMapSettings((1.0,), sharpen=power)).dispatch
         features = model(images, slots="features").dispatch
     expected = (shares / shares.sum(1, keepdim=True)).float()
     torch.testing.assert_close(maps.dispatch, expected, atol=1e-5, rtol=1e-4)
@@ -324,9 +325,9 @@ def test_writer_hands_on_whether_the_border_counts(tmp_path, border_prior):
     writer = PseudoMaskWriter(str(tmp_path / "masks"), border_prior=border_prior)
     batch = {"id": ["a"], "path": ["a.jpg"], "tags": torch.tensor([[0, 1]])}
     writer.write_on_batch_end(None, None, maps, None, batch, 0, 0)
-    expected = seed_maps(maps, border_prior=border_prior)[0, 1:]
+    expected = seed_maps(maps, SeedSettings(border_prior))[0, 1:]
     scores, labels = read_scores(tmp_path / "seeds" / "a.npz")
     torch.testing.assert_close(torch.from_numpy(scores), expected, atol=1e-3, rtol=1e-3)
     assert labels == [2]
-    other = seed_maps(maps, border_prior=not border_prior)[0, 1:]
+    other = seed_maps(maps, SeedSettings(not border_prior))[0, 1:]
     assert (expected - other).abs().max() > 0.1

@@ -822,7 +822,7 @@ def test_predict_spares_masks_that_are_not_its_own(checkpoint, tmp_path, capsys)
 
 def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):
     from wsss import inference
-    from wsss.tasks.segmentation import SegmentationNetwork
+    from wsss.models.segmenter import SegmentationNetwork
 
     sides = []
     forward = SegmentationNetwork.forward
@@ -891,7 +891,7 @@ def test_without_a_download_one_sentence(monkeypatch):
     import timm
 
     from wsss.models.classifier import TagClassifier
-    from wsss.tasks.segmentation import SegmentationNetwork
+    from wsss.models.segmenter import SegmentationNetwork
 
     def offline(*args, **options):
         raise OSError("no route to host")

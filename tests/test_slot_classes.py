@@ -1,22 +1,27 @@
 """Slots that learn from those of other images what they are, and scores corrected by it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-import wsss.localize.slot_classes
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
-from wsss.localize.slot_classes import FOLDS, classify_slots, mean_classifier, shares_of_slots
+from wsss.localize.slot_classes import classify_slots as _classify_slots
+from wsss.localize.slot_classes import mean_classifier, shares_of_slots
 from wsss.localize.slots import slot_means
+from wsss.settings import SlotLabelSettings
 
 BOAT, BIRD = 1, 2
 KINDS = {"water": (1.0, 0.0, 0.0), "boat": (0.0, 1.0, 0.0), "bird": (0.0, 0.0, 1.0)}
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(wsss.localize.slot_classes, "STEPS", 400)
+FEWER = SlotLabelSettings(steps=400)
+
+
+def classify_slots(*args, settings=FEWER):
+    return _classify_slots(*args, settings)
 
 
 def _lake(count=48):
@@ -39,34 +44,34 @@ def _lake(count=48):
 def test_what_one_class_takes_others_give_back():
     features, areas, seeds, labels, kinds = _lake()
     shares, taught = classify_slots(features, areas, seeds, labels, 3)
-    assert len(taught) == FOLDS
+    assert len(taught) == FEWER.folds
     for index, (q, r, own) in enumerate(zip(shares, seeds, kinds, strict=True)):
         torch.testing.assert_close(q.sum(0), torch.ones(8))
         is_object = torch.tensor([kind != "water" for kind in own])
         assert torch.equal((q * r).argmax(0) > 0, is_object), index
         assert labels[index] == [BIRD] or not torch.equal(r.argmax(0) > 0, is_object)  # it was wrong
-        of_others = taught[index % FOLDS].shares(features[index], labels[index])
+        of_others = taught[index % FEWER.folds].shares(features[index], labels[index])
         torch.testing.assert_close(of_others, q, atol=1e-4, rtol=1e-4)
         mean = mean_classifier(taught).shares(features[index], labels[index])  # for further images
         assert torch.equal((mean * r).argmax(0) > 0, is_object)
 
 
-def test_an_image_does_not_teach_itself(monkeypatch):
-    monkeypatch.setattr(wsss.localize.slot_classes, "ROUNDS", 1)
+def test_an_image_does_not_teach_itself():
+    once = replace(FEWER, rounds=1)
     features, areas, seeds, labels, _ = _lake()
-    one = classify_slots(features, areas, seeds, labels, 3)[0]
+    one = classify_slots(features, areas, seeds, labels, 3, settings=once)[0]
     seeds[0] = seeds[0].flip(0)
-    other = classify_slots(features, areas, seeds, labels, 3)[0]
+    other = classify_slots(features, areas, seeds, labels, 3, settings=once)[0]
     assert torch.equal(one[0], other[0])
     assert not torch.equal(one[1], other[1])  # of another part: it has learned from the first
 
 
-def test_what_was_corrected_is_learned_from_again(monkeypatch):
+def test_what_was_corrected_is_learned_from_again():
     features, areas, seeds, labels, _ = _lake()
     made = []
     for rounds in (1, 2):
-        monkeypatch.setattr(wsss.localize.slot_classes, "ROUNDS", rounds)
-        made.append(torch.cat(classify_slots(features, areas, seeds, labels, 3)[0]))
+        how = replace(FEWER, rounds=rounds)
+        made.append(torch.cat(classify_slots(features, areas, seeds, labels, 3, settings=how)[0]))
     assert (made[0] - made[1]).abs().max() > 0.01
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from wsss.cli import main
 from wsss.errors import UserError
-from wsss.localize.crf import resize_scores
+from wsss.geometry import resize_scores
 from wsss.localize.slots import propagate
 from wsss.models.classifier import TagClassifier
 from wsss.slot_pictures import (

@@ -11,6 +11,7 @@ from wsss.localize.cam import class_maps, seed_maps
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, sharpen_slots
 from wsss.models.classifier import ClassifierOutput, TagClassifier, pool_class_map
 from wsss.models.glnet import deep_dispatch
+from wsss.settings import ClassMapSettings
 from wsss.tasks.classification import make_mosaics, quadrants
 
 
@@ -296,7 +297,7 @@ def test_every_step_stays_on_the_device_of_its_input():
             return ClassifierOutput(pool_class_map(maps, "top20"), maps, dispatch, features)
 
         classifier.bias = torch.empty(3, device="cuda")
-        maps = class_maps(classifier, images, (1.0, 0.5), True, "blocks")
+        maps = class_maps(classifier, images, ClassMapSettings((1.0, 0.5), True, "blocks"))
         made = [dispatch, propagate(maps.cam, dispatch), foreground_prior(maps.cam, dispatch)]
         made += [*maps, seed_maps(maps), sharpen_slots(dispatch, 4.0)]
         made += [pool_class_map(maps.cam, pooling) for pooling in ("average", "gwrp", "top20", "lse")]

@@ -230,7 +230,7 @@ def build(run: Run, folder: Path) -> Any:
                             elem_id="threshold",
                         )
                         crf = gr.Checkbox(
-                            run.mask_settings["crf"] is not None,
+                            run.made_with.crf is not None,
                             label="Dense CRF",
                             info="Sharpens along the photograph's edges.",
                             elem_id="crf",

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.errors import NotMeasurable, UserError
 from wsss.files import read_json, write_text
-from wsss.localize.crf import resize_scores
+from wsss.geometry import resize_scores
 from wsss.progress import progress
 from wsss.voc import VOID
 

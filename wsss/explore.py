@@ -14,31 +14,28 @@ import numpy as np
 import torch
 
 from wsss.data.catalog import Record
-from wsss.data.datasets import fit_long_side, resize
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_arrays, read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.evaluation import confusion_matrix, iou_of, read_counts
 from wsss.files import read_json
-from wsss.inference import InferenceSettings
+from wsss.geometry import fit_long_side, resize, resize_scores
 from wsss.localize.cam import ClassMaps, seed_maps
-from wsss.localize.crf import CRFSettings, resize_scores
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
-from wsss.localize.slot_classes import FOLDS, SlotClassifier, mean_classifier
+from wsss.localize.slot_classes import SlotClassifier, mean_classifier
 from wsss.models.classifier import TagClassifier
+from wsss.models.fast import autocast
 from wsss.pictures import heat, overlay, show_mask, write_names
 from wsss.pipeline import read_config
 from wsss.progress import progress
+from wsss.settings import CRFSettings, PseudoMaskSettings
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.writers import SLOT_CLASSES
 
 LARGEST = 50_000_000
 """Pixels above which a photograph is refused: its masks at full size would fill the memory."""
-
-MAP_SETTINGS = ("scales", "flip", "slots", "sharpen")
-"""What class maps are made with, of what a writer notes."""
 
 SHOWN_SIDE = 640
 """Long side in pixels of the pictures for the page."""
@@ -114,14 +111,8 @@ class Run:
         self.masks, self.maps = stage / "masks", stage / "maps"
         # as the masks were made, whatever has become of the config or of defaults since
         made_with = read_json(self.masks / "settings.json")
-        self.map_settings = {name: made_with[name] for name in MAP_SETTINGS if name in made_with}
-        self.seed_settings = {"border_prior": made_with.get("border_prior", False)}
-        crf = made_with.get("crf")
-        self.mask_settings = {
-            "background": made_with["background"],
-            "crf": crf and CRFSettings(**crf),
-            "void_below": made_with.get("void_below", 0.0),
-        }
+        self.made_with = PseudoMaskSettings.from_dict({"border_prior": False} | made_with)
+        self.void_below = made_with.get("void_below", 0.0)
         self.precision = (config.get("trainer") or {}).get("precision") or "32-true"
         self.taught: list[SlotClassifier] = []
         if made_with.get("learn_slots"):
@@ -130,7 +121,7 @@ class Run:
             if weights.ndim == 2:  # of an earlier version: the mean alone
                 weights, biases = weights[None], biases[None]
             self.taught = list(map(SlotClassifier, weights, biases))
-        self.crf = self.mask_settings["crf"] or CRFSettings()
+        self.crf = self.made_with.crf or CRFSettings()
         self.classifier = ClassificationTask.from_checkpoint(self.folder / "classify" / "last.ckpt")
         self.classes = self.classifier.classes
         trained = self.folder / "segment" / "last.ckpt"
@@ -154,7 +145,7 @@ class Run:
     @property
     def background(self) -> float:
         """Background score that the run's pseudo-masks were made with."""
-        return self.mask_settings["background"]
+        return self.made_with.background
 
     def analyse_file(self, path: str | Path) -> Analysis:
         """Read a photograph and analyse it.
@@ -191,12 +182,12 @@ class Run:
         `place` is that of `Analysis`.
         """
         shape = fit_long_side(*image.shape[:2], self.data.predict_size, multiple=32)
-        with InferenceSettings(precision=self.precision).autocast("cpu"):
-            maps = self.classifier.maps(_tensor(resize(image, *shape)), **self.map_settings)
+        with autocast(self.precision, "cpu"):
+            maps = self.classifier.maps(_tensor(resize(image, *shape)), self.made_with)
         predicted = None
         if self.segmenter is not None:
             predicted = self.segmenter.predict(image)
-        scores = seed_maps(maps, **self.seed_settings)[0].numpy()
+        scores = seed_maps(maps, self.made_with)[0].numpy()
         chances = maps.probabilities[0].float().numpy()
         return Analysis(name, image, chances, scores, maps, predicted, place)
 
@@ -212,7 +203,7 @@ class Run:
         if found.place is None:
             classifier = mean_classifier(self.taught)
         else:
-            classifier = self.taught[found.place % FOLDS % len(self.taught)]
+            classifier = self.taught[found.place % self.made_with.folds % len(self.taught)]
         slots, dispatch = (
             _as_kept(part[0].numpy()) for part in (found.maps.slots, found.maps.dispatch)
         )
@@ -227,7 +218,7 @@ class Run:
             [tag + 1 for tag in tags],
             background=background,
             crf=self.crf if crf else None,
-            void_below=self.mask_settings["void_below"],
+            void_below=self.void_below,
         )
 
     def likely_tags(self, found: Analysis) -> list[int]:

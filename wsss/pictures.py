@@ -1,6 +1,7 @@
 """Pictures of results: masks that can be read without their colours, and the chain in a strip."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +11,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss.data.catalog import Record
-from wsss.data.datasets import fit_long_side, resize
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, read_scores
 from wsss.data.modules import TagData
 from wsss.files import read_json, write_atomic
-from wsss.localize.crf import resize_scores
+from wsss.geometry import fit_long_side, resize, resize_scores
+from wsss.settings import PseudoMaskSettings
 from wsss.slot_pictures import borders, draw_groups, heart
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
@@ -163,7 +164,7 @@ def chain_rows(data: TagData, stages: dict[str, Path], count: int = 6) -> list[R
     names = ["background", *catalog.classes]
     masks, refined = stages["pseudo_masks"], stages.get("refined_masks")
     made_with = read_json(masks / "masks" / "settings.json")
-    how = {name: made_with[name] for name in ("slots", "sharpen") if name in made_with}
+    how = replace(PseudoMaskSettings.from_dict(made_with), scales=(1.0,), flip=False)
     classifier = ClassificationTask.from_checkpoint(stages["classify"] / "last.ckpt")
     segmenter = SegmentationTask.from_checkpoint(stages["segment"] / "last.ckpt")
 
@@ -172,11 +173,11 @@ def chain_rows(data: TagData, stages: dict[str, Path], count: int = 6) -> list[R
         height, width = image.shape[:2]
         scores, labels = read_scores(masks / "maps" / f"{record.id}.npz")
         cells = [Cell("photograph", image, []), show_maps(image, scores, [names[i] for i in labels])]
-        if how["slots"] != "none":
+        if how.slots != "none":
             shape = fit_long_side(height, width, data.predict_size, multiple=32)
             with torch.inference_mode():
                 seen = thumbnail(record.image, max(shape), catalog.white)
-                maps = classifier.maps(_batch(seen, shape), flip=False, **how)
+                maps = classifier.maps(_batch(seen, shape), how)
             groups = draw_groups(image, maps.dispatch[0].numpy())
             cells.append(Cell("slot groups", groups, []))
         predicted = segmenter.predict(read_image(record.image, catalog.white))

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from wsss.data.datasets import fit_long_side, resize
 from wsss.errors import UserError
-from wsss.localize.crf import resize_scores
+from wsss.geometry import fit_long_side, resize, resize_scores
 from wsss.localize.slots import cluster_slots
 from wsss.models.classifier import TagClassifier
 

@@ -13,9 +13,8 @@ import yaml
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.files import read_json, write_json, write_text
-from wsss.inference import InferenceSettings
-from wsss.localize.crf import CRFSettings
 from wsss.resources import Cost
+from wsss.settings import CRFSettings, InferenceSettings
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.writers import PseudoMaskWriter, RefinedMaskWriter

@@ -106,8 +106,7 @@ def _settings(args: argparse.Namespace, tested):  # -> InferenceSettings, whose 
     """The checkpoint's inference settings, with what the command line gives instead."""
     from dataclasses import replace
 
-    from wsss.inference import TILE
-    from wsss.localize.crf import CRFSettings
+    from wsss.settings import TILE, CRFSettings
 
     given = {name: getattr(args, name) for name in ("max_side", "flip")}
     given["scales"] = None if args.scales is None else tuple(args.scales)

@@ -21,6 +21,7 @@ from wsss.data.catalog import Catalog, Record
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
+from wsss.geometry import fit_within, resize
 from wsss.voc import VOID
 
 # ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
@@ -34,27 +35,6 @@ def multi_hot(record: Record, num_classes: int) -> Tensor:
     tags = torch.zeros(num_classes)
     tags[list(record.tags)] = 1
     return tags
-
-
-def fit_long_side(height: int, width: int, long_side: int, multiple: int = 1) -> tuple[int, int]:
-    """(height, width) scaled so that the longer one is `long_side`, each rounded to a multiple."""
-    scale = long_side / max(height, width)
-    return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
-
-
-def fit_within(height: int, width: int, max_side: int) -> tuple[int, int]:
-    """(height, width), scaled down where the longer one is above `max_side`."""
-    return fit_long_side(height, width, min(max_side, max(height, width)))
-
-
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (H, W, 3) uint8: area averaging when shrinking, bilinear when growing."""
-    if image.shape[:2] == (height, width):
-        return image
-    shrinking = height * width < image.shape[0] * image.shape[1]
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    )
 
 
 def _augment(transform: A.Compose, **arrays: np.ndarray) -> dict[str, Tensor]:

@@ -9,16 +9,11 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.data.catalog import Catalog, as_written, largest_image, read_catalog, read_classes
-from wsss.data.datasets import (
-    MaskedImages,
-    SameShapeBatches,
-    TaggedImages,
-    fit_long_side,
-    fit_within,
-)
+from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 from wsss.errors import UserError, notice
+from wsss.geometry import fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
 
 

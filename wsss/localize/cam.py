@@ -1,13 +1,14 @@
 """Class maps of whole images: several scales and the mirror image, present classes, slots."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.localize.slots import foreground_prior, propagate, sharpen_slots, slot_means
+from wsss.settings import ClassMapSettings, SeedSettings
 
 
 class ClassMaps(NamedTuple):
@@ -29,10 +30,7 @@ class ClassMaps(NamedTuple):
 def class_maps(
     classifier: Callable,
     images: Tensor,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = True,
-    slots: Literal["none", "features", "blocks"] = "features",
-    sharpen: float = 4.0,
+    settings: ClassMapSettings = ClassMapSettings(),  # noqa: B008  (frozen)
 ) -> ClassMaps:
     """Run the classifier at several scales and average the probabilities of its positions.
 
@@ -44,16 +42,14 @@ def class_maps(
     Args:
         classifier: a `TagClassifier`.
         images: (B, 3, H, W), RGB in 0..255.
-        scales: factors of the image size; the sides are rounded to multiples of 32.
-        flip: also take the mirror image.
-        slots: as in `TagClassifier.forward`, at scale 1.
-        sharpen: power for the slots of `blocks` (`wsss.localize.slots.sharpen_slots`).
+        settings: scales, horizontal flip and slots. Sides are rounded to multiples of 32; the slots are
+            those at scale 1.
 
     Returns:
         Maps at the class map's resolution of scale 1.
     """
     height, width = images.shape[-2:]
-    scales = tuple(dict.fromkeys(scales))
+    scales, flip = tuple(dict.fromkeys(settings.scales)), settings.flip
     views = [1.0] + [scale for scale in scales if scale != 1.0]
     total, size, probabilities, dispatch, means = 0.0, None, None, None, None
     for scale in views:
@@ -64,14 +60,14 @@ def class_maps(
         count = len(view)
         if flip:
             view = torch.cat([view, view.flip(3)])  # one batch of 2B
-        out = classifier(view, slots=slots if scale == 1.0 else "none")
+        out = classifier(view, slots=settings.slots if scale == 1.0 else "none")
         cam = (out.class_map + classifier.bias[:, None, None]).sigmoid()
         if size is None:  # scale 1 comes first
             size = cam.shape[-2:]
             probabilities = out.logits[:count].sigmoid()
             dispatch = None if out.dispatch is None else out.dispatch[:count]
-            if slots == "blocks":
-                dispatch = sharpen_slots(dispatch, sharpen)
+            if settings.slots == "blocks":
+                dispatch = sharpen_slots(dispatch, settings.sharpen)
             if out.middle is not None:
                 means = slot_means(out.middle[:count], dispatch)
         if flip:
@@ -87,18 +83,22 @@ def normalise_maps(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp_min(1e-6)
 
 
-def seed_maps(maps: ClassMaps, steps: int = 2, border_prior: bool = True) -> Tensor:
+def seed_maps(
+    maps: ClassMaps,
+    settings: SeedSettings = SeedSettings(),  # noqa: B008  (frozen)
+    steps: int = 2,
+) -> Tensor:
     """Foreground scores (B, N, h, w) in 0..1 for the pseudo-masks.
 
     With slots: the geometric mean of the class map and of its average over the slots, each
     normalised, so that a pixel needs evidence of its own and of its group; times the slots'
-    `foreground_prior` unless `border_prior` is off. Normalised again, so that no tag is lost.
+    `foreground_prior` unless `settings.border_prior` is off. Normalised again, so that no tag is lost.
     Without slots: the class map.
     """
     own = normalise_maps(maps.cam)
     if maps.dispatch is None:
         return own
     scores = (own * normalise_maps(propagate(maps.cam, maps.dispatch, steps))).sqrt()
-    if border_prior:
+    if settings.border_prior:
         scores = scores * foreground_prior(scores, maps.dispatch)
     return normalise_maps(scores)

@@ -1,55 +1,13 @@
 """The dense CRF: the one place that imports pydensecrf. Needs numpy and OpenCV only, no torch."""
 
-from dataclasses import asdict, dataclass
-
 import cv2
 import numpy as np
 
 from wsss.errors import UserError
+from wsss.geometry import resize_scores
+from wsss.settings import CRFSettings
 
 REFERENCE_SIDE = 500  # long side of VOC's images, which the field's CRF settings are meant for
-
-
-@dataclass(frozen=True)
-class CRFSettings:
-    """Settings of the dense CRF (Krahenbuhl & Koltun, NIPS 2011); defaults are IRN's.
-
-    Spatial deviations are in pixels of an image with a long side of 500, as in VOC, and are scaled to
-    the size that the CRF works at: results do not depend on the camera's resolution.
-
-    Attributes:
-        side: long side in pixels that the CRF works at; a third of VOC's size costs nothing
-            measurable in mIoU and is seven times as fast.
-        iterations: mean-field steps.
-        gaussian_sxy: deviation of the smoothness kernel.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: spatial deviation of the appearance kernel.
-        bilateral_srgb: colour deviation of the appearance kernel, of 0..255.
-        bilateral_compat: weight of the appearance kernel.
-
-    Raises:
-        UserError: a size, deviation or number of steps is not positive, or a weight is negative.
-    """
-
-    side: int = 167
-    iterations: int = 8
-    gaussian_sxy: float = 3.0
-    gaussian_compat: float = 3.0
-    bilateral_sxy: float = 50.0
-    bilateral_srgb: float = 5.0
-    bilateral_compat: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = 0 if name.endswith("_compat") else 1 if name in ("side", "iterations") else 1e-3
-            if not least <= value < float("inf"):
-                raise UserError(f"crf.{name} must be {least} or more, got {value}")
-
-
-def resize_scores(scores: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (L, h, w) float32 bilinearly to (L, height, width)."""
-    resized = [cv2.resize(score, (width, height), interpolation=cv2.INTER_LINEAR) for score in scores]
-    return np.stack(resized)
 
 
 def dense_crf(image: np.ndarray, scores: np.ndarray, settings: CRFSettings) -> np.ndarray:

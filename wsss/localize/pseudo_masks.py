@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wsss.localize.crf import CRFSettings, dense_crf, resize_scores
+from wsss.geometry import resize_scores
+from wsss.localize.crf import dense_crf
+from wsss.settings import CRFSettings
 from wsss.voc import VOID
 
 

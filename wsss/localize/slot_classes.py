@@ -15,14 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FOLDS = 8
-"""Parts of the data set, each classified by what the others taught."""
-
-ROUNDS = 5
-"""How often labels are learned and corrected."""
-
-STEPS = 600
-"""Steps of a regression, few on purpose."""
+from wsss.settings import SlotLabelSettings
 
 
 class SlotClassifier(NamedTuple):
@@ -54,16 +47,18 @@ def classify_slots(
     seeds: Sequence[Tensor],
     labels: Sequence[Sequence[int]],
     num_labels: int,
+    settings: SlotLabelSettings = SlotLabelSettings(),  # noqa: B008  (frozen)
     along: Callable[[Iterable], Iterable] = iter,
 ) -> tuple[list[Tensor], list[SlotClassifier]]:
     """Classify the slots of every image by a linear classifier that has not seen the image.
 
-    With r the seed's shares in a slot, and q = r at first, ``ROUNDS`` times: each slot gets the label
-    of its largest sqrt(q r). A softmax regression of those labels on the slots' features, weighted by
-    their areas, is learned on all images but one part of them, for each of ``FOLDS`` parts. Then q are
-    its probabilities for that part's slots, cut to background and tags, each tag's divided by its
-    maximum in the image, summing to 1. The regression ends after few steps, which keeps q soft: trained
-    to its end it takes over the errors of the seeds (docs/method.md).
+    With r the seed's shares in a slot, and q = r at first, ``settings.rounds`` times: each slot gets
+    the label of its largest sqrt(q r). A softmax regression of those labels on the slots' features,
+    weighted by their areas, is learned on all images but one part of them, for each of
+    ``settings.folds`` parts. Then q are its probabilities for that part's slots, cut to background and
+    tags, each tag's divided by its maximum in the image, summing to 1. The regression ends after few
+    steps, which keeps q soft: trained to its end it takes over the errors of the seeds
+    (docs/method.md).
 
     Args:
         features: What describes each slot, ``(I, K, C)``, of I images.
@@ -71,27 +66,28 @@ def classify_slots(
         seeds: For each image, ``(n + 1, K)`` shares of background and tags in each slot.
         labels: The n mask labels of each image's tags.
         num_labels: Background and all classes.
+        settings: Folds, rounds and steps.
         along: Wraps the steps of the work, for a progress bar.
 
     Returns:
         For each image q, ``(n + 1, K)`` float32 in [0, 1], summing to 1 over background and tags; and
-        the last regressions, of which image k was asked about by number k modulo ``FOLDS``. Their
-        `mean_classifier` is for further images.
+        the last regressions, of which image k was asked about by number k modulo ``settings.folds``.
+        Their `mean_classifier` is for further images.
     """
     count = len(features)
     features, areas = features.float(), areas.float()
     shares = seeds = [seed.float() for seed in seeds]
     mean, deviation = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
     x = (features - mean) / deviation
-    part = torch.arange(count) % FOLDS
-    folds = range(min(FOLDS, count))
+    part = torch.arange(count) % settings.folds
+    folds = range(min(settings.folds, count))
     # an image alone teaches itself
     learned = [(part != fold if count > 1 else part == 0).nonzero().flatten() for fold in folds]
-    for _ in along(range(ROUNDS)):
+    for _ in along(range(settings.rounds)):
         pairs = zip(labels, shares, seeds, strict=True)
         targets = torch.stack([torch.tensor([0, *own])[(q * r).argmax(0)] for own, q, r in pairs])
-        taught = _regressions(x, targets, areas, learned, num_labels)
-        shares = [taught[k % FOLDS].shares(x[k], labels[k]) for k in range(count)]
+        taught = _regressions(x, targets, areas, learned, num_labels, settings.steps)
+        shares = [taught[k % settings.folds].shares(x[k], labels[k]) for k in range(count)]
     weights = [one.weight / deviation for one in taught]  # for features as they are
     biases = [one.bias - weight @ mean for one, weight in zip(taught, weights, strict=True)]
     return shares, list(map(SlotClassifier, weights, biases))
@@ -123,6 +119,7 @@ def _regressions(
     areas: Tensor,
     learned: Sequence[Tensor],
     num_labels: int,
+    steps: int,
     batch: int = 512,
 ) -> list[SlotClassifier]:
     """Softmax regressions, each on the slots of its own images and stopped early, all at once.
@@ -136,7 +133,7 @@ def _regressions(
     optimizer = torch.optim.AdamW([weight, bias], lr=2e-3, weight_decay=0.05)
     areas = areas / areas.mean()
     with torch.enable_grad():
-        for _ in range(STEPS):
+        for _ in range(steps):
             drawn = [
                 torch.randint(len(images) * slots, (batch,), generator=chance)
                 for images, chance in zip(learned, chances, strict=True)

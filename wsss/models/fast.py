@@ -2,7 +2,8 @@
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,3 +87,19 @@ def release_memory() -> None:
     """Hand the freed memory that glibc keeps back to the system."""
     with suppress(OSError, AttributeError):  # another libc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def autocast(precision: str, device: torch.device | str) -> Any:
+    """The context of a precision's arithmetic, as Lightning's trainer enters it.
+
+    Args:
+        precision: as Lightning names it: 32-true, bf16-mixed or 16-mixed.
+        device: of the network.
+    """
+    kind = torch.device(device).type
+    if not precision.endswith("-mixed"):
+        return nullcontext()
+    half = torch.bfloat16 if precision.startswith("bf16") else torch.float16
+    if kind == "cpu" and half is torch.float16:
+        return nullcontext()  # float16 is for GPUs
+    return torch.autocast(kind, half, cache_enabled=False)

@@ -19,6 +19,7 @@ from wsss.errors import UserError, notice
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
 from wsss.models.fast import fast_layers
+from wsss.settings import ClassMapSettings
 from wsss.tasks.optim import Schedule, freeze_before
 from wsss.tasks.task import Task
 
@@ -172,9 +173,9 @@ class ClassificationTask(Task):
         if not measured and not self.trainer.sanity_checking:
             notice("val_mAP is not measurable: no image to validate with has a tag")
 
-    def maps(self, images: Tensor, **how: Any) -> ClassMaps:
+    def maps(self, images: Tensor, settings: ClassMapSettings) -> ClassMaps:
         """Class maps of images (B, 3, H, W) in 0..255; see `wsss.localize.cam.class_maps`."""
-        return class_maps(self.model, images, **how)
+        return class_maps(self.model, images, settings)
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> Any:
         writer = next((c for c in self.trainer.callbacks if hasattr(c, "map_settings")), None)
@@ -183,4 +184,4 @@ class ClassificationTask(Task):
                 "predict makes pseudo-masks and needs their writer: add PseudoMaskWriter to "
                 "trainer.callbacks, as configs/voc/pseudo_masks.yaml does"
             )
-        return self.maps(batch["image"], **writer.map_settings)
+        return self.maps(batch["image"], writer.map_settings)

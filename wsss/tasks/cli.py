@@ -22,9 +22,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError, notice
-from wsss.inference import InferenceSettings
 from wsss.locks import locked
 from wsss.models.fast import kept_memory, release_memory
+from wsss.settings import InferenceSettings
 from wsss.tasks.bars import Bars
 from wsss.tasks.checkpoints import WholeCheckpoints, read_checkpoint
 from wsss.tasks.classification import ClassificationTask

@@ -2,151 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import segmentation_models_pytorch as smp
-import timm
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
-import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
-from wsss.data.datasets import fit_within, resize
 from wsss.errors import UserError, notice
 from wsss.evaluation import Evaluator
-from wsss.inference import InferenceSettings
-from wsss.localize.crf import CRFSettings, dense_crf
-from wsss.models.fast import fast_layers
-from wsss.models.weights import load_weights, no_download
+from wsss.geometry import fit_within, resize
+from wsss.localize.crf import dense_crf
+from wsss.models.fast import autocast, fast_layers
+from wsss.models.segmenter import SegmentationNetwork, predict_probabilities
+from wsss.settings import CRFSettings, InferenceSettings
 from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
 from wsss.tasks.optim import Schedule, freeze_before
 from wsss.tasks.task import Task
 from wsss.voc import VOID
-
-
-class SegmentationNetwork(nn.Module):
-    """An SMP network with its normalisation and padding: RGB in 0..255 of any size to logits.
-
-    Args:
-        decoder: a segmentation_models_pytorch architecture (Unet, FPN, UPerNet, Segformer, ...).
-        encoder: a timm model (`tu-` is put before it if needed) or one of SMP's own encoders.
-        num_labels: number of labels, background included.
-        pretrained: take the encoder's published ImageNet weights.
-        weights: weight file of the encoder instead.
-    """
-
-    def __init__(
-        self,
-        decoder: str,
-        encoder: str,
-        num_labels: int,
-        pretrained: bool = False,
-        weights: str | None = None,
-    ) -> None:
-        super().__init__()
-        name = encoder.removeprefix("tu-")
-        is_timm = timm.is_model(name) and (
-            encoder != name or encoder not in smp.encoders.get_encoder_names()
-        )
-        options = {}
-        if weights:
-            if not is_timm:
-                raise UserError(f"weights need a timm encoder, '{encoder}' is SMP's own: use tu-NAME")
-            if not Path(weights).is_file():
-                raise UserError(f"no weight file {weights} for the encoder {encoder}: check the path")
-            # by way of the whole model: an encoder would take what fits of any file, and timm's
-            # older releases run code from one
-            whole = timm.create_model(name)
-            load_weights(whole, weights)
-            options["pretrained_cfg_overlay"] = {"state_dict": whole.state_dict()}
-        try:
-            self.net = smp.create_model(
-                decoder,
-                f"tu-{name}" if is_timm else encoder,
-                encoder_weights="imagenet" if pretrained or weights else None,
-                classes=num_labels,
-                **options,
-            )
-        except (KeyError, ValueError, TypeError, AssertionError) as error:
-            raise UserError(
-                f"no segmentation network from decoder '{decoder}' and encoder '{encoder}': {error}"
-            ) from error
-        except OSError as error:
-            raise UserError(no_download(encoder)) from error
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{weights} does not fit the encoder {encoder}: {reason}") from error
-        cfg = timm.get_pretrained_cfg(name) if is_timm else None
-        for key, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
-            value = getattr(cfg, key, None) or default
-            self.register_buffer(key, torch.tensor(value).view(1, 3, 1, 1) * 255, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in 0..255 -> logits (B, L, H, W); sides are padded to multiples of 32."""
-        x = (images.float() - self.mean) / self.std
-        height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % 32, 0, -height % 32))  # zeros are the mean colour here
-        return self.net(x)[..., :height, :width]
-
-
-def predict_probabilities(
-    network: nn.Module,
-    images: Tensor,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    tile: int | None = None,
-) -> Tensor:
-    """Average the network's probabilities over scales and the mirror image.
-
-    Args:
-        network: (B, 3, H, W) in 0..255 to logits (B, L, H, W).
-        images: (B, 3, H, W), RGB in 0..255.
-        scales: factors of the image size.
-        flip: also take the mirror image.
-        tile: slide a window of this side, half overlapping, over images larger than it.
-
-    Returns:
-        (B, L, H, W) float32, summing to 1 over L.
-    """
-    height, width = images.shape[-2:]
-    total = None
-    for scale in scales:
-        view = images.float()
-        if scale != 1.0:
-            shape = [max(32, round(height * scale)), max(32, round(width * scale))]
-            view = F.interpolate(view, shape, mode="bilinear", antialias=scale < 1)
-        for mirrored in (False, True)[: 1 + flip]:
-            logits = _tiled(network, view.flip(3) if mirrored else view, tile)
-            logits = logits.float()
-            if logits.shape[-2:] != (height, width):  # of many labels, copies fill the memory
-                logits = F.interpolate(logits, (height, width), mode="bilinear")
-            shares = (logits.flip(3) if mirrored else logits).softmax(1)
-            total = shares if total is None else total.add_(shares)
-    return total.div_(len(scales) * (1 + flip))
-
-
-def _tiled(network: nn.Module, images: Tensor, tile: int | None) -> Tensor:
-    height, width = images.shape[-2:]
-    if tile is None or max(height, width) <= tile:
-        return network(images)
-    total, weight = None, images.new_zeros(1, 1, height, width)
-    for top in _starts(height, tile):
-        for left in _starts(width, tile):
-            window = (..., slice(top, top + tile), slice(left, left + tile))
-            logits = network(images[window]).float()
-            if total is None:
-                total = logits.new_zeros(len(images), logits.shape[1], height, width)
-            total[window] += logits
-            weight[window] += 1
-    return total / weight
-
-
-def _starts(side: int, tile: int) -> list[int]:
-    last = max(0, side - tile)
-    return sorted({*range(0, last, max(1, tile // 2)), last})
 
 
 class SegmentationTask(Task):
@@ -264,7 +138,7 @@ class SegmentationTask(Task):
         shown = resize(image, *fit_within(*image.shape[:2], how.max_side))
         tensor = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))[None]
         batch = {"image": tensor.to(self.device), "size": torch.tensor([image.shape[:2]])}
-        with how.autocast(self.device):
+        with autocast(how.precision, self.device):
             return self.predict_mask(batch, **self.test_settings).cpu().numpy()
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:

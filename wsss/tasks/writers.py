@@ -17,16 +17,16 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from wsss.data.catalog import Catalog, Record, largest_image
-from wsss.data.datasets import fit_within
 from wsss.data.masks import read_arrays, write_arrays, write_mask
 from wsss.errors import UserError
 from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.files import file_stamp, read_json, write_json
+from wsss.geometry import fit_within
 from wsss.localize.cam import ClassMaps, seed_maps
-from wsss.localize.crf import CRFSettings
 from wsss.localize.slot_classes import SlotClassifier, classify_slots, shares_of_slots
 from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.progress import progress
+from wsss.settings import ClassMapSettings, CRFSettings, SeedSettings
 from wsss.tasks.jobs import make_pseudo_mask, make_refined_mask
 
 SLOT_CLASSES = "slot_classes.npz"
@@ -187,15 +187,11 @@ class PseudoMaskWriter(_PoolWriter):
             raise UserError(f"scales must be positive numbers, got {list(scales)}")
         if not sharpen > 0:
             raise UserError(f"sharpen is a power above 0, got {sharpen}")
-        self.map_settings = {
-            "scales": tuple(scales),
-            "flip": flip,
-            "slots": slots,
-            "sharpen": float(sharpen),
-        }
-        self.seed_settings = {"border_prior": border_prior}
+        self.map_settings = ClassMapSettings(tuple(map(float, scales)), flip, slots, float(sharpen))
+        self.seed_settings = SeedSettings(border_prior)
         self.learn_slots = learn_slots and slots != "none"
-        settings = self.map_settings | self.seed_settings | {"learn_slots": self.learn_slots}
+        settings = self.map_settings.to_dict() | {"border_prior": border_prior}
+        settings |= {"learn_slots": self.learn_slots}
         super().__init__(out, settings, background, crf, void_below, workers)
         self.seeds, self.maps = self.out.parent / "seeds", self.out.parent / "maps"
         self.catalog: Catalog | None = None
@@ -247,7 +243,7 @@ class PseudoMaskWriter(_PoolWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        scores = seed_maps(prediction, **self.seed_settings)
+        scores = seed_maps(prediction, self.seed_settings)
         for index, name in enumerate(batch["id"]):
             tags = batch["tags"][index].nonzero().flatten()
             seed = {"scores": scores[index, tags], "labels": tags + 1}
@@ -286,7 +282,7 @@ class PseudoMaskWriter(_PoolWriter):
             seeds,
             labels,
             len(self.catalog.classes) + 1,
-            partial(progress, what="learn slots", unit="rounds", brief=True),
+            along=partial(progress, what="learn slots", unit="rounds", brief=True),
         )
         of_others = {
             name: torch.stack([getattr(one, name) for one in taught]).numpy()

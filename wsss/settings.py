@@ -1,0 +1,231 @@
+"""The settings of each step: every default, with its unit and range, has its one home here.
+
+They are frozen dataclasses of plain values. The same object is built from YAML (the fields are the
+keys), goes through the stage, and is kept in checkpoints and beside results. Imports no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from wsss.errors import UserError
+
+T = TypeVar("T", bound="Settings")
+
+Slots = Literal["none", "features", "blocks"]
+
+Part = str | dict[str, Any] | None
+"""A class of one's own: its import path, or `class_path` and `init_args`; None: the one of wsss."""
+
+
+class Settings:
+    """What all settings can do."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of their range."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain types, for JSON, YAML and checkpoints."""
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+        """The settings from plain types, as `to_dict` gives them; unknown ones are passed over."""
+        known = {field.name for field in fields(cls)}
+        own = {name: value for name, value in values.items() if name in known}
+        own |= {n: tuple(v) for n, v in own.items() if isinstance(v, list)}
+        if isinstance(own.get("crf"), Mapping):
+            own["crf"] = CRFSettings.from_dict(own["crf"])
+        return cls(**own)
+
+
+def _positive_scales(scales: tuple[float, ...]) -> None:
+    if not scales or min(scales) <= 0:
+        raise UserError(f"scales must be positive numbers, got {list(scales)}")
+
+
+@dataclass(frozen=True)
+class CRFSettings(Settings):
+    """Settings of the dense CRF (Krahenbuhl & Koltun, NIPS 2011); defaults are IRN's.
+
+    Spatial standard deviations are in pixels of an image with a long side of 500, as in VOC, and are
+    scaled to the size that the CRF works at: results do not depend on the camera's resolution.
+
+    Attributes:
+        side: long side in pixels that the CRF works at; a third of VOC's size costs nothing
+            measurable in mIoU and is seven times as fast.
+        iterations: mean-field steps.
+        gaussian_sxy: standard deviation of the smoothness kernel.
+        gaussian_compat: weight of the smoothness kernel.
+        bilateral_sxy: spatial standard deviation of the appearance kernel.
+        bilateral_srgb: colour standard deviation of the appearance kernel, of 0..255.
+        bilateral_compat: weight of the appearance kernel.
+
+    Raises:
+        UserError: a size, standard deviation or number of steps is not positive, or a weight is
+            negative.
+    """
+
+    side: int = 167
+    iterations: int = 8
+    gaussian_sxy: float = 3.0
+    gaussian_compat: float = 3.0
+    bilateral_sxy: float = 50.0
+    bilateral_srgb: float = 5.0
+    bilateral_compat: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = 0 if name.endswith("_compat") else 1 if name in ("side", "iterations") else 1e-3
+            if not least <= value < float("inf"):
+                raise UserError(f"crf.{name} must be {least} or more, got {value}")
+
+
+@dataclass(frozen=True)
+class ClassMapSettings(Settings):
+    """How class maps are made (`wsss.localize.cam.class_maps`).
+
+    Attributes:
+        scales: image scales whose maps are averaged, above 0.
+        flip: average with the horizontal flip.
+        slots: where the slots come from: `features` (training-free clustering, any backbone),
+            `blocks` (GLNet's own), or `none`.
+        sharpen: power that the probabilities of `blocks` are raised to, as training for tags alone
+            leaves them soft (`wsss.localize.slots.sharpen_slots`), above 0; 1: as they are.
+    """
+
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    flip: bool = True
+    slots: Slots = "features"
+    sharpen: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive_scales(self.scales)
+        if not self.sharpen > 0:
+            raise UserError(f"sharpen is a power above 0, got {self.sharpen}")
+
+
+@dataclass(frozen=True)
+class SeedSettings(Settings):
+    """How a seed is made of class maps (`wsss.localize.cam.seed_maps`).
+
+    Attributes:
+        border_prior: lower the scores of slots that run along the image's border, as sky and water do
+            (`wsss.localize.slots.foreground_prior`); false where such things are among the classes.
+        seed: a class of one's own that makes the seeds instead (docs/extend.md).
+    """
+
+    border_prior: bool = True
+    seed: Part = None
+
+
+@dataclass(frozen=True)
+class SlotLabelSettings(Settings):
+    """How slots are relabelled by what those of other images teach (`wsss.localize.slot_classes`).
+
+    Attributes:
+        learn_slots: relabel the slots, and correct the seeds by them.
+        folds: parts of the data set, each relabelled by what the others taught, 2 or more.
+        rounds: how often labels are learned and corrected, 1 or more.
+        steps: steps of a regression, few on purpose, 1 or more.
+    """
+
+    learn_slots: bool = True
+    folds: int = 8
+    rounds: int = 5
+    steps: int = 600
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("folds", 2), ("rounds", 1), ("steps", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be {least} or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class MaskSettings(Settings):
+    """How scores become a mask (`wsss.localize.pseudo_masks`).
+
+    Attributes:
+        background: score of the background, 0..1; more makes objects smaller.
+        crf: dense CRF, null for the plain maximum.
+    """
+
+    background: float = 0.4
+    crf: CRFSettings | None = CRFSettings()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.background is not None and not 0 <= self.background <= 1:
+            raise UserError(f"background must lie in 0..1, got {self.background}")
+
+
+@dataclass(frozen=True)
+class PseudoMaskSettings(MaskSettings, SlotLabelSettings, SeedSettings, ClassMapSettings):
+    """All that decides the pseudo-masks of a classifier: the settings of its four steps in one."""
+
+    @property
+    def relabels(self) -> bool:
+        """Whether slots are relabelled: there are some, and it is wanted."""
+        return self.learn_slots and self.slots != "none"
+
+
+@dataclass(frozen=True)
+class RefinementSettings(MaskSettings):
+    """How a segmenter's probabilities refine pseudo-masks (`wsss.localize.pseudo_masks.refined_mask`).
+
+    Attributes:
+        background: score of the background beside the first round's scores, 0..1; null: as it was
+            there.
+        crf: dense CRF, null for the plain maximum.
+        refinement: a class of one's own that makes the masks instead (docs/extend.md).
+    """
+
+    background: float | None = None
+    refinement: Part = None
+
+
+MAX_SIDE = 1024
+"""Long side in pixels for checkpoints that do not tell theirs."""
+
+TILE = 1024
+"""Side in pixels of the window for whoever asks for a longer `max_side` than this without a `tile`."""
+
+
+@dataclass(frozen=True)
+class InferenceSettings(Settings):
+    """What a mask of a segmenter depends on, beside its weights.
+
+    The settings that a run's test is made with are those that `wsss predict`, `wsss app`, the report
+    and the card of `wsss export model` take: a reported mIoU is that of the masks one gets.
+
+    Attributes:
+        scales: image scales whose probabilities are averaged, above 0.
+        flip: average with the horizontal flip, too.
+        tile: side in pixels of a window slid over larger images, 32 or more; None: whole images.
+        crf: dense CRF on the probabilities; None: none.
+        max_side: longer images are scaled down to this long side in pixels, 32 or more.
+        precision: of the arithmetic, as Lightning names it: 32-true, bf16-mixed or 16-mixed.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    tile: int | None = None
+    crf: CRFSettings | None = None
+    max_side: int = MAX_SIDE
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive_scales(self.scales)
+        if self.tile is not None and self.tile < 32:
+            raise UserError(f"tile must be 32 pixels or more, or null, got {self.tile}")
+        if self.max_side < 32:
+            raise UserError(f"max_side must be 32 pixels or more, got {self.max_side}")
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Mapping[str, Any]) -> "InferenceSettings":
+        """The settings in a checkpoint; those of earlier versions know their `max_side` at most."""
+        before = {"max_side": checkpoint.get("max_side") or MAX_SIDE}
+        return cls.from_dict(checkpoint.get("inference") or before)
