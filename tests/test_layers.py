@@ -17,6 +17,7 @@ LAYERS = [
     {"localize"},
     {"models"},
     {"evaluation"},
+    {"run_folder"},
     {"tasks"},
     {"stages"},
     {"charts", "slot_pictures"},

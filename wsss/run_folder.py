@@ -1,0 +1,214 @@
+"""The folder of a run: the one place that knows what lies where in it.
+
+RUN/metrics.json report.html overview.png       numbers and report of the whole run
+RUN/<stage>/config.yaml begun.json done.json    what it is made with, and what it cost
+RUN/<stage>/metrics.json                        its numbers
+RUN/classify|segment*/last.ckpt log/ test/      weights, log of the training, masks of the test
+RUN/pseudo_masks|refined_masks/masks/           the masks, `<id>.png`
+RUN/pseudo_masks/maps/ seeds/                   scores that the masks are made of, `<id>.npz`
+RUN/pseudo_masks/slot_classes.npz               regressions that relabelled the slots
+"""
+
+import csv
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from wsss.data.modules import MaskData, TagData
+from wsss.errors import UserError, notice
+from wsss.evaluation import Counts, read_counts
+from wsss.files import read_json
+from wsss.settings import PseudoMaskSettings, RefinementSettings
+
+TITLES = {
+    "classify": "classifier",
+    "pseudo_masks": "pseudo-masks",
+    "segment_first": "first round's segmenter",
+    "refined_masks": "refined pseudo-masks",
+    "segment": "segmenter",
+    "segment_true": "segmenter on true masks",
+}
+"""The stages of a run in their order, and what each is called."""
+
+NEEDED = ("classify", "pseudo_masks", "segment")
+"""Stages of every run."""
+
+PLACES = ("root", "tags", "weights")
+"""Settings that say where something lies: what it holds is stamped instead."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a dictionary.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"no config file {path}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no settings: it must be lines of `name: value`")
+    return config
+
+
+class StageFolder:
+    """One stage of a run.
+
+    Args:
+        path: its folder, whose name is the stage's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self.checkpoint, self.log = path / "last.ckpt", path / "log"
+        self.masks, self.maps, self.seeds = path / "masks", path / "maps", path / "seeds"
+        self.slot_classes, self.test = path / "slot_classes.npz", path / "test"
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return TITLES.get(self.name, self.name)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has come to its end."""
+        return (self.path / "done.json").is_file()
+
+    @cached_property
+    def note(self) -> dict[str, Any]:
+        """What it was made with and what it cost, of `done.json`, or of `begun.json` before."""
+        paths = (self.path / f"{name}.json" for name in ("done", "begun"))
+        return next((read_json(path) for path in paths if path.is_file()), {})
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Its numbers."""
+        return read_json(self.path / "metrics.json")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its config as it was written, with the places where data and weights are now."""
+        return read_yaml(self.path / "config.yaml")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting of model, data and trainer, defaults included, and where its data are now."""
+        own, logged = self.config, self.log / "config.yaml"  # of earlier versions
+        full = self.note.get("settings") or (read_yaml(logged) if logged.is_file() else own)
+        places = {key: own["data"][key] for key in PLACES if key in own["data"]}
+        return full | {"data": full["data"] | places}
+
+    def data(self) -> TagData | MaskData:
+        """The data module that it works on."""
+        of_tags = self.name in ("classify", "pseudo_masks")
+        return (TagData if of_tags else MaskData)(**self.config["data"])
+
+    @cached_property
+    def made_with(self) -> PseudoMaskSettings | RefinementSettings:
+        """What its masks were made with, whatever has become of the config or of defaults since."""
+        noted = read_json(self.masks / "settings.json")
+        kind = RefinementSettings if self.name == "refined_masks" else PseudoMaskSettings
+        return kind.from_dict(as_before(noted))
+
+    def counts(self, masks: Path) -> tuple[list[str], dict[str, Counts]] | None:
+        """Classes, and pixel counts of each image of `masks` or `test`; None: no ground truth."""
+        path = masks.with_suffix(".json")
+        return read_counts(path) if path.is_file() else None
+
+    def training(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Column -> (steps, values) of its log; what a training that went on repeats counts once."""
+        rows: list[dict[str, str]] = []
+        earlier = sorted(self.log.glob("metrics.*.csv"), key=lambda p: int(p.suffixes[0][1:]))
+        for path in [*earlier, self.log / "metrics.csv"]:
+            if path.is_file():
+                read = _rows(path)
+                first = min((int(row["step"]) for row in read), default=0)
+                rows = [row for row in rows if int(row["step"]) < first] + read
+        columns: dict[str, tuple[list[float], list[float]]] = {}
+        for row in rows:
+            for name, value in row.items():
+                if value and not name.startswith("test_"):
+                    steps, values = columns.setdefault(name, ([], []))
+                    steps.append(float(row["step"]))
+                    values.append(float(value))
+        return columns
+
+
+def as_before(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version noted, with what it did where it had no setting for it."""
+    return {"border_prior": False, "learn_slots": False} | dict(noted)
+
+
+class RunFolder:
+    """The folder of a `wsss run` or `wsss demo`.
+
+    Args:
+        path: its folder, or the one around its `results`, as `wsss init` lays them out.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        self.path = path / "results" if (path / "pipeline.yaml").is_file() else path
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its folder, or the one around `results`."""
+        path = self.path.resolve()
+        return path.parent.name if (path.parent / "pipeline.yaml").is_file() else path.name
+
+    def __getitem__(self, name: str) -> StageFolder:
+        return StageFolder(self.path / name)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The numbers of the whole run."""
+        return read_json(self.path / "metrics.json")
+
+    @property
+    def stages(self) -> dict[str, StageFolder]:
+        """The stages that the run's numbers are of, by their names, in their order."""
+        return {name: self[name] for name in self.metrics["minutes_per_stage"]}
+
+    @property
+    def final_masks(self) -> StageFolder:
+        """The stage whose masks the segmenter learns from."""
+        refined = self["refined_masks"]
+        return refined if refined.is_done else self["pseudo_masks"]
+
+    def require_finished(self) -> None:
+        """Refuse a folder that holds no finished run.
+
+        Raises:
+            UserError: a stage, or the numbers, are missing.
+        """
+        for name in ("metrics.json", *(f"{stage}/done.json" for stage in NEEDED)):
+            if not (self.path / name).is_file():
+                raise UserError(
+                    f"{self.path} holds no finished run, {name} is missing: give the folder of `wsss "
+                    "run` or `wsss demo`, or run it again to the end"
+                )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a log that name a step; damaged ones are passed over and told."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        table = csv.DictReader(line.replace("\0", "") for line in file)
+        rows = [row for row in table if any(row.values())]
+    whole = [row for row in rows if _is_whole(row)]
+    if damaged := len(rows) - len(whole):
+        notice(f"{path} has {damaged} damaged rows, which are passed over")
+    return [row for row in whole if row.get("step")]
+
+
+def _is_whole(row: dict[str | None, Any]) -> bool:
+    try:  # a break or two writers leave rows of another length, or half numbers
+        return None not in row and all(np.isfinite(float(value or 0)) for value in row.values())
+    except (TypeError, ValueError):
+        return False
