@@ -1,7 +1,7 @@
 """Class maps of whole images: several scales and the mirror image, present classes, slots."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,14 @@ def normalise_maps(maps: Tensor) -> Tensor:
     """Stretch every map (B, N, H, W) to 0..1 by its own minimum and maximum."""
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low).clamp_min(1e-6)
+
+
+@runtime_checkable
+class Seed(Protocol):
+    """What makes seeds of class maps; `seed_maps` is the one of wsss."""
+
+    def __call__(self, maps: ClassMaps) -> Tensor:
+        """Scores (B, N, h, w) in 0..1 for every class of a batch."""
 
 
 def seed_maps(

@@ -1,13 +1,29 @@
-"""From foreground scores to labels: background rule, CRF, void. Needs no torch."""
+"""From foreground scores to labels: background rule and CRF. Needs no torch."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from wsss.geometry import resize_scores
 from wsss.localize.crf import dense_crf
 from wsss.settings import CRFSettings
-from wsss.voc import VOID
+
+
+@runtime_checkable
+class Refinement(Protocol):
+    """What makes the masks of a second round; `refined_mask` is the one of wsss."""
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        scores: np.ndarray,
+        labels: Sequence[int],
+        probabilities: np.ndarray,
+        background: float,
+        crf: CRFSettings | None,
+    ) -> np.ndarray:
+        """A mask (H, W) uint8 of the tagged labels; arguments as for `refined_mask`."""
 
 
 def pseudo_mask(
@@ -16,7 +32,6 @@ def pseudo_mask(
     labels: Sequence[int],
     background: float,
     crf: CRFSettings | None = None,
-    void_below: float = 0.0,
 ) -> np.ndarray:
     """Turn scores into a mask of the image's size.
 
@@ -29,7 +44,6 @@ def pseudo_mask(
         labels: mask label of each score.
         background: score of the background, 0..1.
         crf: None for the plain maximum.
-        void_below: pixels whose share of the largest score lies below are void (255), 0..1.
 
     Returns:
         (H, W) uint8.
@@ -38,7 +52,7 @@ def pseudo_mask(
         return np.zeros(image.shape[:2], np.uint8)
     floor = np.full((1, *scores.shape[1:]), background, np.float32)
     scores = np.concatenate([floor, scores.astype(np.float32)])
-    return _label(image, scores, labels, crf, void_below)
+    return _label(image, scores, labels, crf)
 
 
 def refined_mask(
@@ -48,7 +62,6 @@ def refined_mask(
     probabilities: np.ndarray,
     background: float,
     crf: CRFSettings | None = None,
-    void_below: float = 0.0,
 ) -> np.ndarray:
     """The pseudo-mask of a second round: what a first segmenter sees, restricted to the tags.
 
@@ -64,7 +77,6 @@ def refined_mask(
         probabilities: (L, h', w') float32, of all labels; the size at which the two are joined.
         background: score of the background beside `scores`, 0..1.
         crf: None for the plain maximum.
-        void_below: as for `pseudo_mask`.
 
     Returns:
         (H, W) uint8.
@@ -72,7 +84,7 @@ def refined_mask(
     if len(labels) == 0:
         return np.zeros(image.shape[:2], np.uint8)
     seen, own = shares_of_rounds(scores, labels, probabilities, background)
-    return _label(image, np.sqrt(seen * own), labels, crf, void_below)
+    return _label(image, np.sqrt(seen * own), labels, crf)
 
 
 def corrected_scores(
@@ -125,20 +137,15 @@ def _label(
     scores: np.ndarray,
     labels: Sequence[int],
     crf: CRFSettings | None,
-    void_below: float,
 ) -> np.ndarray:
     """Labels (H, W) of the largest of the scores (n + 1, h, w), the first one the background's."""
     if crf is not None:
         scores = dense_crf(image, scores, crf)
     height, width = image.shape[:2]
     mask = np.zeros((height, width), np.uint8)
-    best, total = np.full((height, width), -1, np.float32), None
+    best = np.full((height, width), -1, np.float32)
     for label, score in zip([0, *labels], scores, strict=True):  # all at once would fill the memory
         one = resize_scores(score[None], height, width)[0]
         mask[one > best] = label
         np.maximum(best, one, out=best)
-        if void_below > 0:
-            total = one if total is None else np.add(total, one, out=total)
-    if total is not None:
-        mask[best / total.clip(1e-6) < void_below] = VOID
     return mask
