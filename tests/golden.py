@@ -11,7 +11,6 @@ import torch
 import yaml
 from PIL import Image
 
-import wsss.localize.slot_classes
 from wsss.cli import main
 from wsss.data.masks import read_mask, read_scores, write_mask
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_scene
@@ -61,14 +60,13 @@ def _checkpoint(kind: str, path: Path) -> Path:
     return path
 
 
-def _predict(kind: str, root: Path, ckpt: Path, folder: Path, writer: str, **settings) -> None:
+def _predict(kind: str, root: Path, ckpt: Path, folder: Path, **masks) -> None:
     config = {
         "data": {"root": str(root), "num_workers": 0, "batch_size": 2, "predict_split": "train"},
         "trainer": {"accelerator": "cpu", "logger": False, "enable_progress_bar": False},
+        "masks": masks | {"workers": 1},
     }
     config["data"] |= {"size": 64} if kind == "classify" else {"crop": 64}
-    made = {"class_path": f"wsss.tasks.writers.{writer}", "init_args": settings | {"workers": 1}}
-    config["trainer"]["callbacks"] = [made]
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     words = [kind, "predict", "-c", str(folder / "config.yaml"), "--ckpt_path", str(ckpt)]
@@ -84,10 +82,10 @@ def make(folder: Path) -> dict[str, np.ndarray]:
     names = [f"{index}" for index in range(len(SHAPES))]
     for slots in SLOTS:
         first, second = folder / slots / "first", folder / slots / "second"
-        how = {"out": str(first / "masks"), "slots": slots, "background": 0.4}
-        _predict("classify", root, classify, first, "PseudoMaskWriter", **how)
+        how = {"out": str(first / "masks"), "slots": slots, "background": 0.4, "steps": 40}
+        _predict("classify", root, classify, first, **how)
         how = {"out": str(second / "masks"), "maps": str(first / "maps"), "background": 0.4}
-        _predict("segment", root, segment, second, "RefinedMaskWriter", **how)
+        _predict("segment", root, segment, second, **how)
         for name in names:
             found[f"seed {slots} {name}"] = read_scores(first / "maps" / f"{name}.npz")[0]
             found[f"mask {slots} {name}"] = read_mask(first / "masks" / f"{name}.png")
@@ -100,7 +98,6 @@ def make(folder: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    wsss.localize.slot_classes.STEPS = 40  # as tests/conftest.py has it
     with tempfile.TemporaryDirectory() as place:
         np.savez_compressed(FILE, **make(Path(place)))
     print(f"{FILE}: {FILE.stat().st_size} bytes")

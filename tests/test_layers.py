@@ -17,9 +17,11 @@ LAYERS = [
     {"localize"},
     {"models"},
     {"evaluation"},
+    {"config_files", "origin", "parts"},
     {"run_folder"},
     {"tasks"},
     {"stages"},
+    {"lightning_cli"},
     {"charts", "slot_pictures"},
     {"pictures"},
     {"report"},
@@ -64,7 +66,7 @@ def test_only_one_module_imports_pydensecrf():
 
 def test_help_and_crf_jobs_need_no_torch():
     code = (
-        "import sys, wsss.cli, wsss.tasks.jobs; wsss.cli.main(['--help']); "
+        "import sys, wsss.cli, wsss.stages.jobs; wsss.cli.main(['--help']); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _call(command: str, words: list[str]) -> int:
     if command in ("classify", "segment"):
-        from wsss.tasks.cli import run_task
+        from wsss.lightning_cli import run_task
 
         run_task(command, words)
         return 0

@@ -1,6 +1,8 @@
 """What the results in a folder were made with, so that those of two settings are never mixed."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +12,52 @@ from wsss.files import read_json, write_json
 NOTE = "settings.json"
 """Name of the file that tells it."""
 
+BEFORE = {"folds": 8, "rounds": 5, "steps": 600}
+"""What earlier versions did, and did not note, as there was no such setting."""
 
-def claim(folder: Path, settings: dict[str, Any], conflict: str, also: dict[str, Any] | None = None) -> None:
-    """Note in a folder what its results are made with, or refuse to add to others.
+
+def claim(folders: Mapping[Path, str], settings: Mapping[str, Any]) -> None:
+    """Note in each folder what its results are made with, or refuse to add to others.
 
     Args:
-        folder: of the results.
-        settings: what they depend on, as plain types.
-        conflict: what to say where the folder holds results of others.
-        also: what an earlier version did without noting it, by the setting's name today.
+        folders: of the results, each with what to say where it holds results of others.
+        settings: what they depend on.
 
     Raises:
-        UserError: the folder holds results of other settings.
+        UserError: a folder holds results of other settings; then none is noted.
     """
-    note, wanted = folder / NOTE, json.loads(json.dumps(settings))
-    if not note.is_file():
-        write_json(note, wanted)
-    elif (also or {}) | read_json(note) != wanted:
-        raise UserError(conflict)
+    wanted = plain(settings)
+    for folder, conflict in folders.items():
+        if (folder / NOTE).is_file() and differences(before(read_json(folder / NOTE)), wanted):
+            raise UserError(conflict)
+    for folder in folders:
+        if not (folder / NOTE).is_file():
+            write_json(folder / NOTE, wanted)
+
+
+def before(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they were noted, with what an earlier version did where it had none."""
+    return BEFORE | dict(noted) if "learn_slots" in noted else dict(noted)
+
+
+def plain(value: Any) -> Any:
+    """Settings as the plain types of JSON."""
+    return json.loads(json.dumps(value, default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What changed between nested settings, in words; what is off and what is not there are alike."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        found = []
+        for key in dict.fromkeys([*before, *now]):
+            found += differences(before.get(key), now.get(key), key)
+        return found
+    if before == now or (not before and not now):
+        return []
+    return [f"{name} {_shown(before)} (now {_shown(now)})"]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "with other settings"
+    return json.dumps(value) if value is not None else "not set"

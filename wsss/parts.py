@@ -22,7 +22,8 @@ def make_part(spec: Part, protocol: type[P], setting: str) -> P:
     Raises:
         UserError: there is no such class, its arguments are others, or it lacks what is asked for.
     """
-    path, given = (spec, {}) if isinstance(spec, str) else (spec.get("class_path"), spec.get("init_args"))
+    named = {"class_path": spec} if isinstance(spec, str) else spec
+    path, given = named.get("class_path"), named.get("init_args")
     module, _, name = str(path).rpartition(".")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # one's own file may lie beside the config, where one works

@@ -2,30 +2,29 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from wsss.data.catalog import Catalog, Record
-from wsss.data.masks import read_mask, read_scores
-from wsss.data.modules import MaskData, TagData
-from wsss.errors import NotMeasurable, UserError, notice
-from wsss.evaluation import evaluate_files, threshold_curve, write_counts
-from wsss.files import file_stamp, read_json, write_atomic, write_json
+from wsss.config_files import read_yaml
+from wsss.data.catalog import Catalog
+from wsss.errors import UserError, notice
+from wsss.files import file_stamp, read_json, write_json
 from wsss.locks import locked
 from wsss.machine import require_locks
-from wsss.progress import progress
+from wsss.origin import differences
 from wsss.report import write_report
-from wsss.stages import Changed, do_stage, recipe
-from wsss.tasks.cli import check_settings, run_task
-from wsss.tasks.writers import EvaluationWriter
+from wsss.run_folder import RunFolder
+from wsss.settings import RefinementSettings
+from wsss.stages.config import StageConfig
+from wsss.stages.masks import make_pseudo_masks, refine_masks
+from wsss.stages.quality import judge_masks, judge_seed
+from wsss.stages.recipe import Changed, do_stage, made_with, recipe, resolved_settings
+from wsss.stages.training import train
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
-WRITERS = {"pseudo_masks": "PseudoMaskWriter", "refine": "RefinedMaskWriter"}
-"""What makes the masks of a stage."""
 
 
 def shipped_config(name: str) -> Path:
@@ -35,34 +34,6 @@ def shipped_config(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"the shipped config {name} is missing: install wsss again")
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a dictionary."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no config file {path}")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no settings: it must be lines of `name: value`")
-    return config
-
-
-def find_writer(config: dict[str, Any], path: str | Path, name: str) -> dict[str, Any]:
-    """The settings (`init_args`) of the writer called `name` in a config, to be read or changed.
-
-    Raises:
-        UserError: no callback of the trainer is that writer.
-    """
-    for callback in (config.get("trainer") or {}).get("callbacks") or []:
-        if isinstance(callback, dict) and callback.get("class_path", "").split(".")[-1] == name:
-            if callback.get("init_args") is None:
-                callback["init_args"] = {}
-            return callback["init_args"]
-    raise UserError(f"{path} names no {name}: give one in trainer.callbacks, as the shipped configs do")
 
 
 def run_pipeline(
@@ -92,7 +63,7 @@ def run_pipeline(
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
     """
-    settings = read_config(config)
+    settings = read_yaml(Path(config))
     if unknown := sorted(set(settings) - KEYS - OPTIONAL):
         known = sorted(KEYS | OPTIONAL)
         raise UserError(f"{config} has the unknown key '{unknown[0]}': known are {known}")
@@ -100,7 +71,6 @@ def run_pipeline(
         raise UserError(f"{config} lacks the key '{missing[0]}'")
     if not out and not isinstance(settings["out"], str):
         raise UserError(f"out in {config} must name a folder, got {settings['out']!r}")
-    run = _Run(Path(out or settings["out"]).resolve(), root, weights, changed)
     files = {}
     for key in ("classify", "pseudo_masks", "refine", "segment"):
         if key == "refine" and settings.get(key) is None:
@@ -108,270 +78,226 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
+    run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed)
     with ExitStack() as stack:
         if run.out.is_dir():  # otherwise nobody is in it, and bad settings are to leave nothing behind
             stack.enter_context(locked(run.out, "wsss run"))
-        run.check(files)
+        run.check()
         if upper_bound:
-            run.require_truth(files["segment"])
+            run.require_truth()
         stack.enter_context(locked(run.out, "wsss run"))
         started = time.monotonic()
-        classify = run.train("classify", "classify", files["classify"])
-        masks = run.make_masks(files["pseudo_masks"], classify)
+        classify = run.train("classify")
+        masks = run.make_masks(classify)
         begin = start = classify if settings.get("start_from_classifier", True) else None
         stages = {"classify": classify, "pseudo_masks": masks}
         if "refine" in files:
-            start = run.train("segment_first", "segment", files["segment"], masks, begin)
-            masks = run.refine_masks(files["refine"], start, masks)
+            start = run.train("segment_first", masks, begin)
+            masks = run.refine_masks(start, masks)
             stages |= {"segment_first": start, "refined_masks": masks}
-        stages["segment"] = run.train("segment", "segment", files["segment"], masks, start)
+        stages["segment"] = run.train("segment", masks, start)
         if upper_bound:
             rounds = 2 if "refine" in files else 1
-            stages["segment_true"] = run.train(
-                "segment_true", "segment", files["segment"], None, begin, rounds
-            )
+            stages["segment_true"] = run.train("segment_true", None, begin, rounds)
         numbers = run.measure(stages)
     print(f"results in {run.out} ({(time.monotonic() - started) / 60:.1f} minutes this time)")
     return numbers
 
 
 class _Run:
-    def __init__(
-        self, out: Path, root: str | None, weights: str | None, changed: Changed = "tell"
-    ) -> None:
-        self.out, self.root, self.weights, self.changed = out, root, weights, changed
+    """One call of `run_pipeline`: the configs of its stages, read once, and its folder."""
 
-    def config(self, path: Path, model: bool = True) -> dict[str, Any]:
-        config = read_config(path)
-        for key in ("model", "data", "trainer"):
-            config[key] = config.get(key) or {}
-            if not isinstance(config[key], dict):
-                raise UserError(f"{key} in {path} must be lines of `name: value`, got {config[key]!r}")
-        data = config["data"]
-        if self.root:
-            data["root"] = self.root
-        if not data.get("root"):
-            raise UserError(f"where is the data? Pass --root, or set data.root in {path}")
-        data["root"] = str(Path(data["root"]).resolve())  # the same however it is written
-        if self.weights and model:
-            if not Path(self.weights).is_file():
-                raise UserError(f"there is no weight file {self.weights}: correct --weights")
-            config["model"]["weights"] = str(Path(self.weights).resolve())
+    def __init__(
+        self,
+        out: Path,
+        files: dict[str, Path],
+        root: str | None,
+        weights: str | None,
+        changed: Changed = "tell",
+    ) -> None:
+        self.out, self.folder, self.changed = out, RunFolder(out), changed
+        self.files, self.root, self.weights = files, root, weights
+        self.catalogs: dict = {}
+
+    def config(self, key: str) -> StageConfig:
+        """The config of a stage, to be changed for it; what was read of the data is shared."""
+        kind = "classify" if key in ("classify", "pseudo_masks") else "segment"
+        makes_masks = key in ("pseudo_masks", "refine")
+        config = StageConfig(kind, makes_masks, self.files[key], self.root, self.weights)
+        config.catalogs = self.catalogs
         return config
 
-    def check(self, files: dict[str, Path]) -> None:
-        """Refuse settings that a stage will not take, now and not when its turn comes."""
+    def check(self) -> None:
+        """Refuse settings that a stage will not take, now and not when its turn comes.
+
+        A network is made of those stages only that are not done.
+        """
         require_locks()
-        models = {key: self.config(files[key])["model"] for key in ("classify", "segment")}
+        configs = {key: self.config(key) for key in ("classify", "pseudo_masks", "segment", "refine")
+                   if key in self.files}  # fmt: skip
         data = {}
-        for key in sorted(files, key=["classify", "pseudo_masks", "segment", "refine"].index):
-            path = files[key]
-            kind = "classify" if key in ("classify", "pseudo_masks") else "segment"
-            config = self.config(path, model=key not in WRITERS)
-            config["model"] = models[kind] | config["model"]
-            if (file := config["model"].get("weights")) and not Path(file).is_file():
-                raise UserError(f"{path}: there is no weight file {file}: correct model.weights")
-            config["model"] |= {"pretrained": False, "weights": None}  # of no interest here
-            config["trainer"]["logger"] = False
-            if key in WRITERS:
-                writer = find_writer(config, path, WRITERS[key])
-                writer |= {"out": "-"} if key == "pseudo_masks" else {"out": "-", "maps": "-"}
+        for key, config in configs.items():
             try:
-                made = check_settings(kind, "predict" if key in WRITERS else "fit", config)
-                data[key] = made.datamodule
-                if key in WRITERS:
-                    made.datamodule.catalog(made.datamodule.predict_split)
-                    if writer.get("slots") == "blocks":
-                        made.model.model.require_blocks()
-                else:
-                    for split in (made.datamodule.train_split, made.datamodule.val_split):
-                        made.datamodule.catalog(split, tagged=kind == "classify")
+                data[key] = self._check(key, config, configs)
             except UserError as error:
-                raise UserError(f"{path}: {error}") from error
+                said = str(error)
+                named = said.startswith(str(config.path)) or f"in {config.path}" in said
+                raise UserError(said if named else f"{config.path}: {said}") from error
         learned, made = data["segment"], data["pseudo_masks"]
         ids = {record.id for record in made.catalog(made.predict_split).records}
         for record in learned.catalog(learned.train_split, tagged=False).records:
             if record.id not in ids:
                 raise UserError(
-                    f"{files['segment']} trains on '{record.id}' of split '{learned.train_split}', but "
-                    f"{files['pseudo_masks']} makes masks of split '{made.predict_split}': "
-                    "make data.predict_split the same as data.train_split"
+                    f"{self.files['segment']} trains on '{record.id}' of split "
+                    f"'{learned.train_split}', but {self.files['pseudo_masks']} makes masks of split "
+                    f"'{made.predict_split}': make data.predict_split the same as data.train_split"
                 )
 
-    def require_truth(self, path: Path) -> None:
+    def _check(self, key: str, config: StageConfig, configs: dict[str, StageConfig]) -> Any:
+        if (file := config.written["model"].get("weights")) and not Path(file).is_file():
+            raise UserError(f"{config.path}: there is no weight file {file}: correct model.weights")
+        data = config.data()
+        if config.makes_masks:
+            slots = getattr(config.masks(), "slots", None)
+            if not self._is_done(key, config):
+                config.trainer(logger=False)
+                if slots == "blocks":
+                    _task(configs["classify"], data.classes).model.require_blocks()
+            data.catalog(data.predict_split)
+            return data
+        if not self._is_done(key, config):
+            _task(config, data.classes)
+            config.trainer(logger=False)
+        for split in (data.train_split, data.val_split):
+            data.catalog(split, tagged=config.kind == "classify")
+        return data
+
+    def _is_done(self, key: str, config: StageConfig) -> bool:
+        """Whether a stage was made with these settings; then they are good."""
+        stage = self.folder["refined_masks" if key == "refine" else key]
+        if not stage.is_done or "settings" not in stage.note:
+            return False
+        now = resolved_settings(config.kind, _method(stage.name), config.written)
+        before = made_with(stage.note, now)
+        for one in (before, now):  # the run itself chooses what a network starts from
+            one["model"]["pretrained"] = None
+            one["model"]["encoder"] = str(one["model"].get("encoder")).removeprefix("tu-")
+        return not any(differences(before[part], now[part]) for part in ("model", "trainer"))
+
+    def require_truth(self) -> None:
         """Refuse an upper bound whose images lack true masks, before anything is trained."""
-        data = MaskData(**self.config(path)["data"])
+        data = self.config("segment").data()
         data.true_masks(data.catalog(data.train_split, tagged=False), data.train_split)
 
     def train(
         self,
         name: str,
-        kind: str,
-        path: Path,
         masks: Path | None = None,
         start: Path | None = None,
         rounds: int = 1,
     ) -> Path:
-        """Train and (the segmenter) test in the folder `name`; returns the folder.
+        """Train and measure in the folder `name`; returns the folder.
 
         `masks` is the stage whose masks it learns from, `start` the stage whose network it starts
         from if that is the same: the classifier, or the segmenter of the round before. `rounds` are
         to be trained as one.
         """
-        folder, config = self.out / name, self.config(path)
-        trainer = config["trainer"]
-        limits = [key for key in ("max_epochs", "max_steps") if trainer.get(key) not in (None, -1)]
-        for key in limits:
-            trainer[key] *= rounds
-        if not limits and rounds > 1 and trainer.get("max_epochs") is None:
-            trainer["max_epochs"] = rounds * 1000  # Lightning's default
-        if start is not None and _network(config) == _network(read_config(start / "config.yaml")):
+        kind = "classify" if name == "classify" else "segment"
+        folder, config = self.out / name, self.config(kind)
+        written = config.written
+        _several_rounds(written["trainer"], rounds)
+        if start is not None and _network(written) == _network(self.folder[start.name].config):
             # at the same number of steps far ahead of the weights it started from itself
-            config["model"].update(
-                encoder=f"tu-{_network(config)[0]}",  # timm's, where SMP has one of the same name
+            written["model"].update(
+                encoder=f"tu-{_network(written)[0]}",  # timm's, where SMP has one of the same name
                 pretrained=False,
                 weights=str(start / "last.ckpt"),
             )
-        inputs = [_weights_stamp(config)]
-        data = (TagData if kind == "classify" else MaskData)(**config["data"])
+        written["data"].pop("mask_dir", None)  # true masks, or those of the run
+        if masks is not None:
+            written["data"]["mask_dir"] = str(masks / "masks")
+        data = config.data()
         truth = kind == "segment"  # a classifier has no use for masks
+        inputs = [_weights_stamp(written)]
         inputs.append(_stamp_catalog(data.catalog(data.train_split), truth and masks is None))
         inputs.append(_stamp_catalog(data.catalog(data.val_split), truth))
-        config["data"].pop("mask_dir", None)  # true masks, or those of the run
         if masks is not None:
-            config["data"]["mask_dir"] = str(masks / "masks")
-            inputs.append(read_json(masks / "done.json")["fingerprint"])
-        trainer["default_root_dir"] = str(folder)
-        trainer["logger"] = {
-            "class_path": "pytorch_lightning.loggers.CSVLogger",
-            "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
+            inputs.append(self._fingerprint(masks))
+        written["trainer"] |= {
+            "default_root_dir": str(folder),
+            "logger": {
+                "class_path": "pytorch_lightning.loggers.CSVLogger",
+                "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
+            },
         }
-
-        def work() -> dict[str, Any]:
-            last = folder / "log" / "checkpoints" / "last.ckpt"
-            _keep_log(folder / "log" / "metrics.csv")
-            words = ["fit", "-c", str(folder / "config.yaml")]
-            trained = run_task(kind, words + (["--ckpt_path", str(last)] if last.is_file() else []))
-            if not last.is_file():
-                raise UserError(f"training in {folder} wrote no checkpoint")
-            metrics = _plain(trained.callback_metrics)
-            write_atomic(folder / "last.ckpt", lambda aside: aside.write_bytes(last.read_bytes()))
-            words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
-            # a logger would begin the training's log anew
-            words += ["--trainer.logger", "false", "--verbose", "false"]
-            if kind == "classify":
-                metrics |= _plain(run_task(kind, ["validate", *words]).callback_metrics)
-            elif _has_masks(data.catalog(data.val_split)):
-                keep = [EvaluationWriter(folder)]
-                metrics |= _plain(run_task(kind, ["test", *words], keep).callback_metrics)
-            return metrics
-
-        do_stage(folder, recipe(kind, kind, config, inputs, self.out), config, work, self.changed)
+        self._do(folder, config, inputs, lambda: train(config, data, folder))
         if kind == "classify":
             _leave_out_unseen(folder / "metrics.json", data.catalog(data.val_split))
         return folder
 
-    def make_masks(self, path: Path, classify: Path) -> Path:
+    def make_masks(self, classify: Path) -> Path:
         """Make the pseudo-masks; returns their stage's folder."""
-        folder, config = self.out / "pseudo_masks", self.config(path, model=False)
-        writer = find_writer(config, path, WRITERS["pseudo_masks"])
-        writer["out"] = str(folder / "masks")
-        config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
-        data = TagData(**config["data"])
-        inputs = [
-            read_json(classify / "done.json")["fingerprint"],
-            _stamp_catalog(data.catalog(data.predict_split)),
-        ]
+        folder, config = self.out / "pseudo_masks", self.config("pseudo_masks")
+        config.written["masks"]["out"] = str(folder / "masks")
+        config.written["trainer"] |= {"default_root_dir": str(folder), "logger": False}
+        data = config.data()
+        catalog = data.catalog(data.predict_split)
+        inputs = [self._fingerprint(classify), _stamp_catalog(catalog)]
 
         def work() -> dict[str, Any]:
-            self._predict("classify", folder, classify)
-            records, metrics = self._judge_masks(folder, data, data.predict_split)
-            background = writer.get("background", 0.4)
-            return metrics | (self._judge_seed(folder, data, records, background) if records else {})
+            masks = config.masks()
+            task, its_data, trainer = config.trained(classify / "last.ckpt")
+            make_pseudo_masks(task, its_data, masks, folder / "masks", trainer, masks.workers)
+            records, metrics = judge_masks(folder, catalog)
+            if not records:
+                return metrics
+            num_labels = len(catalog.classes) + 1
+            return metrics | judge_seed(folder / "maps", records, num_labels, masks.background)
 
-        wanted = recipe("classify", "pseudo_masks", config, inputs, self.out)
-        do_stage(folder, wanted, config, work, self.changed)
+        self._do(folder, config, inputs, work)
         return folder
 
-    def refine_masks(self, path: Path, segment: Path, masks: Path) -> Path:
+    def refine_masks(self, segment: Path, masks: Path) -> Path:
         """Make the masks of the second round; returns their stage's folder."""
-        folder, config = self.out / "refined_masks", self.config(path, model=False)
-        writer = find_writer(config, path, WRITERS["refine"])
-        stage = masks / "config.yaml"
-        first = find_writer(read_config(stage), stage, WRITERS["pseudo_masks"])
-        if "background" in first:
-            writer.setdefault("background", first["background"])
-        writer |= {"out": str(folder / "masks"), "maps": str(masks / "maps")}
-        config["trainer"] |= {"default_root_dir": str(folder), "logger": False}
+        folder, config = self.out / "refined_masks", self.config("refine")
+        written, first = config.written, self.folder[masks.name].config
+        if "background" in first["masks"]:
+            written["masks"].setdefault("background", first["masks"]["background"])
+        written["masks"] |= {"out": str(folder / "masks"), "maps": str(masks / "maps")}
+        written["trainer"] |= {"default_root_dir": str(folder), "logger": False}
         # the segmenter sees them as large as in its test
-        trained = read_config(segment / "config.yaml")["data"]
+        trained = self.folder[segment.name].config["data"]
         sizes = {key: trained[key] for key in ("crop", "max_side") if key in trained}
-        split = TagData(**read_config(stage)["data"]).predict_split
-        config["data"] = sizes | {"predict_split": split} | config["data"]
-        data = MaskData(**config["data"])
-        inputs = [
-            *(read_json(s / "done.json")["fingerprint"] for s in (segment, masks)),
-            _stamp_catalog(data.catalog(data.predict_split)),
-        ]
+        split = self.folder[masks.name].data().predict_split
+        written["data"] = sizes | {"predict_split": split} | written["data"]
+        data = config.data()
+        catalog = data.catalog(data.predict_split)
+        inputs = [self._fingerprint(segment), self._fingerprint(masks), _stamp_catalog(catalog)]
 
         def work() -> dict[str, Any]:
-            self._predict("segment", folder, segment)
-            return self._judge_masks(folder, data, data.predict_split)[1]
+            how = config.masks()
+            task, its_data, trainer = config.trained(segment / "last.ckpt")
+            settings = RefinementSettings.from_dict(how.to_dict())
+            place = folder / "masks"
+            refine_masks(task, its_data, settings, masks / "maps", place, trainer, how.workers)
+            return judge_masks(folder, catalog)[1]
 
-        wanted = recipe("segment", "refined_masks", config, inputs, self.out)
-        do_stage(folder, wanted, config, work, self.changed)
+        self._do(folder, config, inputs, work)
         return folder
 
-    @staticmethod
-    def _predict(kind: str, folder: Path, trained: Path) -> None:
-        words = ["-c", str(folder / "config.yaml"), "--ckpt_path", str(trained / "last.ckpt")]
-        run_task(kind, ["predict", *words])
+    def _do(
+        self, folder: Path, config: StageConfig, inputs: list[str], work: Callable[[], dict[str, Any]]
+    ) -> None:
+        wanted = recipe(config.kind, _method(folder.name), config.written, inputs, self.out)
+        do_stage(folder, wanted, config.written, work, self.changed)
 
-    @staticmethod
-    def _judge_masks(
-        folder: Path, data: TagData | MaskData, split: str
-    ) -> tuple[list[Record], dict[str, Any]]:
-        """The records whose truth is known, and the metrics of their masks."""
-        catalog = data.catalog(split)
-        records = [record for record in catalog.records if record.mask is not None]
-        if not records:
-            return [], {}
-        made, counts = folder / "masks", []
-        pairs = [(made / f"{record.id}.png", record.mask) for record in records]
-        try:
-            scores = evaluate_files(pairs, catalog.classes, counts)
-        except NotMeasurable as error:
-            notice(f"mIoU of {folder.name} is not measurable: {error}")
-            return [], {}
-        images = {record.id: pixels for record, pixels in zip(records, counts, strict=True)}
-        write_counts(folder / "masks.json", catalog.classes, images)
-        return records, {"mask": scores.to_dict()}
-
-    @staticmethod
-    def _judge_seed(
-        folder: Path, data: TagData, records: list[Record], background: float
-    ) -> dict[str, Any]:
-        num_labels = len(data.classes) + 1
-
-        def maps() -> Any:
-            for record in progress(records, "sweep the seed's threshold"):
-                truth = read_mask(record.mask, num_labels)
-                yield *read_scores(folder / "maps" / f"{record.id}.npz"), truth
-
-        curve = threshold_curve(maps(), num_labels, also=[background])
-        fixed = min(curve, key=lambda point: abs(point[0] - background))[1]
-        best = max(curve, key=lambda point: point[1])
-        return {
-            "seed_curve": curve,
-            "seed_miou_fixed": fixed,
-            "seed_miou_best": best[1],
-            "seed_threshold_best": best[0],
-        }
+    def _fingerprint(self, folder: Path) -> str:
+        return self.folder[folder.name].note["fingerprint"]
 
     def measure(self, stages: dict[str, Path]) -> dict[str, float | None]:
         """Write metrics.json and the report, print the table."""
-        read = {name: read_json(path / "metrics.json") for name, path in stages.items()}
-        minutes = {name: read_json(path / "done.json")["minutes"] for name, path in stages.items()}
+        read = {name: self.folder[name].metrics for name in stages}
+        minutes = {name: self.folder[name].note["minutes"] for name in stages}
         seed = read["pseudo_masks"]
         quality = read.get("refined_masks", seed).get("mask", {})
         numbers = {
@@ -390,13 +316,11 @@ class _Run:
                 "mask_void_first": seed.get("mask", {}).get("void"),
                 "seg_miou_val_first": read["segment_first"].get("test_mIoU"),
             }
-        write_json(self.out / "metrics.json", numbers | {"minutes_per_stage": minutes})
-        data = {
-            name: read_config(stages[name] / "config.yaml")["data"]
-            for name in ("pseudo_masks", "segment")
-        }
-        train = TagData(**data["pseudo_masks"]).predict_split
-        val = MaskData(**data["segment"]).val_split
+        path, content = self.out / "metrics.json", numbers | {"minutes_per_stage": minutes}
+        if not path.is_file() or read_json(path) != content:
+            write_json(path, content)
+        train = self.folder["pseudo_masks"].data().predict_split
+        val = self.folder["segment"].data().val_split
         rows = [
             (f"classifier, mAP on {val}", numbers["cls_map_val"]),
             (f"seed, mIoU on {train}, fixed rule", numbers["seed_miou_fixed"]),
@@ -420,16 +344,29 @@ class _Run:
         return numbers
 
 
+def _method(stage: str) -> str:
+    return "segment" if stage.startswith("segment") else stage
+
+
+def _task(config: StageConfig, classes: list[str]) -> Any:
+    """The network of a config; its weights are of no interest here."""
+    return config.task(classes, pretrained=False, weights=None)
+
+
+def _several_rounds(trainer: dict[str, Any], rounds: int) -> None:
+    """Let a training take as many steps as several would."""
+    limits = [key for key in ("max_epochs", "max_steps") if trainer.get(key) not in (None, -1)]
+    for key in limits:
+        trainer[key] *= rounds
+    if not limits and rounds > 1 and trainer.get("max_epochs") is None:
+        trainer["max_epochs"] = rounds * 1000  # Lightning's default
+
+
 def _network(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The timm model that a stage trains, as backbone or as encoder, and the backbone's arguments."""
     model = config.get("model", {})
     name = str(model.get("backbone") or model.get("encoder") or "glnet_4g").removeprefix("tu-")
     return name, model.get("backbone_args") or {}
-
-
-def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:
-    values = {name: float(value) for name, value in metrics.items()}
-    return {name: value if value == value else None for name, value in values.items()}
 
 
 def _leave_out_unseen(path: Path, catalog: Catalog) -> None:
@@ -449,17 +386,6 @@ def _leave_out_unseen(path: Path, catalog: Catalog) -> None:
         f"an earlier version of wsss counted {', '.join(unseen)}, which no image to validate with has, "
         f"as 0 in the mAP and F1 of {path}: left out now (the curve in the training's log stays)"
     )
-
-
-def _keep_log(path: Path) -> None:
-    """Put the log of a training that was broken off aside: the logger begins a new one."""
-    if path.is_file():
-        number = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
-        path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
-
-
-def _has_masks(catalog: Catalog) -> bool:
-    return any(record.mask is not None for record in catalog.records)
 
 
 def _stamp_catalog(catalog: Catalog, truth: bool = True) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from wsss.config_files import read_yaml, upgrade
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, read_counts
@@ -39,23 +39,6 @@ NEEDED = ("classify", "pseudo_masks", "segment")
 
 PLACES = ("root", "tags", "weights")
 """Settings that say where something lies: what it holds is stamped instead."""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a dictionary.
-
-    Raises:
-        UserError: there is no such file, or it holds something else.
-    """
-    if not path.is_file():
-        raise UserError(f"no config file {path}")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no settings: it must be lines of `name: value`")
-    return config
 
 
 class StageFolder:
@@ -95,7 +78,7 @@ class StageFolder:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its config as it was written, with the places where data and weights are now."""
-        return read_yaml(self.path / "config.yaml")
+        return upgrade(read_yaml(self.path / "config.yaml"))
 
     @cached_property
     def settings(self) -> dict[str, Any]:

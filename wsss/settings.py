@@ -5,7 +5,7 @@ keys), goes through the stage, and is kept in checkpoints and beside results. Im
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
 from wsss.errors import UserError
@@ -186,6 +186,44 @@ class RefinementSettings(MaskSettings):
     refinement: Part = None
 
 
+@dataclass(frozen=True)
+class Output(Settings):
+    """Where masks are written, and by how many processes; they do not depend on it.
+
+    Attributes:
+        out: folder of the masks; what they are made from is kept beside it.
+        workers: processes for the masks, 1 or more; null: one for each core that may be used, fewer
+            where large photographs would fill the memory.
+    """
+
+    out: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers is not None and self.workers < 1:
+            raise UserError(
+                f"workers must be 1 or more, or null to leave it to wsss, got {self.workers}"
+            )
+
+
+@dataclass(frozen=True)
+class PseudoMaskConfig(Output, PseudoMaskSettings):
+    """The key `masks` of `wsss classify predict`."""
+
+
+@dataclass(frozen=True)
+class SegmenterMaskConfig(Output, RefinementSettings):
+    """The key `masks` of `wsss segment predict`.
+
+    Attributes:
+        maps: folder of the first round's maps, which are to be refined; null: the masks are those of
+            the segmenter alone.
+    """
+
+    maps: str | None = None
+
+
 MAX_SIDE = 1024
 """Long side in pixels for checkpoints that do not tell theirs."""
 
@@ -229,3 +267,20 @@ class InferenceSettings(Settings):
         """The settings in a checkpoint; those of earlier versions know their `max_side` at most."""
         before = {"max_side": checkpoint.get("max_side") or MAX_SIDE}
         return cls.from_dict(checkpoint.get("inference") or before)
+
+    def with_options(self, **options: Any) -> "InferenceSettings":
+        """With what a config or a command line gives instead.
+
+        Args:
+            options: by the names of the settings. None keeps a setting, 0 or false switches `tile` or
+                `crf` off, and `crf: true` is that of these settings, or of the pseudo-masks.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        if "scales" in given:
+            given["scales"] = tuple(given["scales"])
+        if "tile" in given:
+            given["tile"] = given["tile"] or None
+        if "crf" in given:
+            crf = (self.crf or CRFSettings()) if given["crf"] is True else given["crf"] or None
+            given["crf"] = CRFSettings.from_dict(crf) if isinstance(crf, Mapping) else crf
+        return replace(self, **given)

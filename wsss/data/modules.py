@@ -22,7 +22,7 @@ class _Data(pl.LightningDataModule):
         super().__init__()
         self.root, self.layout, self.tags = Path(root), layout, tags
         self.num_workers = min(8, allowed_cores()) if num_workers is None else num_workers
-        self.skip: frozenset[str] = frozenset()
+        self.catalogs: dict[tuple, Catalog] = {}  # read so far; the stages of a run share them
         self.white: int | None = None  # `Catalog.white`, once a catalog was read
         _at_least(0, num_workers=self.num_workers)
 
@@ -39,13 +39,14 @@ class _Data(pl.LightningDataModule):
             draw_dataset(self.root)
 
     def catalog(self, split: str, tagged: bool = True) -> Catalog:
-        """The images of a split, without those named in `skip`."""
-        self.prepare_data()
-        catalog = read_catalog(
-            "voc" if self.layout == "synthetic" else self.layout, self.root, split, tagged, self.tags
-        )
-        self.white = catalog.white
-        return replace(catalog, records=tuple(r for r in catalog.records if r.id not in self.skip))
+        """The images of a split, read once."""
+        key = (self.layout, str(self.root), split, tagged, self.tags and str(self.tags))
+        if key not in self.catalogs:
+            self.prepare_data()
+            layout = "voc" if self.layout == "synthetic" else self.layout
+            self.catalogs[key] = read_catalog(layout, self.root, split, tagged, self.tags)
+        self.white = self.catalogs[key].white
+        return self.catalogs[key]
 
     def _loader(
         self, dataset: Dataset, batch_size: int | None, batch_bytes: int, train: bool = False
@@ -165,7 +166,10 @@ class TagData(_Data):
         return self._loader(dataset, self.batch_size, self._pixels(self.predict_size))
 
     def predict_dataloader(self) -> DataLoader:
-        catalog = self.catalog(self.predict_split)
+        return self.whole_images(self.catalog(self.predict_split))
+
+    def whole_images(self, catalog: Catalog) -> DataLoader:
+        """Batches of whole images of one shape, for class maps."""
         shape = partial(fit_long_side, long_side=self.predict_size, multiple=32)
         pixels = self.batch_size * self.predict_size**2
         return self._loader(SameShapeBatches(catalog, shape, pixels), None, 3 * pixels)
@@ -270,7 +274,10 @@ class MaskData(_Data):
         return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1, pixels)
 
     def predict_dataloader(self) -> DataLoader:
-        catalog = self.catalog(self.predict_split, tagged=False)
+        return self.whole_images(self.catalog(self.predict_split, tagged=False))
+
+    def whole_images(self, catalog: Catalog) -> DataLoader:
+        """Batches of whole images of one shape, for the segmenter's probabilities."""
         shape = partial(fit_within, max_side=self.max_side)
         pixels = self.batch_size * self.crop**2
         batches = SameShapeBatches(catalog, shape, pixels)

@@ -20,7 +20,7 @@ from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
 from wsss.models.fast import fast_layers
 from wsss.settings import ClassMapSettings
-from wsss.tasks.optim import Schedule, freeze_before
+from wsss.tasks.optim import freeze_before
 from wsss.tasks.task import Task
 
 
@@ -69,11 +69,13 @@ class ClassificationTask(Task):
         head_factor: the class head learns this many times faster.
         weight_decay: of AdamW.
         warmup: share of the steps with a rising rate.
-        schedule: decay of the rate, poly (power 0.9) or cosine.
         backbone_args: further arguments of the timm model, for example GLNet's slot_scale_init.
     """
 
     kind, name = "classify", "classifier"
+    schedule = "cosine"
+    map_settings = ClassMapSettings()
+    """Of what it predicts."""
 
     def __init__(
         self,
@@ -90,7 +92,6 @@ class ClassificationTask(Task):
         head_factor: float = 10.0,
         weight_decay: float = 0.05,
         warmup: float = 0.05,
-        schedule: Schedule = "cosine",
         backbone_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(classes, given=pretrained or weights is not None)
@@ -178,10 +179,4 @@ class ClassificationTask(Task):
         return class_maps(self.model, images, settings)
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> Any:
-        writer = next((c for c in self.trainer.callbacks if hasattr(c, "map_settings")), None)
-        if writer is None:
-            raise UserError(
-                "predict makes pseudo-masks and needs their writer: add PseudoMaskWriter to "
-                "trainer.callbacks, as configs/voc/pseudo_masks.yaml does"
-            )
-        return self.maps(batch["image"], writer.map_settings)
+        return self.maps(batch["image"], self.map_settings)

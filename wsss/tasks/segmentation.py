@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
 from wsss.errors import UserError, notice
@@ -18,7 +17,7 @@ from wsss.models.fast import autocast, fast_layers
 from wsss.models.segmenter import SegmentationNetwork, predict_probabilities
 from wsss.settings import CRFSettings, InferenceSettings
 from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
-from wsss.tasks.optim import Schedule, freeze_before
+from wsss.tasks.optim import freeze_before
 from wsss.tasks.task import Task
 from wsss.voc import VOID
 
@@ -41,7 +40,6 @@ class SegmentationTask(Task):
         head_factor: the decoder learns this many times faster.
         weight_decay: of AdamW.
         warmup: share of the steps with a rising rate.
-        schedule: decay of the rate, poly (power 0.9) or cosine.
         scales: image scales at test and prediction (validation uses scale 1 alone). These four: null
             takes what the checkpoint was trained to be tested with, at first 1.0 and no more.
         flip: test and predict with the mirror image too.
@@ -50,6 +48,7 @@ class SegmentationTask(Task):
     """
 
     kind, name = "segment", "segmenter"
+    schedule = "poly"
 
     def __init__(
         self,
@@ -64,7 +63,6 @@ class SegmentationTask(Task):
         head_factor: float = 10.0,
         weight_decay: float = 0.01,
         warmup: float = 0.05,
-        schedule: Schedule = "poly",
         scales: Sequence[float] | None = None,
         flip: bool | None = None,
         tile: int | None = None,
@@ -75,12 +73,8 @@ class SegmentationTask(Task):
             ignore=["classes", "pretrained", "weights", "scales", "flip", "tile", "crf"]
         )
         self._check_rates()
-        self.inference = InferenceSettings(
-            tuple(scales) if scales is not None else (1.0,),
-            bool(flip),
-            tile or None,
-            CRFSettings() if crf is True else crf or None,
-        )
+        how = {"scales": scales, "flip": flip, "tile": tile, "crf": crf}
+        self.inference = InferenceSettings().with_options(**how)
         whole = weights is not None and checkpoint_kind(weights) == "segment"
         own = (False, None) if whole else (pretrained, weights)
         self.model = SegmentationNetwork(decoder, encoder, len(classes) + 1, *own)
@@ -221,11 +215,6 @@ class SegmentationTask(Task):
         return {"scales": how.scales, "flip": how.flip, "tile": how.tile, "crf": how.crf}
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        """Probabilities (B, L, h, w) of a batch; the writers make masks of them."""
-        if not any(isinstance(c, BasePredictionWriter) for c in self.trainer.callbacks):
-            raise UserError(
-                "predict writes masks and needs their writer: add MaskWriter or RefinedMaskWriter to "
-                "trainer.callbacks, as configs/voc/refine.yaml does, or use `wsss predict`"
-            )
+        """Probabilities (B, L, h, w) of a batch."""
         how = self.inference
         return predict_probabilities(self.model, batch["image"], how.scales, how.flip, how.tile)

@@ -1,5 +1,6 @@
 """What the training of the classifier and that of the segmenter have in common."""
 
+import inspect
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from wsss.errors import UserError
 from wsss.tasks.checkpoints import read_checkpoint, restore
-from wsss.tasks.optim import adamw, freeze_norm
+from wsss.tasks.optim import Schedule, adamw, freeze_norm
 
 T = TypeVar("T", bound="Task")
 
@@ -26,6 +27,7 @@ class Task(pl.LightningModule):
 
     kind: ClassVar[Literal["classify", "segment"]]
     name: ClassVar[str]
+    schedule: ClassVar[Schedule]
     model: nn.Module
 
     def __init__(self, classes: list[str], given: bool) -> None:
@@ -49,11 +51,24 @@ class Task(pl.LightningModule):
     def from_checkpoint(cls: type[T], path: str | Path) -> T:
         """The trained task of a checkpoint file, in eval mode on the CPU."""
         checkpoint = read_checkpoint(path, cls.kind)
-        task = cls(checkpoint["classes"], **checkpoint["hyper_parameters"])
-        restore(task, checkpoint, path)
-        task.white = checkpoint.get("white")
+        known = inspect.signature(cls).parameters  # what was a setting once may be none now
+        settings = {n: v for n, v in checkpoint["hyper_parameters"].items() if n in known}
+        task = cls(checkpoint["classes"], **settings)
+        task.restore(checkpoint, path)
         task.restored(checkpoint)
-        return task.eval()
+        return task
+
+    def restore(self, checkpoint: dict[str, Any], path: str | Path) -> None:
+        """Take the weights of a checkpoint, read from `path`, and be ready to predict."""
+        restore(self, checkpoint, path)
+        self.white, self.checkpoint = checkpoint.get("white"), str(path)
+        self.eval()
+
+    def load(self, path: str | Path) -> None:
+        """Take the weights of a checkpoint of a network like this one, and be ready to predict."""
+        checkpoint = read_checkpoint(path, self.kind)
+        self.on_load_checkpoint(checkpoint)
+        self.restore(checkpoint, path)
 
     def restored(self, checkpoint: dict[str, Any]) -> None:
         """Take what else a checkpoint tells of how its network is used."""
@@ -89,7 +104,7 @@ class Task(pl.LightningModule):
             h.head_factor,
             h.weight_decay,
             h.warmup,
-            h.schedule,
+            self.schedule,
         )
 
     def on_train_start(self) -> None:

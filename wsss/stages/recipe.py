@@ -4,23 +4,24 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from wsss.data.modules import MaskData, TagData
+from wsss.config_files import read_yaml, upgrade
 from wsss.errors import UserError
 from wsss.files import read_json, write_json, write_text
+from wsss.origin import before, differences, plain
 from wsss.resources import Cost
-from wsss.settings import CRFSettings, InferenceSettings
-from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.segmentation import SegmentationTask
-from wsss.tasks.writers import PseudoMaskWriter, RefinedMaskWriter
+from wsss.run_folder import PLACES, StageFolder
+from wsss.settings import InferenceSettings, PseudoMaskSettings, RefinementSettings
+from wsss.stages.config import DATA, TASKS, Kind
 
-FORMAT = 3
-"""Of the notes `begun.json` and `done.json`; 2 kept a hash of the config as it was written."""
+FORMAT = 4
+"""Of the notes `begun.json` and `done.json`; 2 kept a hash of the config as it was written, 3 had the
+settings of masks among the trainer's callbacks."""
 
 METHODS = {"classify": 1, "pseudo_masks": 1, "segment": 1, "refined_masks": 1}
 """Raised by one where the code of a stage makes other results of the same settings and inputs."""
@@ -28,12 +29,9 @@ METHODS = {"classify": 1, "pseudo_masks": 1, "segment": 1, "refined_masks": 1}
 Changed = Literal["tell", "keep", "redo"]
 """What becomes of results that this version of wsss would make otherwise from the same config."""
 
-_TASKS = {"classify": ClassificationTask, "segment": SegmentationTask}
-_DATA = {"classify": TagData, "segment": MaskData}
-_WRITERS = {"PseudoMaskWriter": PseudoMaskWriter, "RefinedMaskWriter": RefinedMaskWriter}
-_PLACES = ("root", "tags", "weights")
+_MASKS = {"pseudo_masks": PseudoMaskSettings, "refined_masks": RefinementSettings}
 # how fast it goes and what it shows, not what comes out
-_NO_MATTER = ("num_workers", "workers", "out", "maps", "mask_dir", *_PLACES)
+_NO_MATTER = ("num_workers", "workers", "out", "maps", "mask_dir", *PLACES)
 _OF_TRAINER = ("callbacks", "logger", "default_root_dir", "enable_progress_bar")
 
 
@@ -59,86 +57,53 @@ class Recipe:
         return _hash([FORMAT, self.method, self.settings, self.inputs])
 
 
-def recipe(
-    kind: Literal["classify", "segment"],
-    method: str,
-    config: dict[str, Any],
-    inputs: list[str],
-    out: Path,
-) -> Recipe:
+def recipe(kind: Kind, method: str, config: dict[str, Any], inputs: list[str], out: Path) -> Recipe:
     """The recipe of a stage.
 
     Args:
         kind: whose config it is.
         method: the stage's key in `METHODS`.
-        config: the stage's config, with model, data and trainer.
+        config: the stage's config, with model, data, trainer and, where masks are made, masks.
         inputs: as in `Recipe`.
         out: folder of the run.
     """
     written = _hash(without_places(config, out))
-    return Recipe(METHODS[method], resolved_settings(kind, config), inputs, written)
+    return Recipe(METHODS[method], resolved_settings(kind, method, config), inputs, written)
 
 
-def resolved_settings(kind: Literal["classify", "segment"], config: dict[str, Any]) -> dict[str, Any]:
+def resolved_settings(kind: Kind, method: str, config: dict[str, Any]) -> dict[str, Any]:
     """Every setting of a stage that its results depend on, defaults included, as plain types.
 
-    Of a stage that trains no network (its config has a writer) the model's settings are those given:
-    the rest comes with the checkpoint, which is among the stage's inputs.
+    Of a stage that makes masks the model's settings are those given: the rest comes with the
+    checkpoint, which is among the stage's inputs.
     """
-    trainer = config.get("trainer") or {}
-    callbacks, trains = {}, True
-    for callback in trainer.get("callbacks") or []:
-        path = callback if isinstance(callback, str) else callback.get("class_path", "")
-        given = {} if isinstance(callback, str) else callback.get("init_args") or {}
-        name = path.rpartition(".")[2]
-        if name in _WRITERS:
-            trains, given = False, with_defaults(_WRITERS[name], given)
-            if given.get("slots") == "none":  # both are about slots
-                given |= {"learn_slots": False, "border_prior": False}
-        callbacks[path if name not in _WRITERS else name] = given
-    model = config.get("model") or {}
-    if trains:
-        model = with_defaults(_TASKS[kind], model)
+    trainer, model = config.get("trainer") or {}, config.get("model") or {}
+    masks = {}
+    if method in _MASKS:
+        masks = _MASKS[method].from_dict(config.get("masks") or {}).to_dict()
+        if masks.get("slots") == "none":  # both are about slots
+            masks |= {"learn_slots": False, "border_prior": False}
+    else:
+        model = with_defaults(TASKS[kind], model)
         if kind == "segment":
-            model |= InferenceSettings(
-                tuple(model["scales"] or (1.0,)),
-                bool(model["flip"]),
-                model["tile"] or None,
-                _crf(model["crf"]) or None,
-            ).to_dict()
-            del model["max_side"], model["precision"]  # stand with the data and the trainer
-    own = {name: value for name, value in trainer.items() if name not in _OF_TRAINER}
+            names = ("scales", "flip", "tile", "crf")
+            how = InferenceSettings().with_options(**{n: model[n] for n in names}).to_dict()
+            model |= {name: how[name] for name in names}
     settings = {
         "seed_everything": config.get("seed_everything", 0),
         "model": model,
-        "data": with_defaults(_DATA[kind], config.get("data") or {}),
-        "trainer": own,
-        "callbacks": callbacks,
+        "data": with_defaults(DATA[kind], config.get("data") or {}),
+        "trainer": {n: v for n, v in trainer.items() if n not in _OF_TRAINER},
+        "callbacks": trainer.get("callbacks") or [],
+        "masks": masks,
     }
-    return _plain(_without(settings, _NO_MATTER))
+    return plain(_without(settings, _NO_MATTER))
 
 
 def with_defaults(make: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments given to a class or function, and the defaults of all others."""
     parameters = inspect.signature(make).parameters.values()
-    values = {p.name: p.default for p in parameters if p.default is not p.empty} | dict(given)
-    if "crf" in values:
-        values["crf"] = _crf(values["crf"])
-    return values
-
-
-def _crf(value: Any) -> Any:
-    return (
-        CRFSettings(**value)
-        if isinstance(value, Mapping)
-        else CRFSettings()
-        if value is True
-        else value
-    )
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
+    return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(given)
 
 
 def _without(value: Any, names: tuple[str, ...]) -> Any:
@@ -150,7 +115,7 @@ def _without(value: Any, names: tuple[str, ...]) -> Any:
 def without_places(config: Any, out: Path) -> Any:
     """A config without where data, weights and results lie: their content is stamped."""
     if isinstance(config, dict):
-        return {k: without_places(v, out) for k, v in config.items() if k not in _PLACES}
+        return {k: without_places(v, out) for k, v in config.items() if k not in PLACES}
     if isinstance(config, list):
         return [without_places(value, out) for value in config]
     return config.replace(str(out), "OUT") if isinstance(config, str) else config
@@ -158,24 +123,6 @@ def without_places(config: Any, out: Path) -> Any:
 
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """What changed between nested settings, in words; what is off and what is not there are alike."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        found = []
-        for key in dict.fromkeys([*before, *now]):
-            found += differences(before.get(key), now.get(key), key)
-        return found
-    if before == now or (not before and not now):
-        return []
-    return [f"{name} {_shown(before)} (now {_shown(now)})"]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "with other settings"
-    return json.dumps(value) if value is not None else "not set"
 
 
 def do_stage(
@@ -253,9 +200,8 @@ def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) 
         return news
     made = f"{folder} was made by an earlier version of wsss with {', '.join(news)}"
     redo = "--redo to make it anew (the earlier results are moved aside)"
-    if not (folder / "done.json").is_file() and not _WRITERS.keys().isdisjoint(
-        wanted.settings["callbacks"]
-    ):  # a writer does not add to masks of other settings
+    # masks are not added to those of other settings
+    if wanted.settings["masks"] and not (folder / "done.json").is_file():
         raise UserError(
             f"{made} and is half done, and masks made in two ways do not go together: run the same "
             f"command with {redo}"
@@ -274,35 +220,72 @@ def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) 
 def _recipe_of(folder: Path, note: dict[str, Any], wanted: Recipe) -> Recipe | None:
     """What a stage's results were made with; None where it cannot be told from what is wanted."""
     if "settings" in note:
-        return Recipe(note["method"], note["settings"], note["inputs"], note["written"])
+        settings = made_with(note, wanted.settings)
+        return Recipe(note["method"], settings, note["inputs"], _written(folder))
     return _recipe_of_format_2(folder, note, wanted)
+
+
+def made_with(note: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a stage's note, in the form that they would have today.
+
+    Args:
+        note: of the stage, with settings.
+        now: those of today; what was an option once and is none among these is left out.
+    """
+    settings = dict(note["settings"])
+    if "masks" not in settings:
+        found = dict(settings.pop("callbacks", {}))
+        writers = [name for name in found if name.endswith("MaskWriter")]
+        masks = before(found.pop(writers[0])) if writers else {}
+        callbacks = [{"class_path": n, "init_args": v} if v else n for n, v in found.items()]
+        settings = settings | {"masks": masks, "callbacks": callbacks}
+    fixed = {"schedule": ("poly", "cosine"), "void_below": (0.0,), "pooling": ("top20",)}
+    for part, values in settings.items():
+        if isinstance(values, Mapping):
+            settings[part] = {
+                name: value
+                for name, value in values.items()
+                if name in now[part] or value not in fixed.get(name, ())
+            }
+    return settings
 
 
 def _recipe_of_format_2(folder: Path, note: dict[str, Any], wanted: Recipe) -> Recipe | None:
     """The recipe of earlier versions, whose note is a hash of config and inputs.
 
-    The config is in the folder, and the settings that were in force are in what training and writers
+    The config is in the folder, and the settings that were in force are in what training and masks
     left. A setting that they do not name did not exist, and what it does was not done.
     """
     if not (folder / "config.yaml").is_file():
         return None
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    out = Path(config["trainer"]["default_root_dir"]).parent  # where the run was
-    written = without_places(config, out)
-    if _hash([2, written, wanted.inputs]) != note["fingerprint"]:
+    config = read_yaml(folder / "config.yaml")
+    out = _place_of_run(config)
+    if _hash([2, without_places(config, out), wanted.inputs]) != note["fingerprint"]:
         return None
-    kind = "classify" if folder.name in ("classify", "pseudo_masks") else "segment"
-    log, writer = folder / "log" / "config.yaml", folder / "masks" / "settings.json"
-    if log.is_file():
-        recorded = yaml.safe_load(log.read_text(encoding="utf-8"))
-        settings = resolved_settings(kind, config | {k: recorded[k] for k in ("model", "data")})
+    kind: Kind = "classify" if folder.name in ("classify", "pseudo_masks") else "segment"
+    method = folder.name if folder.name in METHODS else kind
+    config = upgrade(config)
+    settings = resolved_settings(kind, method, config)
+    stage = StageFolder(folder)
+    if (stage.log / "config.yaml").is_file():
+        recorded = read_yaml(stage.log / "config.yaml")
+        settings = resolved_settings(kind, method, config | {k: recorded[k] for k in ("model", "data")})
         for part in ("model", "data"):
             known = recorded[part]
             settings[part] = {k: v if k in known else None for k, v in settings[part].items()}
-    else:
-        settings = resolved_settings(kind, config)
-    for name, own in settings["callbacks"].items():
-        if name in _WRITERS and writer.is_file():
-            recorded = read_json(writer)
-            settings["callbacks"][name] = {key: recorded.get(key) for key in own}
-    return Recipe(1, _plain(settings), wanted.inputs, _hash(written))
+    if settings["masks"] and (stage.masks / "settings.json").is_file():
+        recorded = {"learn_slots": None} | read_json(stage.masks / "settings.json")
+        recorded = before(recorded) if "scales" in recorded else recorded
+        settings["masks"] = {key: recorded.get(key) for key in settings["masks"]}
+    return Recipe(1, plain(settings), wanted.inputs, _written(folder))
+
+
+def _written(folder: Path) -> str:
+    """Hash of the config in a stage's folder, in the form of today."""
+    config = upgrade(read_yaml(folder / "config.yaml"))
+    return _hash(without_places(config, _place_of_run(config)))
+
+
+def _place_of_run(config: dict[str, Any]) -> Path:
+    """Where the run was whose stage has this config."""
+    return Path(config["trainer"]["default_root_dir"]).parent

@@ -1,0 +1,116 @@
+"""Training a network, going on where it stopped, and measuring it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from wsss.data.masks import write_mask
+from wsss.data.modules import MaskData, TagData
+from wsss.errors import UserError
+from wsss.evaluation import Counts, pixel_counts, write_counts
+from wsss.files import write_atomic
+from wsss.stages.config import Kind, StageConfig
+from wsss.tasks.checkpoints import read_checkpoint
+from wsss.tasks.task import Task
+
+
+class _Test(pl.Callback):
+    """Keeps what a test of the segmenter shows: every mask, and where it is right.
+
+    Writes `<folder>/test/<id>.png` and `<folder>/test.json` (`wsss.evaluation.write_counts`).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counts: dict[str, Counts] = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        mask, name = outputs.cpu().numpy(), batch["id"][0]
+        write_mask(self.folder / "test" / f"{name}.png", mask)
+        self.counts[name] = pixel_counts(mask, batch["mask"][0].cpu().numpy())
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        write_counts(self.folder / "test.json", pl_module.classes, self.counts)
+
+
+def seed_again(random_seed: int | bool, checkpoint: Path, kind: Kind) -> None:
+    """Set the random seed of a training that goes on; else the crops of its first epochs come again."""
+    epochs = 1 + read_checkpoint(checkpoint, kind).get("epoch", -1)
+    if epochs and random_seed is not False:
+        pl.seed_everything(random_seed + epochs, workers=True, verbose=False)
+
+
+def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[str, float | None]:
+    """Train a network in a folder, or go on with its training, and measure it.
+
+    The classifier is measured by its tags on `data.val_split`, the segmenter by its masks where their
+    ground truth is known.
+
+    Args:
+        config: of the stage.
+        data: the images.
+        folder: of the stage; gets `last.ckpt`, and the logs and checkpoints of the training in `log`.
+
+    Returns:
+        The metrics in percent, None where there was nothing to measure with.
+    """
+    last = folder / "log" / "checkpoints" / "last.ckpt"
+    _keep_log(folder / "log" / "metrics.csv")
+    config.seed()
+    logger = {
+        "class_path": "pytorch_lightning.loggers.CSVLogger",
+        "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
+    }
+    goes_on = str(last) if last.is_file() else None
+    if goes_on:  # its weights take the place of the initial ones, which need not be there
+        seed_again(config.random_seed, last, config.kind)
+        task = config.task(data.classes, pretrained=False, weights=None)
+    else:
+        task = config.task(data.classes)
+    task.checkpoint = goes_on
+    trainer = config.trainer(logger=logger, default_root_dir=str(folder))
+    with trainer.at_work():
+        trainer.fit(task, datamodule=data, ckpt_path=goes_on)
+    if not last.is_file():
+        raise UserError(f"training in {folder} wrote no checkpoint")
+    metrics = _plain(trainer.callback_metrics)
+    write_atomic(folder / "last.ckpt", lambda aside: aside.write_bytes(last.read_bytes()))
+    return metrics | measure(config, task, data, folder)
+
+
+def measure(
+    config: StageConfig, task: Task, data: TagData | MaskData, folder: Path
+) -> dict[str, float | None]:
+    """Validate a classifier, or test a segmenter and keep its masks in `folder`."""
+    # a logger would begin the training's log anew
+    trainer = config.trainer(logger=False, default_root_dir=str(folder))
+    how = {"datamodule": data, "ckpt_path": str(folder / "last.ckpt"), "verbose": False}
+    if isinstance(data, TagData):
+        with trainer.at_work():
+            trainer.validate(task, **how)
+    elif any(record.mask for record in data.catalog(data.val_split, tagged=False).records):
+        trainer.callbacks.append(_Test(folder))
+        with trainer.at_work():
+            trainer.test(task, **how)
+    return _plain(trainer.callback_metrics)
+
+
+def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:
+    values = {name: float(value) for name, value in metrics.items()}
+    return {name: value if value == value else None for name, value in values.items()}
+
+
+def _keep_log(path: Path) -> None:
+    """Put the log of a training that was broken off aside: the logger begins a new one."""
+    if path.is_file():
+        number = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
+        path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
