@@ -39,18 +39,18 @@ from wsss.data.masks import read_mask
 from wsss.evaluation import Evaluator
 from wsss.files import write_text
 from wsss.geometry import fit_long_side, fit_within, resize
+from wsss.lightning_cli import run_task
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_mask
 from wsss.localize.slot_classes import classify_slots, shares_of_slots
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, slot_means
 from wsss.models.segmenter import predict_probabilities
-from wsss.pipeline import WRITERS, find_writer, read_config
 from wsss.progress import progress
-from wsss.settings import ClassMapSettings, CRFSettings, SeedSettings
+from wsss.run_folder import RunFolder
+from wsss.settings import ClassMapSettings, CRFSettings, PseudoMaskSettings, SeedSettings
+from wsss.stages.masks import JOIN_SIDE
 from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.cli import run_task
 from wsss.tasks.segmentation import SegmentationTask
-from wsss.tasks.writers import JOIN_SIDE
 from wsss.voc import VOID
 
 
@@ -468,16 +468,14 @@ def measure_rows(args: argparse.Namespace, config: dict, rows: dict[str, dict], 
 
 def run_seed(run: Path) -> str:
     """The row whose seed the pseudo-masks of a run were made from."""
-    path = run / "pseudo_masks" / "config.yaml"
-    writer = find_writer(read_config(path), path, WRITERS["pseudo_masks"])
-    if writer.get("slots") == "none":
+    made = PseudoMaskSettings.from_dict(RunFolder(run)["pseudo_masks"].config["masks"])
+    if made.slots == "none":
         return "no slots"
-    prior = writer.get("border_prior", True)
-    if writer.get("learn_slots", True):
-        if not prior:
-            raise SystemExit(f"{path}: no row has learned slots without the border prior")
+    if made.learn_slots:
+        if not made.border_prior:
+            raise SystemExit(f"{run}: no row has learned slots without the border prior")
         return LEARNED
-    return "slots x own x prior" if prior else "slots x own"
+    return "slots x own x prior" if made.border_prior else "slots x own"
 
 
 if __name__ == "__main__":

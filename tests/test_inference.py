@@ -11,12 +11,13 @@ from PIL import Image
 
 from wsss.cli import main
 from wsss.commands.export_model import card
+from wsss.data.modules import MaskData
 from wsss.errors import UserError
 from wsss.explore import Run
 from wsss.settings import CRFSettings, InferenceSettings
-from wsss.tasks.cli import run_task
+from wsss.stages.training import measure
 from wsss.tasks.segmentation import SegmentationTask
-from wsss.tasks.writers import EvaluationWriter
+from wsss.tasks.trainer import Trainer
 
 ALL = InferenceSettings(
     (0.75, 1.25), True, 48, CRFSettings(side=48, iterations=3), max_side=56, precision="bf16-mixed"
@@ -57,9 +58,10 @@ def _checkpoint(small_run: Path, folder: Path, how: InferenceSettings | None) ->
 def test_predict_makes_the_masks_of_the_test(how, small_run, val, tmp_path):
     """Byte for byte, and by the checkpoint alone."""
     ckpt = _checkpoint(small_run, tmp_path, how)
-    words = f"test --data.root {val} --ckpt_path {ckpt} --data.num_workers 0 --trainer.logger false"
-    words += " --trainer.accelerator cpu --model.encoder glnet_nano --verbose false"
-    run_task("segment", words.split(), [EvaluationWriter(tmp_path)])
+    task = SegmentationTask.from_checkpoint(ckpt)
+    data = MaskData(str(val), max_side=task.inference.max_side, num_workers=0)
+    trainer = Trainer(accelerator="cpu", logger=False, precision=task.inference.precision)
+    assert 0 <= measure(task, data, tmp_path, trainer)["test_mIoU"] <= 100
     words = ["predict", str(val / "JPEGImages"), "--ckpt", str(ckpt), "--out", str(tmp_path / "new")]
     assert main([*words, "--device", "cpu"]) == 0
     tested = sorted((tmp_path / "test").glob("*.png"))

@@ -118,7 +118,7 @@ def test_single_stages(command, holder, small_run, drawn, tmp_path, capsys):
     words += ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path / "work")]
     if command == "predict":
         words += ["-c", f"{small_run}/pseudo_masks/config.yaml"]
-        words += ["--trainer.callbacks.out", str(tmp_path / "work" / "pseudo_masks" / "masks")]
+        words += ["--masks.out", str(tmp_path / "work" / "pseudo_masks" / "masks")]
         words += ["--ckpt_path", f"{small_run}/classify/last.ckpt"]
     else:
         words += ["--model.backbone", "glnet_nano", "--data.size", "64", "--trainer.max_epochs", "1"]

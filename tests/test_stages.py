@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-import wsss.stages
+import wsss.stages.recipe
 from wsss.cli import main
 from wsss.data.catalog import Catalog, Record
 from wsss.errors import UserError, UserNotice, forget_notices
-from wsss.pipeline import _leave_out_unseen, run_pipeline
-from wsss.stages import do_stage, recipe, resolved_settings, without_places
-from wsss.tasks.writers import PseudoMaskWriter
+from wsss.pipeline import run_pipeline
+from wsss.settings import PseudoMaskSettings
+from wsss.stages.recipe import do_stage, recipe, resolved_settings, without_places
+from wsss.stages.training import leave_out_unseen
 
 
 def _config(folder: Path, **model) -> dict:
@@ -64,7 +65,7 @@ def test_minutes_go_on_counting_after_a_break(tmp_path):
 def test_a_default_written_down_is_no_change(tmp_path, capsys):
     folder = tmp_path / "classify"
     _do(folder, _config(folder))
-    _do(folder, _config(folder, pooling="top20", mosaic=0))
+    _do(folder, _config(folder, mosaic=0, lr=1e-4))
     assert "classify: done before, unchanged" in capsys.readouterr().out
 
 
@@ -92,7 +93,7 @@ def test_a_changed_default_is_told(small_run, run, drawn, monkeypatch, capsys):
     assert capsys.readouterr().out.count("done before, unchanged") == 5
     masks = run / "pseudo_masks" / "masks"
     before = {path: path.read_bytes() for path in masks.glob("*.png")}
-    _default(monkeypatch, PseudoMaskWriter, "sharpen", 5.0)
+    _default(monkeypatch, PseudoMaskSettings, "sharpen", 5.0)
     with pytest.raises(UserError) as told:
         _again(small_run, run, drawn)
     said = str(told.value)
@@ -104,14 +105,14 @@ def test_a_changed_default_is_told(small_run, run, drawn, monkeypatch, capsys):
         _again(small_run, run, drawn, changed="keep" if _ == 0 else "tell")
         assert capsys.readouterr().out.count("done before, unchanged") == 5
     settings = json.loads((run / "pseudo_masks" / "done.json").read_text())["settings"]
-    assert settings["callbacks"]["PseudoMaskWriter"]["sharpen"] == 4.0  # what it was made with
-    _default(monkeypatch, PseudoMaskWriter, "sharpen", 6.0)
+    assert settings["masks"]["sharpen"] == 4.0  # what it was made with
+    _default(monkeypatch, PseudoMaskSettings, "sharpen", 6.0)
     with pytest.raises(UserError, match=r"now 6\.0"):
         _again(small_run, run, drawn)
 
 
 def test_a_changed_method_is_told_and_made_anew_where_asked(small_run, run, drawn, monkeypatch, capsys):
-    monkeypatch.setitem(wsss.stages.METHODS, "refined_masks", 2)
+    monkeypatch.setitem(wsss.stages.recipe.METHODS, "refined_masks", 2)
     config = str(small_run.parent / "configs" / "pipeline.yaml")
     words = ["run", "-c", config, "--root", str(drawn), "--out", str(run)]
     assert main(words) == 2
@@ -124,33 +125,50 @@ def test_a_changed_method_is_told_and_made_anew_where_asked(small_run, run, draw
     assert "segment: settings or inputs changed" in said  # learned from other masks
 
 
-def _as_format_2(run: Path) -> None:
-    """Make the notes of a run those of the version before."""
+def _of_earlier(run: Path, version: int) -> None:
+    """Make notes and configs of a run those of an earlier version."""
     prints: dict[str, str] = {}
     order = ("classify", "pseudo_masks", "segment_first", "refined_masks", "segment")
+    writers = {"pseudo_masks": "PseudoMaskWriter", "refined_masks": "RefinedMaskWriter"}
     for folder in (run / name for name in order):
         note = json.loads((folder / "done.json").read_text())
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        text = json.dumps(
-            [2, without_places(config, run), [prints.get(i, i) for i in note["inputs"]]],
-            sort_keys=True,
-            default=str,
-        )
+        settings = note["settings"]
+        masks, made = config.pop("masks", None), settings.pop("masks")
+        if masks is not None:
+            path = f"wsss.tasks.writers.{writers[folder.name]}"
+            config["trainer"]["callbacks"] = [{"class_path": path, "init_args": masks}]
+            (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            new = ("seed", "folds", "rounds", "steps", "refinement")
+            made = {k: v for k, v in made.items() if k not in new} | {"void_below": 0.0}
+        settings["callbacks"] = {} if masks is None else {writers[folder.name]: made}
+        inputs = [prints.get(i, i) for i in note["inputs"]]
+        written = without_places(config, run)
+        content = [2, written, inputs] if version == 2 else [3, note["method"], settings, inputs]
+        text = json.dumps(content, sort_keys=True, default=str)
         old = hashlib.sha256(text.encode()).hexdigest()
         prints[note["fingerprint"]] = old
-        few = {"fingerprint": old, "minutes": note["minutes"]}
+        few = {"fingerprint": old, "minutes": note["minutes"], "memory_gb": 1.0, "device": "-"}
+        if version == 3:
+            few |= {"method": note["method"], "settings": settings, "inputs": inputs, "written": "-"}
         for name in ("done.json", "begun.json"):
-            (folder / name).write_text(json.dumps(few | {"memory_gb": 1.0, "device": "-"}))
+            (folder / name).write_text(json.dumps(few))
+        notes = [*folder.glob("*/settings.json")]
+        for path in notes:  # what masks are made with, noted beside them
+            noted = json.loads(path.read_text())
+            for name in ("seed", "folds", "rounds", "steps", "refinement"):
+                noted.pop(name, None)
+            path.write_text(json.dumps(noted | {"void_below": 0.0}))
 
 
 @pytest.fixture
 def in_place(small_run, drawn, tmp_path):
-    """A run whose configs do not name `learn_slots`, where it was made."""
+    """A run whose configs name neither `learn_slots` nor `steps`, where it was made."""
     configs = shutil.copytree(small_run.parent / "configs", tmp_path / "configs")
     run = tmp_path / "run"
     path = configs / "pseudo_masks.yaml"
     config = yaml.safe_load(path.read_text())
-    del config["trainer"]["callbacks"][0]["init_args"]["learn_slots"]
+    del config["masks"]["learn_slots"], config["masks"]["steps"]
     path.write_text(yaml.safe_dump(config))
     run_pipeline(configs / "pipeline.yaml", run, str(drawn))
     return configs / "pipeline.yaml", run
@@ -158,14 +176,21 @@ def in_place(small_run, drawn, tmp_path):
 
 def test_runs_of_the_version_before(in_place, drawn, capsys):
     config, run = in_place
-    _as_format_2(run)
-    capsys.readouterr()
-    run_pipeline(config, run, str(drawn))  # nothing differs
-    assert capsys.readouterr().out.count("done before, unchanged") == 5
-    notes = [json.loads((run / name / "done.json").read_text()) for name in ("classify", "segment")]
-    assert all(note["settings"]["data"] for note in notes)  # known from now on
+    today = shutil.copytree(run, run.parent / "today")
+    for version in (3, 2):
+        _of_earlier(run, version)
+        capsys.readouterr()
+        run_pipeline(config, run, str(drawn))  # nothing differs
+        assert capsys.readouterr().out.count("done before, unchanged") == 5
+        (run / "pseudo_masks" / "done.json").unlink()
+        next((run / "pseudo_masks" / "masks").glob("*.png")).unlink()
+        run_pipeline(config, run, str(drawn))  # half made then, and gone on with
+        said = capsys.readouterr().out
+        assert "pseudo_masks: goes on" in said and said.count("done before, unchanged") == 4
+        shutil.rmtree(run)
+        shutil.copytree(today, run)
 
-    _as_format_2(run)
+    _of_earlier(run, 2)
     # `learn_slots` did not exist when the masks were made, and is a default now
     writer = run / "pseudo_masks" / "masks" / "settings.json"
     known = json.loads(writer.read_text())
@@ -187,12 +212,12 @@ def test_runs_of_the_version_before(in_place, drawn, capsys):
     # written down, it is as it was
     path = config.parent / "pseudo_masks.yaml"
     settings = yaml.safe_load(path.read_text())
-    settings["trainer"]["callbacks"][0]["init_args"]["learn_slots"] = False
+    settings["masks"]["learn_slots"] = False
     path.write_text(yaml.safe_dump(settings))
     run_pipeline(config, run, str(drawn))
     assert capsys.readouterr().out.count("done before, unchanged") >= 5
     # and a change is one
-    settings["trainer"]["callbacks"][0]["init_args"]["background"] = 0.7
+    settings["masks"]["background"] = 0.7
     path.write_text(yaml.safe_dump(settings))
     run_pipeline(config, run, str(drawn))
     said = capsys.readouterr().out
@@ -210,7 +235,7 @@ def test_classes_that_earlier_versions_counted_as_0_are_left_out(small_run, run,
     path.write_text(json.dumps(old))
     forget_notices()
     with pytest.warns(UserNotice, match="counted red, which no image to validate with has, as 0"):
-        _leave_out_unseen(path, catalog)
+        leave_out_unseen(path, catalog)
     now = json.loads(path.read_text())
     assert (now["val_mAP"], now["val_F1"], now["val_loss"]) == (75, 45, 1)
     assert not {"val_AP/red", "val_F1/red"} & set(now)
@@ -220,10 +245,10 @@ def test_classes_that_earlier_versions_counted_as_0_are_left_out(small_run, run,
 
 
 def test_all_that_matters_is_resolved():
-    config = {"trainer": {"callbacks": [{"class_path": "x.PseudoMaskWriter"}], "max_epochs": 3}}
-    writer = resolved_settings("classify", config)["callbacks"]["PseudoMaskWriter"]
-    assert writer["learn_slots"] is True and writer["crf"]["iterations"] == 8
-    assert not {"out", "workers"} & set(writer)
-    segment = resolved_settings("segment", {"trainer": {}, "model": {"crf": {"side": 90}}})
+    masks = resolved_settings("classify", "pseudo_masks", {"masks": {"out": "x"}})["masks"]
+    assert masks["learn_slots"] is True and masks["crf"]["iterations"] == 8
+    assert not {"out", "workers"} & set(masks)
+    config = {"trainer": {}, "model": {"crf": {"side": 90}}}
+    segment = resolved_settings("segment", "segment", config)
     assert segment["model"]["crf"]["side"] == 90 and segment["model"]["scales"] == [1.0]
     assert segment["model"]["decoder"] == "DeepLabV3Plus" and segment["data"]["crop"] == 512

@@ -1,6 +1,5 @@
 """All stages from tags to a tested segmenter, each in its own folder, resumable."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -8,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config_files import read_yaml
-from wsss.data.catalog import Catalog
-from wsss.errors import UserError, notice
-from wsss.files import file_stamp, read_json, write_json
+from wsss.errors import UserError
+from wsss.files import read_json, write_json
 from wsss.locks import locked
 from wsss.machine import require_locks
 from wsss.origin import differences
@@ -20,8 +18,16 @@ from wsss.settings import RefinementSettings
 from wsss.stages.config import StageConfig
 from wsss.stages.masks import make_pseudo_masks, refine_masks
 from wsss.stages.quality import judge_masks, judge_seed
-from wsss.stages.recipe import Changed, do_stage, made_with, recipe, resolved_settings
-from wsss.stages.training import train
+from wsss.stages.recipe import (
+    Changed,
+    do_stage,
+    made_with,
+    recipe,
+    resolved_settings,
+    stamp_catalog,
+    stamp_weights,
+)
+from wsss.stages.training import for_rounds, leave_out_unseen, network_of, train
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
@@ -205,11 +211,11 @@ class _Run:
         kind = "classify" if name == "classify" else "segment"
         folder, config = self.out / name, self.config(kind)
         written = config.written
-        _several_rounds(written["trainer"], rounds)
-        if start is not None and _network(written) == _network(self.folder[start.name].config):
+        written["trainer"] = for_rounds(written["trainer"], rounds)
+        if start is not None and network_of(written) == network_of(self.folder[start.name].config):
             # at the same number of steps far ahead of the weights it started from itself
             written["model"].update(
-                encoder=f"tu-{_network(written)[0]}",  # timm's, where SMP has one of the same name
+                encoder=f"tu-{network_of(written)[0]}",  # timm's, where SMP has one of the same name
                 pretrained=False,
                 weights=str(start / "last.ckpt"),
             )
@@ -218,9 +224,9 @@ class _Run:
             written["data"]["mask_dir"] = str(masks / "masks")
         data = config.data()
         truth = kind == "segment"  # a classifier has no use for masks
-        inputs = [_weights_stamp(written)]
-        inputs.append(_stamp_catalog(data.catalog(data.train_split), truth and masks is None))
-        inputs.append(_stamp_catalog(data.catalog(data.val_split), truth))
+        inputs = [stamp_weights(written)]
+        inputs.append(stamp_catalog(data.catalog(data.train_split), truth and masks is None))
+        inputs.append(stamp_catalog(data.catalog(data.val_split), truth))
         if masks is not None:
             inputs.append(self._fingerprint(masks))
         written["trainer"] |= {
@@ -232,7 +238,7 @@ class _Run:
         }
         self._do(folder, config, inputs, lambda: train(config, data, folder))
         if kind == "classify":
-            _leave_out_unseen(folder / "metrics.json", data.catalog(data.val_split))
+            leave_out_unseen(folder / "metrics.json", data.catalog(data.val_split))
         return folder
 
     def make_masks(self, classify: Path) -> Path:
@@ -242,7 +248,7 @@ class _Run:
         config.written["trainer"] |= {"default_root_dir": str(folder), "logger": False}
         data = config.data()
         catalog = data.catalog(data.predict_split)
-        inputs = [self._fingerprint(classify), _stamp_catalog(catalog)]
+        inputs = [self._fingerprint(classify), stamp_catalog(catalog)]
 
         def work() -> dict[str, Any]:
             masks = config.masks()
@@ -272,7 +278,7 @@ class _Run:
         written["data"] = sizes | {"predict_split": split} | written["data"]
         data = config.data()
         catalog = data.catalog(data.predict_split)
-        inputs = [self._fingerprint(segment), self._fingerprint(masks), _stamp_catalog(catalog)]
+        inputs = [self._fingerprint(segment), self._fingerprint(masks), stamp_catalog(catalog)]
 
         def work() -> dict[str, Any]:
             how = config.masks()
@@ -351,54 +357,3 @@ def _method(stage: str) -> str:
 def _task(config: StageConfig, classes: list[str]) -> Any:
     """The network of a config; its weights are of no interest here."""
     return config.task(classes, pretrained=False, weights=None)
-
-
-def _several_rounds(trainer: dict[str, Any], rounds: int) -> None:
-    """Let a training take as many steps as several would."""
-    limits = [key for key in ("max_epochs", "max_steps") if trainer.get(key) not in (None, -1)]
-    for key in limits:
-        trainer[key] *= rounds
-    if not limits and rounds > 1 and trainer.get("max_epochs") is None:
-        trainer["max_epochs"] = rounds * 1000  # Lightning's default
-
-
-def _network(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The timm model that a stage trains, as backbone or as encoder, and the backbone's arguments."""
-    model = config.get("model", {})
-    name = str(model.get("backbone") or model.get("encoder") or "glnet_4g").removeprefix("tu-")
-    return name, model.get("backbone_args") or {}
-
-
-def _leave_out_unseen(path: Path, catalog: Catalog) -> None:
-    """Mend numbers of earlier versions, which counted a class without an image in val as 0."""
-    metrics = read_json(path)
-    seen = {catalog.classes[tag] for record in catalog.records for tag in record.tags}
-    unseen = [n for n in catalog.classes if n not in seen and f"val_AP/{n}" in metrics]
-    if not unseen:
-        return
-    for metric, mean in (("AP", "val_mAP"), ("F1", "val_F1")):
-        for name in unseen:
-            metrics.pop(f"val_{metric}/{name}", None)
-        left = [metrics[f"val_{metric}/{name}"] for name in sorted(seen)]
-        metrics[mean] = sum(left) / len(left) if left else None
-    write_json(path, metrics)
-    notice(
-        f"an earlier version of wsss counted {', '.join(unseen)}, which no image to validate with has, "
-        f"as 0 in the mAP and F1 of {path}: left out now (the curve in the training's log stays)"
-    )
-
-
-def _stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
-    """Tells one set of images and tags from another, and where asked one set of true masks."""
-    digest = hashlib.sha256(repr(catalog.classes).encode())
-    if catalog.white:  # how images of 16 bits are shown
-        digest.update(repr(catalog.white).encode())
-    for r in catalog.records:
-        mask = file_stamp(r.mask) if truth and r.mask else None
-        digest.update(repr((r.id, r.tags, file_stamp(r.image), mask)).encode())
-    return digest.hexdigest()
-
-
-def _weights_stamp(config: dict[str, Any]) -> str:
-    file = config.get("model", {}).get("weights")
-    return file_stamp(Path(file)) if file and Path(file).is_file() else "-"

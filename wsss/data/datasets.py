@@ -5,7 +5,7 @@ dictionary: image (3, H, W) uint8, tags (N,) float32 multi-hot, id, path, size (
 and, where asked for, mask (H, W) uint8 with 255 for void.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,16 @@ class SameShapeBatches(Dataset):
         catalog: the images.
         shape: height and width of an image to those at which the network sees it.
         pixels: a batch holds at most so many pixels, but one image at least.
+        wanted: ids of images; batches without any of them are left out. The others are as they always
+            are: what a network sees in an image depends on its batch, in the last digits.
     """
 
     def __init__(
-        self, catalog: Catalog, shape: Callable[[int, int], tuple[int, int]], pixels: int
+        self,
+        catalog: Catalog,
+        shape: Callable[[int, int], tuple[int, int]],
+        pixels: int,
+        wanted: Collection[str] | None = None,
     ) -> None:
         self.catalog = catalog
         shapes: dict[tuple[int, int], list[Record]] = {}
@@ -110,6 +116,8 @@ class SameShapeBatches(Dataset):
                 ((height, width), records[start : start + count])
                 for start in range(0, len(records), count)
             ]
+        if wanted is not None:
+            self.batches = [b for b in self.batches if any(record.id in wanted for record in b[1])]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -1,5 +1,6 @@
 """Lightning data modules: which images go to which stage."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -166,13 +167,14 @@ class TagData(_Data):
         return self._loader(dataset, self.batch_size, self._pixels(self.predict_size))
 
     def predict_dataloader(self) -> DataLoader:
-        return self.whole_images(self.catalog(self.predict_split))
+        return self.whole_images()
 
-    def whole_images(self, catalog: Catalog) -> DataLoader:
-        """Batches of whole images of one shape, for class maps."""
+    def whole_images(self, wanted: Collection[str] | None = None) -> DataLoader:
+        """Batches of whole images of one shape, for class maps; `wanted` as in `SameShapeBatches`."""
+        catalog = self.catalog(self.predict_split)
         shape = partial(fit_long_side, long_side=self.predict_size, multiple=32)
         pixels = self.batch_size * self.predict_size**2
-        return self._loader(SameShapeBatches(catalog, shape, pixels), None, 3 * pixels)
+        return self._loader(SameShapeBatches(catalog, shape, pixels, wanted), None, 3 * pixels)
 
 
 def _look_at_palettes(masks: list[Path], most: int = 20) -> None:
@@ -274,13 +276,14 @@ class MaskData(_Data):
         return self._loader(MaskedImages(catalog, masks, None, self.max_side), 1, pixels)
 
     def predict_dataloader(self) -> DataLoader:
-        return self.whole_images(self.catalog(self.predict_split, tagged=False))
+        return self.whole_images()
 
-    def whole_images(self, catalog: Catalog) -> DataLoader:
-        """Batches of whole images of one shape, for the segmenter's probabilities."""
+    def whole_images(self, wanted: Collection[str] | None = None) -> DataLoader:
+        """Batches of whole images of one shape for the segmenter; `wanted` as in `SameShapeBatches`."""
+        catalog = self.catalog(self.predict_split, tagged=False)
         shape = partial(fit_within, max_side=self.max_side)
         pixels = self.batch_size * self.crop**2
-        batches = SameShapeBatches(catalog, shape, pixels)
+        batches = SameShapeBatches(catalog, shape, pixels, wanted)
         return self._loader(batches, None, 3 * max(pixels, self.max_side**2))
 
     def true_masks(self, catalog: Catalog, split: str) -> list[Path]:

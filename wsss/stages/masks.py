@@ -4,7 +4,7 @@ Where nothing is learned over all images, masks are made while the network goes 
 Where slots are relabelled, seeds come first and masks after them. Each goes on image by image.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
@@ -139,27 +139,30 @@ def make_pseudo_masks(
     noted = settings.to_dict() | {"learn_slots": settings.relabels}
     kept = (files.seeds, files.maps) if settings.relabels else (files.maps,)
     _claim(files, task, data.predict_size, noted, *kept)
-    missing = _without(catalog, files.mask)
+    missing = _missing(catalog, files.mask)
     if settings.relabels:
         make_seeds(task, data, settings, files, trainer)
-        slot_labels = label_slots(catalog, settings, files) if missing.records else {}
-    if not missing.records:
+        slot_labels = label_slots(catalog, settings, files) if missing else {}
+    if not missing:
         return
-    with MaskPool(missing.records, workers) as pool:
-        jobs = {r.id: _job(files, r.id, r.image, catalog.white) for r in missing.records}
+    with MaskPool(missing.values(), workers) as pool:
+        jobs = {name: _job(files, r, catalog.white) for name, r in missing.items()}
         if settings.relabels:
             for name in progress(jobs, "make masks"):
                 pool.submit(mask_of_seed, jobs[name], settings, files.seed(name), slot_labels[name])
             return
 
         def take(maps: ClassMaps, batch: dict[str, Any]) -> None:
-            for name, seed in _seeds(maps, batch, settings):
+            for name, seed in _seeds(maps, batch, settings, missing):
                 scores = seed["scores"].astype(np.float16).astype(np.float32)  # as they are kept
                 pool.submit(mask_of_scores, jobs[name], settings, scores, seed["labels"])
 
         _class_maps(task, data, missing, settings, trainer, take)
-    if left := _without(catalog, files.mask).records:  # trainer.limit_predict_batches
-        raise UserError(f"{len(left)} of {len(catalog.records)} images have no mask yet: run again")
+    if left := _missing(catalog, files.mask):  # trainer.limit_predict_batches
+        raise UserError(
+            f"{len(left)} of {len(catalog.records)} images have no mask: run again without a limit of "
+            "batches"
+        )
 
 
 def make_seeds(
@@ -175,15 +178,16 @@ def make_seeds(
         UserError: a limit of the trainer has left images out.
     """
     catalog = data.catalog(data.predict_split)
-    if not _without(catalog, files.mask).records:
+    missing = _missing(catalog, files.seed)
+    if not _missing(catalog, files.mask):
         return
 
     def take(maps: ClassMaps, batch: dict[str, Any]) -> None:
-        for name, seed in _seeds(maps, batch, settings):
+        for name, seed in _seeds(maps, batch, settings, missing):
             write_arrays(files.seed(name), **seed)
 
-    _class_maps(task, data, _without(catalog, files.seed), settings, trainer, take)
-    if left := len(_without(catalog, files.seed).records):  # trainer.limit_predict_batches
+    _class_maps(task, data, missing, settings, trainer, take)
+    if left := len(_missing(catalog, files.seed)):  # trainer.limit_predict_batches
         count = len(catalog.records)
         raise UserError(
             f"{count - left} of {count} images have a seed, and slots are learned from all: run again "
@@ -256,17 +260,18 @@ def refine_masks(
         settings = replace(settings, background=first.get("background", usual))
     stamp = {"maps": file_stamp(note) if note.is_file() else None}
     _claim(files, task, data.max_side, settings.to_dict() | stamp)
-    missing = _without(catalog, files.mask)
-    if not missing.records:
+    missing = _missing(catalog, files.mask)
+    if not missing:
         return
-    with MaskPool(missing.records, workers) as pool:
+    with MaskPool(missing.values(), workers) as pool:
 
         def take(prediction: Tensor, batch: dict[str, Any]) -> None:
             shape = fit_within(*prediction.shape[-2:], JOIN_SIDE)
             seen = F.interpolate(prediction, shape, mode="area").cpu().numpy().astype(np.float16)
             for index, name in enumerate(batch["id"]):
-                job = _job(files, name, Path(batch["path"][index]), catalog.white)
-                pool.submit(mask_of_segmenter, job, settings, seen[index])
+                if name in missing:
+                    job = _job(files, missing[name], catalog.white)
+                    pool.submit(mask_of_segmenter, job, settings, seen[index])
 
         trainer.hand_on(task, data.whole_images(missing), take)
 
@@ -275,40 +280,44 @@ def predict_masks(task: SegmentationTask, data: MaskData, masks: str | Path, tra
     """Write the segmenter's masks of `data.predict_split` that are not there yet."""
     files, catalog = MaskFiles(masks), data.catalog(data.predict_split, tagged=False)
     _claim(files, task, data.max_side, {})
-    missing = _without(catalog, files.mask)
+    missing = _missing(catalog, files.mask)
 
     def take(prediction: Tensor, batch: dict[str, Any]) -> None:
         for index, name in enumerate(batch["id"]):
+            if name not in missing:
+                continue
             one = {key: batch[key][index : index + 1] for key in ("image", "size")}
             mask = task.labels(one, prediction[index : index + 1], task.inference.crf)
             write_mask(files.mask(name), mask.cpu().numpy())
 
-    if missing.records:
+    if missing:
         trainer.hand_on(task, data.whole_images(missing), take)
 
 
 def _class_maps(
     task: ClassificationTask,
     data: TagData,
-    catalog: Catalog,
+    wanted: Collection[str],
     settings: PseudoMaskSettings,
     trainer: Trainer,
     take: Callable[[ClassMaps, dict[str, Any]], None],
 ) -> None:
-    if catalog.records:
+    if wanted:
         task.map_settings = settings
-        trainer.hand_on(task, data.whole_images(catalog), take)
+        trainer.hand_on(task, data.whole_images(wanted), take)
 
 
 def _seeds(
-    maps: ClassMaps, batch: dict[str, Any], settings: PseudoMaskSettings
-) -> Iterable[tuple[str, dict[str, np.ndarray]]]:
-    """The seed of each image of a batch: scores (n, h, w) of its tags, their labels, its slots."""
+    maps: ClassMaps, batch: dict[str, Any], settings: PseudoMaskSettings, wanted: Collection[str]
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The seed of each wanted image: scores (n, h, w) of its tags, their labels, its slots."""
     if settings.seed is None:
         scores = seed_maps(maps, settings)
     else:
         scores = make_part(settings.seed, Seed, "masks.seed")(maps)
     for index, name in enumerate(batch["id"]):
+        if name not in wanted:
+            continue
         tags = batch["tags"][index].nonzero().flatten()
         seed = {"scores": scores[index, tags], "labels": tags + 1}
         if settings.relabels:
@@ -316,14 +325,13 @@ def _seeds(
         yield name, {key: array.cpu().numpy() for key, array in seed.items()}
 
 
-def _job(files: MaskFiles, name: str, image: Path, white: int | None) -> Job:
-    return Job(image, white, files.mask(name), files.scores(name))
+def _job(files: MaskFiles, record: Record, white: int | None) -> Job:
+    return Job(record.image, white, files.mask(record.id), files.scores(record.id))
 
 
-def _without(catalog: Catalog, file: Callable[[str], Path]) -> Catalog:
-    """The images whose file is not there yet."""
-    missing = tuple(record for record in catalog.records if not file(record.id).is_file())
-    return replace(catalog, records=missing)
+def _missing(catalog: Catalog, file: Callable[[str], Path]) -> dict[str, Record]:
+    """The images whose file is not there yet, by their ids."""
+    return {record.id: record for record in catalog.records if not file(record.id).is_file()}
 
 
 def _claim(files: MaskFiles, task: Task, side: int, settings: dict[str, Any], *kept: Path) -> None:

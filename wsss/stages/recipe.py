@@ -11,8 +11,9 @@ from typing import Any, Literal
 import yaml
 
 from wsss.config_files import read_yaml, upgrade
+from wsss.data.catalog import Catalog
 from wsss.errors import UserError
-from wsss.files import read_json, write_json, write_text
+from wsss.files import file_stamp, read_json, write_json, write_text
 from wsss.origin import before, differences, plain
 from wsss.resources import Cost
 from wsss.run_folder import PLACES, StageFolder
@@ -289,3 +290,20 @@ def _written(folder: Path) -> str:
 def _place_of_run(config: dict[str, Any]) -> Path:
     """Where the run was whose stage has this config."""
     return Path(config["trainer"]["default_root_dir"]).parent
+
+
+def stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
+    """Tells one set of images and tags from another, and where asked one set of true masks."""
+    digest = hashlib.sha256(repr(catalog.classes).encode())
+    if catalog.white:  # how images of 16 bits are shown
+        digest.update(repr(catalog.white).encode())
+    for r in catalog.records:
+        mask = file_stamp(r.mask) if truth and r.mask else None
+        digest.update(repr((r.id, r.tags, file_stamp(r.image), mask)).encode())
+    return digest.hexdigest()
+
+
+def stamp_weights(config: dict[str, Any]) -> str:
+    """Tells the weight file that a stage starts from."""
+    file = config.get("model", {}).get("weights")
+    return file_stamp(Path(file)) if file and Path(file).is_file() else "-"

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from wsss.data.catalog import Catalog
 from wsss.data.masks import write_mask
 from wsss.data.modules import MaskData, TagData
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, pixel_counts, write_counts
-from wsss.files import write_atomic
+from wsss.files import read_json, write_atomic, write_json
 from wsss.stages.config import Kind, StageConfig
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.task import Task
+from wsss.tasks.trainer import Trainer
 
 
 class _Test(pl.Callback):
@@ -84,22 +86,36 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
         raise UserError(f"training in {folder} wrote no checkpoint")
     metrics = _plain(trainer.callback_metrics)
     write_atomic(folder / "last.ckpt", lambda aside: aside.write_bytes(last.read_bytes()))
-    return metrics | measure(config, task, data, folder)
+    # a logger would begin the training's log anew
+    trainer = config.trainer(logger=False, default_root_dir=str(folder))
+    return metrics | measure(task, data, folder, trainer, folder / "last.ckpt")
 
 
 def measure(
-    config: StageConfig, task: Task, data: TagData | MaskData, folder: Path
+    task: Task,
+    data: TagData | MaskData,
+    folder: Path,
+    trainer: Trainer,
+    checkpoint: Path | None = None,
 ) -> dict[str, float | None]:
-    """Validate a classifier, or test a segmenter and keep its masks in `folder`."""
-    # a logger would begin the training's log anew
-    trainer = config.trainer(logger=False, default_root_dir=str(folder))
-    how = {"datamodule": data, "ckpt_path": str(folder / "last.ckpt"), "verbose": False}
-    if isinstance(data, TagData):
-        with trainer.at_work():
+    """Validate a classifier, or test a segmenter and keep its masks, on `data.val_split`.
+
+    Args:
+        task: the network.
+        data: the images.
+        folder: gets `test/<id>.png` and `test.json` of a segmenter.
+        trainer: runs the network.
+        checkpoint: weights to measure; None: those that the network has.
+
+    Returns:
+        The metrics in percent, None where there was nothing to measure with.
+    """
+    how = {"datamodule": data, "ckpt_path": checkpoint and str(checkpoint), "verbose": False}
+    with trainer.at_work():
+        if isinstance(data, TagData):
             trainer.validate(task, **how)
-    elif any(record.mask for record in data.catalog(data.val_split, tagged=False).records):
-        trainer.callbacks.append(_Test(folder))
-        with trainer.at_work():
+        elif any(record.mask for record in data.catalog(data.val_split, tagged=False).records):
+            trainer.callbacks.append(_Test(folder))
             trainer.test(task, **how)
     return _plain(trainer.callback_metrics)
 
@@ -114,3 +130,37 @@ def _keep_log(path: Path) -> None:
     if path.is_file():
         number = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
         path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
+
+
+def for_rounds(trainer: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """The config of a trainer whose training takes as many steps as several would."""
+    limits = [key for key in ("max_epochs", "max_steps") if trainer.get(key) not in (None, -1)]
+    if not limits and rounds > 1 and trainer.get("max_epochs") is None:
+        return trainer | {"max_epochs": rounds * 1000}  # Lightning's default
+    return trainer | {key: rounds * trainer[key] for key in limits}
+
+
+def network_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The timm model that a stage trains, as backbone or as encoder, and the backbone's arguments."""
+    model = config.get("model", {})
+    name = str(model.get("backbone") or model.get("encoder") or "glnet_4g").removeprefix("tu-")
+    return name, model.get("backbone_args") or {}
+
+
+def leave_out_unseen(path: Path, catalog: Catalog) -> None:
+    """Mend numbers of earlier versions, which counted a class without an image in val as 0."""
+    metrics = read_json(path)
+    seen = {catalog.classes[tag] for record in catalog.records for tag in record.tags}
+    unseen = [n for n in catalog.classes if n not in seen and f"val_AP/{n}" in metrics]
+    if not unseen:
+        return
+    for metric, mean in (("AP", "val_mAP"), ("F1", "val_F1")):
+        for name in unseen:
+            metrics.pop(f"val_{metric}/{name}", None)
+        left = [metrics[f"val_{metric}/{name}"] for name in sorted(seen)]
+        metrics[mean] = sum(left) / len(left) if left else None
+    write_json(path, metrics)
+    notice(
+        f"an earlier version of wsss counted {', '.join(unseen)}, which no image to validate with has, "
+        f"as 0 in the mAP and F1 of {path}: left out now (the curve in the training's log stays)"
+    )

@@ -1,0 +1,138 @@
+"""Seeds, masks and refined masks as functions of network, data, settings and folder."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from wsss.data.masks import read_mask, read_scores
+from wsss.data.modules import MaskData, TagData
+from wsss.localize.cam import class_maps, seed_maps
+from wsss.settings import PseudoMaskSettings, RefinementSettings
+from wsss.stages.masks import MaskFiles, make_pseudo_masks, predict_masks, refine_masks
+from wsss.tasks.classification import ClassificationTask
+from wsss.tasks.segmentation import SegmentationTask
+from wsss.tasks.trainer import Trainer
+
+CLASSES = ["ball", "brick", "kite", "star"]
+QUICK = PseudoMaskSettings((1.0,), flip=False, steps=20, crf=None)
+
+PARTS = """
+import numpy as np
+
+class LeftHalf:
+    \"\"\"Every tag in the left half of its image.\"\"\"
+
+    def __call__(self, maps):
+        scores = maps.cam.new_zeros(maps.cam.shape)
+        scores[..., : scores.shape[-1] // 2] = 1
+        return scores
+
+class Everywhere:
+    \"\"\"The first tag at every pixel.\"\"\"
+
+    def __call__(self, image, scores, labels, probabilities, background, crf):
+        return np.full(image.shape[:2], labels[0], np.uint8)
+"""
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch) -> str:
+    (tmp_path / "halves.py").write_text(PARTS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # goes to the processes that make masks, too
+    return "halves"
+
+
+@pytest.fixture(scope="module")
+def classifier() -> ClassificationTask:
+    torch.manual_seed(0)
+    return ClassificationTask(CLASSES, "glnet_nano").eval()
+
+
+def _trainer() -> Trainer:
+    return Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+
+
+def _data(drawn, **more) -> TagData:
+    return TagData(str(drawn), predict_split="val", size=64, num_workers=0, **more)
+
+
+@pytest.mark.parametrize("border_prior", [True, False])
+@pytest.mark.parametrize("learn_slots", [True, False])
+def test_scores_are_those_of_the_settings(border_prior, learn_slots, classifier, drawn, tmp_path):
+    settings = replace(QUICK, border_prior=border_prior, learn_slots=learn_slots)
+    data, out = _data(drawn), tmp_path / "masks"
+    make_pseudo_masks(classifier, data, settings, out, _trainer(), workers=1)
+    files, made = MaskFiles(out), 0
+    for batch in data.predict_dataloader():
+        with torch.inference_mode():
+            wanted = seed_maps(class_maps(classifier.model, batch["image"], settings), settings)
+        for index, name in enumerate(batch["id"]):
+            tags = batch["tags"][index].nonzero().flatten().tolist()
+            place = files.seed(name) if learn_slots else files.scores(name)
+            scores, labels = read_scores(place)
+            assert labels == [tag + 1 for tag in tags]
+            np.testing.assert_allclose(scores, wanted[index, tags], atol=1e-3)
+            made += 1
+    assert made == len(list(out.glob("*.png"))) == 8
+    assert files.seeds.exists() == files.slot_classes.exists() == learn_slots
+
+
+def test_what_was_made_is_not_made_again(classifier, drawn, tmp_path, monkeypatch):
+    predict = ClassificationTask.predict_step
+    for learn_slots in (True, False):
+        settings, out = replace(QUICK, learn_slots=learn_slots), tmp_path / str(learn_slots) / "masks"
+        make_pseudo_masks(classifier, _data(drawn, batch_size=4), settings, out, _trainer(), 1)
+        masks = sorted(out.glob("*.png"))
+        before = {path: path.read_bytes() for path in masks}
+        masks[2].unlink()
+        asked = []
+        with monkeypatch.context() as spy:
+            spy.setattr(
+                ClassificationTask,
+                "predict_step",
+                lambda self, batch, i, to=asked: to.extend(batch["id"]) or predict(self, batch, i),
+            )
+            make_pseudo_masks(classifier, _data(drawn, batch_size=4), settings, out, _trainer(), 1)
+        assert {path: path.read_bytes() for path in masks} == before
+        assert asked == ([] if learn_slots else [p.stem for p in masks[:4]])  # its batch, if no seed
+
+
+def test_a_seed_of_ones_own(parts, classifier, drawn, tmp_path):
+    settings = replace(QUICK, seed=f"{parts}.LeftHalf", learn_slots=False)
+    make_pseudo_masks(classifier, _data(drawn), settings, tmp_path / "masks", _trainer(), 1)
+    made = [read_mask(path) for path in (tmp_path / "masks").glob("*.png")]
+    assert len(made) == 8
+    for mask in made:
+        assert mask[:, :24].all() and not mask[:, 40:].any()
+
+
+def test_a_refinement_of_ones_own(parts, classifier, drawn, tmp_path):
+    first = tmp_path / "first" / "masks"
+    settings = replace(QUICK, learn_slots=False)
+    make_pseudo_masks(classifier, _data(drawn), settings, first, _trainer(), 1)
+    torch.manual_seed(0)
+    segmenter = SegmentationTask(CLASSES, "Unet", "glnet_nano").eval()
+    data = MaskData(str(drawn), crop=64, num_workers=0)
+    maps, plain, own = MaskFiles(first).maps, tmp_path / "plain", tmp_path / "own"
+    refine_masks(segmenter, data, RefinementSettings(crf=None), maps, plain, _trainer(), 1)
+    how = RefinementSettings(refinement=f"{parts}.Everywhere")
+    refine_masks(segmenter, data, how, maps, own, _trainer(), 1)
+    for path in own.glob("*.png"):
+        label = read_scores(maps / f"{path.stem}.npz")[1][0]
+        assert (read_mask(path) == label).all() and (read_mask(plain / path.name) != label).any()
+    # the background is that of the first round where nobody says else
+    assert '"background": 0.4' in (plain / "settings.json").read_text()
+
+
+def test_masks_of_the_segmenter_alone(drawn, tmp_path):
+    torch.manual_seed(0)
+    segmenter = SegmentationTask(CLASSES, "Unet", "glnet_nano").eval()
+    data = MaskData(str(drawn), crop=64, num_workers=0)
+    predict_masks(segmenter, data, tmp_path / "masks", _trainer())
+    for batch in data.test_dataloader():
+        made = read_mask(tmp_path / "masks" / f"{batch['id'][0]}.png")
+        with torch.inference_mode():
+            assert (made == segmenter.predict_mask(batch).numpy()).mean() > 0.99
