@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from wsss.cli import main
-from wsss.commands.export_model import card
 from wsss.errors import UserError
+from wsss.exchange.model import card
 from wsss.explore import Run
 from wsss.settings import CRFSettings, InferenceSettings
 from wsss.tasks.cli import run_task
