@@ -678,44 +678,11 @@ def test_one_class_alone(tmp_path):
     assert "val_AP/thing" in trainer.callback_metrics
 
 
-def test_evaluate_command_and_scripts(tmp_path, capsys):
-    for folder in ("a", "b"):
-        write_mask(tmp_path / folder / "x.png", np.array([[0, 1], [1, 255]]))
-    words = ["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--json", str(tmp_path / "s.json")]
-    with pytest.warns(UserNotice, match="VOC's are shown: pass --classes"):
-        assert main(words) == 0
-    printed = capsys.readouterr()
-    assert "mIoU 100.00" in printed.out and "aeroplane" in printed.out
-    (tmp_path / "JPEGImages").mkdir()  # VOC's own folder
-    assert main(words) == 0
-    assert not capsys.readouterr().err.count("note")
-    write_mask(tmp_path / "b" / "y.png", np.array([[0, 1], [1, 255]]))
-    (tmp_path / "b" / "classes.txt").write_text("cat\ndog\n")
-    with pytest.warns(UserNotice, match="not compared: 1 of 2 true masks have no prediction"):
-        assert main(words) == 0
-    printed = capsys.readouterr().out
-    assert "cat" in printed and "aeroplane" not in printed
-    write_mask(tmp_path / "a" / "day 1" / "z z.png", np.array([[0, 1], [1, 255]]))
-    with pytest.warns(UserNotice, match=r"1 of 2 predictions have no true mask .*day 1/z z.png"):
-        assert main(words) == 0
-    (tmp_path / "list.txt").write_text("x 1\nday 1/z z\n")
-    write_mask(tmp_path / "b" / "day 1" / "z z.png", np.array([[0, 1], [1, 255]]))
-    capsys.readouterr()
-    assert main([*words, "--list", str(tmp_path / "list.txt")]) == 0
-    assert "images 2" in capsys.readouterr().out
-    (tmp_path / "a" / "classes.txt").write_text("dog\ncat\n")
-    assert main(words) == 2
-    error = capsys.readouterr().err
-    assert "are dog, cat, those of" in error and "cat, dog: " in error
-    (tmp_path / "a" / "classes.txt").unlink()
-    (tmp_path / "file").write_text("")
-    with pytest.warns(UserNotice, match="not compared"):
-        assert main([*words[:-1], str(tmp_path / "file" / "s.json")]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: {tmp_path / 'file'}")
-    assert json.loads((tmp_path / "s.json").read_text())["miou"] == 100.0
+def test_scripts(tmp_path):
+    write_mask(tmp_path / "a" / "x.png", np.array([[0, 1], [1, 255]]))
+    words = [str(tmp_path / "a"), str(tmp_path / "a")]
     done = subprocess.run(
-        [sys.executable, str(PROJECT / "scripts" / "evaluate.py"), *words[1:3]],
+        [sys.executable, str(PROJECT / "scripts" / "evaluate.py"), *words],
         capture_output=True,
         text=True,
         check=True,

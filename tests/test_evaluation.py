@@ -1,18 +1,13 @@
 """Evaluation against a confusion matrix by hand and scikit-learn."""
 
-import json
-import unicodedata
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
-from wsss.cli import main
-from wsss.commands.export import mask_files
 from wsss.data.masks import read_mask, write_mask
-from wsss.errors import UserError, UserNotice
+from wsss.errors import UserError
 from wsss.evaluation import Evaluator, evaluate_files, threshold_curve
 from wsss.geometry import resize_scores
 
@@ -103,45 +98,6 @@ def test_refuses_other_size_and_unknown_label(tmp_path):
         evaluate_files([(tmp_path / "d.png", tmp_path / "a.png")], ["x"])
 
 
-def _masks_on_disk(folder, names, label=3):
-    for name in names:
-        mask = np.zeros((20, 30), np.uint8)
-        mask[:5] = label
-        write_mask(folder / f"{name}.png", mask)
-
-
-def test_a_palette_that_an_editor_changed_is_told(tmp_path):
-    """The colours are the same at the same pixels, and the indices, which count, are others."""
-    _masks_on_disk(tmp_path / "true", "abc")
-    _masks_on_disk(tmp_path / "saved", "abc")
-    with Image.open(tmp_path / "saved" / "b.png") as image:
-        changed = image.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
-    changed.save(tmp_path / "saved" / "b.png")
-    assert set(np.unique(read_mask(tmp_path / "saved" / "b.png"))) == {0, 1}
-    words = ["evaluate", str(tmp_path / "saved"), str(tmp_path / "true")]
-    with pytest.warns(UserNotice) as told:
-        assert main(words) == 0
-    said = [str(one.message) for one in told if "palette" in str(one.message)]
-    assert len(said) == 1 and "palette of 1 masks is not VOC's" in said[0]
-    assert f"{tmp_path / 'saved' / 'b.png'}: index 0 is " in said[0] and "VOC's label" in said[0]
-
-
-def test_masks_in_linked_folders_and_with_capital_suffixes_count(tmp_path):
-    _masks_on_disk(tmp_path / "pred" / "day", "ab")
-    _masks_on_disk(tmp_path / "pred", "cd")
-    _masks_on_disk(tmp_path / "disk", "ab")
-    _masks_on_disk(tmp_path / "true", "cd")
-    (tmp_path / "true" / "day").symlink_to(tmp_path / "disk")
-    (tmp_path / "true" / "loop").symlink_to(tmp_path)
-    (tmp_path / "true" / "c.png").rename(tmp_path / "true" / "c.PNG")
-    with Image.open(tmp_path / "true" / "d.png") as image:
-        image.save(tmp_path / "true" / "d.bmp")
-    (tmp_path / "true" / "d.png").unlink()
-    assert sorted(mask_files(tmp_path / "pred")) == ["c", "d", "day/a", "day/b"]
-    with pytest.warns(UserNotice, match=r"1 pictures in .*true that are no PNG \(first: d\.bmp\)"):
-        assert sorted(mask_files(tmp_path / "true")) == ["c", "day/a", "day/b"]
-
-
 def test_masks_of_16_bits_are_read_by_their_labels(tmp_path):
     mask = np.arange(600, dtype=np.uint16).reshape(20, 30) % 3
     Image.fromarray(mask).save(tmp_path / "a.png")
@@ -174,35 +130,3 @@ def test_a_palette_in_order_is_not_told(tmp_path, kind):
     foreign = []
     np.testing.assert_array_equal(read_mask(tmp_path / "b.png", 4, foreign), mask)
     assert foreign == []
-
-
-@pytest.mark.parametrize("listed", [False, True])
-def test_accents_match_however_they_are_written(tmp_path, listed):
-    names = ["été/garçon", "ñ 2", "plain"]
-    forms = {form: [unicodedata.normalize(form, name) for name in names] for form in ("NFC", "NFD")}
-    _masks_on_disk(tmp_path / "made", forms["NFC"])
-    _masks_on_disk(tmp_path / "true", forms["NFD"])
-    (tmp_path / "list.txt").write_text("\n".join(forms["NFD"]) + "\n", encoding="utf-8")
-    words = ["evaluate", str(tmp_path / "made"), str(tmp_path / "true"), "--json", str(tmp_path / "s")]
-    assert main([*words, *(["--list", str(tmp_path / "list.txt")] if listed else [])]) == 0
-    scores = json.loads((tmp_path / "s").read_text())
-    assert scores["images"] == 3 and scores["miou"] == pytest.approx(100)
-
-
-def test_the_order_of_classes_of_other_tools_is_read(tmp_path, capsys):
-    """labelme's list beside its masks; ours beside the predictions has another order."""
-    _masks_on_disk(tmp_path / "labelme" / "SegmentationClass", "ab", 2)
-    _masks_on_disk(tmp_path / "run" / "masks", "ab", 1)
-    (tmp_path / "labelme" / "class_names.txt").write_text("_background_\nkite\nball\n")
-    (tmp_path / "run" / "classes.txt").write_text("ball\nkite\n")
-    words = [
-        "evaluate",
-        str(tmp_path / "run" / "masks"),
-        str(tmp_path / "labelme" / "SegmentationClass"),
-    ]
-    assert main(words) == 2
-    said = capsys.readouterr().err
-    assert "ball, kite" in said and "kite, ball" in said
-    (tmp_path / "run" / "classes.txt").write_text("kite\nball\n")
-    assert main(words) == 0
-    assert "kite" in (said := capsys.readouterr().out) and "aeroplane" not in said

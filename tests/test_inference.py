@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from wsss.cli import main
-from wsss.commands.export_model import card
 from wsss.data.modules import MaskData
 from wsss.errors import UserError
+from wsss.exchange.model import card
 from wsss.explore import Run
 from wsss.settings import CRFSettings, InferenceSettings
 from wsss.stages.training import measure

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parent.parent / "wsss"
 LAYERS = [
     {"errors", "voc", "progress"},
@@ -26,6 +28,7 @@ LAYERS = [
     {"pictures"},
     {"report"},
     {"pipeline"},
+    {"exchange"},
     {"explore"},
     {"app"},
     {"commands"},
@@ -57,6 +60,22 @@ def test_imports_go_one_way():
             elif len(name.split(".")) > 1 and RANK[name.split(".")[1]] > RANK[here]:
                 wrong.append(f"{path.name}: {name}")
     assert not wrong
+
+
+COMMANDS = [path for path in sorted((PACKAGE / "commands").glob("*.py")) if path.stem != "__init__"]
+UNFINISHED = {"app", "check", "init", "predict", "slots"}
+"""Commands whose work is still to move into rooms of its own."""
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_a_command_is_arguments_and_one_call(path):
+    """It is short, and knows no other command."""
+    text = path.read_text()
+    names = {node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    others = {name for name in _imports(path) if name.startswith("wsss.commands.")}
+    assert {"add_arguments", "main"} <= names
+    if path.stem not in UNFINISHED:
+        assert not others and len(text.splitlines()) < 80
 
 
 def test_only_one_module_imports_pydensecrf():

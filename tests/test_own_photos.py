@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 
 from wsss.cli import main
 from wsss.commands.check import check
-from wsss.commands.predict import find_photographs
 from wsss.data.catalog import inside, read_catalog, read_classes
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_mask
 from wsss.data.modules import MaskData
+from wsss.data.photographs import find_photographs
 from wsss.data.tags import read_tag_table
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.files import write_atomic
@@ -207,7 +207,7 @@ def test_what_systems_keep_is_neither_photograph_nor_class(tmp_path, capsys):
     report = check(tmp_path)
     assert report.classes == {"blue": 1, "red": 1} and report.images == 2
     assert set(report.warnings) == {"class with fewer than 10 images"}
-    from wsss.commands.export import mask_files
+    from wsss.exchange.names import mask_files
 
     assert sorted(mask_files(tmp_path / "masks")) == ["blue/0", "red/0"]
 

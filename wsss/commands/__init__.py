@@ -1,1 +1,23 @@
-"""One module for each command for one's own photographs: `add_arguments` and `main`."""
+"""The commands of `wsss`, a module each: its arguments, and one call.
+
+A module has `add_arguments(parser)` and `main(args)`, which returns the exit code; None is 0.
+"""
+
+import argparse
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What `wsss run` and `wsss demo` share."""
+    parser.add_argument(
+        "--upper-bound",
+        action="store_true",
+        help="also train the same segmenter on the true masks, to compare with",
+    )
+    changed = parser.add_mutually_exclusive_group()
+    for name, does in (
+        ("keep", "go on with finished stages that an earlier version of wsss made otherwise"),
+        ("redo", "make such stages anew; the earlier results are moved aside"),
+    ):
+        changed.add_argument(
+            f"--{name}", dest="changed", action="store_const", const=name, default="tell", help=does
+        )

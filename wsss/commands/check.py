@@ -8,7 +8,7 @@ import posixpath
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from wsss.data.images import (
     look,
 )
 from wsss.data.masks import masks_in, read_mask
+from wsss.data.names import as_files
 from wsss.data.tags import (
     RESERVED_CLASSES,
     alike,
@@ -355,19 +356,6 @@ def _plain(name: str) -> Path:
     """A name in small letters and without the suffix of an image."""
     path = Path(posixpath.normpath(name.lower()))
     return path.with_suffix("") if path.suffix in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES) else path
-
-
-def as_files(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
-    """Names -> the same as the files have them: without `./`, and with their way to write accents."""
-    # a Mac writes "é" in file names as two characters, most tables as one
-    composed = {unicodedata.normalize("NFC", name): name for name in files}
-    known, found = set(files), {}
-    for name in names:
-        plain = posixpath.normpath(name)
-        if plain not in known:
-            plain = composed.get(unicodedata.normalize("NFC", plain), plain)
-        found[name] = plain
-    return found
 
 
 def _voc_records(root: Path, files: list[Path], report: Report) -> Tagged:

@@ -121,7 +121,6 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
 def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: Sequence) -> list:
     """Rows whose image is there and can be read, under the name that the file has."""
     from wsss.commands.check import (
-        as_files,
         image_oddities,
         longest_name,
         photographs_in,
@@ -130,6 +129,7 @@ def _known_files(found: Found, photographs: Path, table: Path, out: Path, rows: 
     )
     from wsss.data.catalog import inside, look_at
     from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+    from wsss.data.names import as_files
 
     files = [
         path.relative_to(photographs).as_posix()

@@ -52,7 +52,7 @@ def _position(text: str) -> tuple[int, int]:
 
 
 def main(args: argparse.Namespace) -> int:
-    from wsss.commands.predict import find_photographs
+    from wsss.data.photographs import find_photographs
     from wsss.locks import locked
     from wsss.slot_pictures import check_blocks
 

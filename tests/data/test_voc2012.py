@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from wsss import cli
-from wsss.commands import data
+from wsss.data import voc2012
 from wsss.data.catalog import read_catalog
 from wsss.data.masks import read_mask, write_mask
 
@@ -113,10 +113,10 @@ def server(archives):
 def source(server, archives, monkeypatch):
     def archive(name):
         digest = hashlib.md5((archives / name).read_bytes()).hexdigest()
-        return data.Archive(name, f"http://127.0.0.1:{server.server_port}/{name}", digest)
+        return voc2012.Archive(name, f"http://127.0.0.1:{server.server_port}/{name}", digest)
 
-    source = data.Source(archive("voc.tar"), archive("sbd.tgz"), COUNTS)
-    monkeypatch.setattr(data, "official", lambda: source)
+    source = voc2012.Source(archive("voc.tar"), archive("sbd.tgz"), COUNTS)
+    monkeypatch.setattr(voc2012, "official", lambda: source)
     return source
 
 
@@ -142,7 +142,7 @@ def _fails(capsys, *words: str, **more) -> str:
 
 
 def test_official_archives_and_numbers():
-    source = data.official()
+    source = voc2012.official()
     assert source.voc.filename == "VOCtrainval_11-May-2012.tar" and len(source.voc.md5) == 32
     assert source.sbd.filename == "benchmark.tgz" and len(source.sbd.md5) == 32
     assert source.counts == {"train": 1464, "val": 1449, "trainaug": 10582}
@@ -184,18 +184,18 @@ def test_part_that_was_complete(source, archives, tmp_path):
 
 def test_wrong_checksum(source, monkeypatch, tmp_path, capsys):
     wrong = replace(source, sbd=replace(source.sbd, md5="0" * 32))
-    monkeypatch.setattr(data, "official", lambda: wrong)
+    monkeypatch.setattr(voc2012, "official", lambda: wrong)
     said = _fails(capsys, str(tmp_path / "voc"))
     assert "sbd.tgz" in said and "0" * 32 in said
     assert [p.name for p in (tmp_path / "voc/archives").iterdir()] == ["voc.tar"]
-    monkeypatch.setattr(data, "official", lambda: source)
+    monkeypatch.setattr(voc2012, "official", lambda: source)
     assert cli.main(["data", "voc", str(tmp_path / "voc")]) == 0
     _complete(tmp_path / "voc")
 
 
 def test_no_such_file_on_server(source, monkeypatch, tmp_path, capsys):
     gone = replace(source, voc=replace(source.voc, url=source.voc.url + "x"))
-    monkeypatch.setattr(data, "official", lambda: gone)
+    monkeypatch.setattr(voc2012, "official", lambda: gone)
     said = _fails(capsys, str(tmp_path / "voc"))
     assert "404" in said and source.voc.url + "x" in said
 
@@ -230,7 +230,7 @@ def test_truncated_archive_with_its_own_checksum(
     content = (archives / item.filename).read_bytes()[:size]
     (tmp_path / item.filename).write_bytes(content)
     cut = replace(source, **{kind: replace(item, md5=hashlib.md5(content).hexdigest())})
-    monkeypatch.setattr(data, "official", lambda: cut)
+    monkeypatch.setattr(voc2012, "official", lambda: cut)
     said = _fails(capsys, str(tmp_path / "voc"), "--from", str(tmp_path))
     assert f"{tmp_path / item.filename} cannot be unpacked" in said
 
@@ -244,7 +244,7 @@ def test_root_that_cannot_be_written(source, archives, tmp_path, capsys):
 @pytest.mark.parametrize("split", COUNTS)
 def test_other_numbers_than_the_official(source, archives, monkeypatch, tmp_path, capsys, split):
     monkeypatch.setattr(
-        data, "official", lambda: replace(source, counts=COUNTS | {split: COUNTS[split] + 1})
+        voc2012, "official", lambda: replace(source, counts=COUNTS | {split: COUNTS[split] + 1})
     )
     said = _fails(capsys, str(tmp_path / "voc"), "--from", str(archives))
     assert split in said and f"official list has {COUNTS[split] + 1}" in said
@@ -262,18 +262,18 @@ def test_a_list_of_another_form_is_told(source, archives, tmp_path, capsys):
 
 def test_interrupted_conversion_goes_on(source, archives, monkeypatch, tmp_path):
     root, words = tmp_path / "voc", ["data", "voc", str(tmp_path / "voc"), "--from", str(archives)]
-    convert, done = data._convert_mask, []
+    done = []
 
     def stop(*args):
         if done:
             raise KeyboardInterrupt
-        done.append(convert(*args))
+        done.append(write_mask(*args))
 
-    monkeypatch.setattr(data, "_convert_mask", stop)
+    monkeypatch.setattr(voc2012, "write_mask", stop)
     assert cli.main(words) == 130
     made = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
     assert len(list((root / "SegmentationClassAug").iterdir())) == 1
-    monkeypatch.setattr(data, "_convert_mask", convert)
+    monkeypatch.setattr(voc2012, "write_mask", write_mask)
     assert cli.main(words) == 0
     _complete(root)
     assert made == {p: p.stat().st_mtime_ns for p in made}

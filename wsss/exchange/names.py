@@ -1,19 +1,19 @@
-"""What the readers of other tools' files share: photographs and classes by name, marks turned."""
+"""Files by name: photographs as other tools call them, masks in a folder."""
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from wsss.commands.class_lists import BACKGROUND, IGNORED
-from wsss.commands.export import VOID_NAME, photo_files
-from wsss.data.cells import clean
-from wsss.errors import UserError
-
-Masks = Iterator[tuple[str, "np.ndarray | None"]]  # noqa: F821  (numpy comes with the command)
-"""Name of a photograph -> its mask (H, W) uint8, None if nothing is marked in it."""
+from wsss.data.catalog import inside
+from wsss.data.images import image_size, look_through
+from wsss.data.masks import masks_in
+from wsss.data.names import as_files
+from wsss.data.photographs import find_photographs
+from wsss.data.upright import open_image, orientation
+from wsss.errors import UserError, notice
 
 _UPLOADED = re.compile(r"^([0-9a-f]{8}(-|__))+")
 """What Label Studio sets before the name of a file that it was given."""
@@ -67,9 +67,6 @@ class Photos:
         Folders before it are passed over where only one photograph fits: `photos/day 1/a` is
         `day 1/a`, and so is `a`.
         """
-        from wsss.data.catalog import inside
-        from wsss.data.images import image_size
-
         if "\0" in name:
             raise UserError(f"{self.source} names a photograph {name!r}: correct the name")
         if name.startswith("/data/") and "?d=" in name:  # Label Studio's address of a local file
@@ -100,25 +97,8 @@ class Photos:
         return alike[0], image_size(self.files[alike[0]])
 
 
-def label_of(name: str, labels: dict[str, int], source: Path) -> int:
-    name = clean(name)
-    if name.lower() in BACKGROUND:
-        return 0
-    if name == IGNORED:
-        return labels[VOID_NAME]
-    if name not in labels:
-        known = ", ".join(list(labels)[:8])
-        raise UserError(
-            f"{source} has the class '{name}', which is not among ours ({known}): "
-            "rename it there, or pass --classes"
-        )
-    return labels[name]
-
-
 def shown_in(folder: Path, pattern: str) -> list[Path]:
     """Files and folders of that pattern, in whatever case, without hidden ones and those of systems."""
-    from wsss.data.images import look_through
-
     if not folder.is_dir():
         return []
     return sorted(
@@ -136,14 +116,52 @@ def name_in(folder: Path, path: Path) -> str:
 
 def orientation_of(photo: Path) -> int:
     """How EXIF turns a photograph, 1 (not at all) to 8."""
-    from wsss.data.upright import open_image, orientation
-
     with open_image(photo) as image:
         return orientation(image) or 1
 
 
-def turned(mask, how: int):
-    """A mask (H, W) turned as EXIF turns a photograph."""
-    from wsss.data import upright
+def photo_folder(photos: Path) -> Path:
+    """The folder of the images: `photos`, or its JPEGImages where it is a VOC development kit."""
+    if not photos.is_dir():
+        raise UserError(f"there is no folder {photos}: pass the photographs' folder as --photos")
+    return photos / "JPEGImages" if (photos / "JPEGImages").is_dir() else photos
 
-    return upright.turned(mask, how)
+
+def photo_files(photos: Path) -> dict[str, Path]:
+    """Name without suffix, relative to the folder -> photograph."""
+    return find_photographs([photos], skip_twins=True)
+
+
+def mask_files(folder: Path) -> dict[str, Path]:
+    """Name without suffix, relative to the folder -> mask."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of masks {folder}")
+    masks, others = masks_in(folder)
+    if not masks:
+        what = f", {others[0].name} is none: save masks as palette PNGs" if others else ""
+        raise UserError(f"there is no mask (.png) in {folder}{what}")
+    if others:
+        notice(
+            f"passed over: {len(others)} pictures in {folder} that are no PNG "
+            f"(first: {others[0].name}): save masks as palette PNGs"
+        )
+    found: dict[str, Path] = {}
+    for path in masks:
+        other = found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+        if other != path:
+            raise UserError(f"{other} and {path} differ by the case of .png only: remove one")
+    return found
+
+
+def as_named(files: dict[str, Path], names: Iterable[str]) -> dict[str, Path]:
+    """Files under the ones of `names` that differ from theirs in how accents are written only.
+
+    Raises:
+        UserError: two files come to have one name.
+    """
+    written, found = as_files(files, set(names)), {}
+    for name, path in files.items():
+        other = found.setdefault(written[name], path)
+        if other != path:
+            raise UserError(f"{other} and {path} have the same name, written in two ways: remove one")
+    return found

@@ -1,16 +1,18 @@
-"""`wsss export model`: a segmentation network for other programs, with what they must know of it."""
+"""A segmentation network for other programs, with what they must know of it."""
 
-import argparse
 import contextlib
 import importlib.util
 import io
 import json
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
+import torch
+
 from wsss.errors import UserError
+from wsss.exchange.output import is_taken, new_output
+from wsss.tasks.segmentation import SegmentationTask
+from wsss.voc import VOID, palette
 
 TOLERANCE = 1e-3
 """Greatest difference from torch's logits, as a share of the largest logit (at least 1)."""
@@ -19,24 +21,16 @@ MULTIPLE = 32
 """The sides of the input are multiples of this many pixels."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Write model.onnx, model.pt2 (torch.export) and preprocessing.json. Both models are run and "
-        "compared with torch before anything is kept. Needs pip install -e '.[export]' once."
-    )
-    parser.add_argument("--ckpt", type=Path, required=True, help="last.ckpt of wsss segment or run")
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the three files")
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="fix the input's size in pixels, multiples of 32 (default: any; some networks cannot)",
-    )
+def export_model(ckpt: Path, out: Path, size: tuple[int, int] | None = None) -> dict[str, float]:
+    """Write model.onnx, model.pt2 and preprocessing.json of a checkpoint of `wsss segment`.
 
+    Args:
+        ckpt: the checkpoint.
+        out: a new folder.
+        size: (height, width) that the input is fixed to, in pixels, multiples of 32; None: any.
 
-def export_model(args: argparse.Namespace) -> None:
-    """Export the segmentation network of a checkpoint.
+    Returns:
+        File name -> largest difference of its logits from torch's.
 
     Raises:
         UserError: a package is missing, the checkpoint is none of `wsss segment`, `out` is there, the
@@ -47,34 +41,21 @@ def export_model(args: argparse.Namespace) -> None:
         raise UserError(
             f"{', '.join(missing)} is not installed: pip install -e '.[export]' in the folder of wsss"
         )
-    if args.size and (min(args.size) < MULTIPLE or any(side % MULTIPLE for side in args.size)):
-        raise UserError(f"--size must be multiples of {MULTIPLE}, got {args.size[0]} {args.size[1]}")
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(f"--out {args.out} is there already: give a new folder")
-
-    from wsss.tasks.segmentation import SegmentationTask
-
-    task = SegmentationTask.from_checkpoint(args.ckpt)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{args.out.name}.", dir=args.out.parent))
-    try:
-        for name, apart in _write_models(task.model, aside, args.size).items():
-            print(f"{name}: largest difference from torch {apart:.1e}")
-        text = json.dumps(card(task, args.size), indent=2, ensure_ascii=False) + "\n"
+    if size and (min(size) < MULTIPLE or any(side % MULTIPLE for side in size)):
+        raise UserError(f"--size must be multiples of {MULTIPLE}, got {size[0]} {size[1]}")
+    if is_taken(out):
+        raise UserError(f"--out {out} is there already: give a new folder")
+    task = SegmentationTask.from_checkpoint(ckpt)
+    with new_output(out) as aside:
+        aside.mkdir()
+        apart = _write_models(task.model, aside, size)
+        text = json.dumps(card(task, size), indent=2, ensure_ascii=False) + "\n"
         (aside / "preprocessing.json").write_text(text, encoding="utf-8")
-        aside.chmod(0o755)  # temporary folders are closed to others
-        if args.out.is_dir():
-            args.out.rmdir()
-        aside.rename(args.out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    print(f"written: {args.out}")
+    return apart
 
 
-def card(task, size: list[int] | None) -> dict:
+def card(task: SegmentationTask, size: tuple[int, int] | None) -> dict:
     """What a program needs to know to use the model, and to show its masks."""
-    from wsss.voc import VOID, palette
-
     colours, labels = palette(), ["background", *task.classes]
     mean, std = (v.flatten().tolist() for v in (task.model.mean, task.model.std))
     return {
@@ -111,10 +92,11 @@ def card(task, size: list[int] | None) -> dict:
     }
 
 
-def _write_models(network, folder: Path, size: list[int] | None) -> dict[str, float]:
+def _write_models(
+    network: torch.nn.Module, folder: Path, size: tuple[int, int] | None
+) -> dict[str, float]:
     """Write and check both files; file name -> largest difference of its logits from torch's."""
     import onnxruntime
-    import torch
 
     network = network.eval()
     shapes = [tuple(size)] if size else [(128, 192), (96, 64)]

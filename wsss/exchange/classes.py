@@ -1,11 +1,21 @@
 """Lists of class names as other tools write them, and the labels that they give."""
 
+import csv
 import json
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import yaml
+
 from wsss.data.cells import clean
+from wsss.data.tags import RESERVED_CLASSES
 from wsss.errors import UserError, notice
+from wsss.files import read_lines
+from wsss.voc import VOC_CLASSES
+
+VOID_NAME = "void"
+"""Name under which pixels of label 255 go out, where a format can hold them."""
 
 LISTS = (
     "labelmap.txt",  # CVAT, datumaro
@@ -61,8 +71,6 @@ def read_names(path: Path) -> dict[int, str]:
     Raises:
         UserError: it cannot be read, holds no names, or one of them twice.
     """
-    from wsss.data.catalog import read_lines
-
     kind = path.suffix.lower()
     if kind in (".yaml", ".yml"):
         names = _of_yaml(path)
@@ -83,8 +91,6 @@ def read_names(path: Path) -> dict[int, str]:
 
 def read_yaml(path: Path) -> dict:
     """A card of YOLO's, every word as it is written: no, 1e3 and 007 may be names."""
-    import yaml
-
     return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
 
 
@@ -132,3 +138,72 @@ def class_order(path: Path) -> tuple[str, ...]:
     if list(classes) != list(range(1, len(classes) + 1)):
         raise UserError(f"{path} does not number its classes without a gap: correct it")
     return tuple(classes.values())
+
+
+def class_names(
+    given: Path | None,
+    masks: Path | None,
+    photos: Path | None,
+    otherwise: tuple[str, ...] | None = None,
+) -> tuple[str, ...]:
+    """Class names in the order of their labels 1, 2, ...
+
+    From the file given; else areas.csv beside the masks (`wsss predict`); else a list in or beside the
+    masks (`LISTS`); else classes.txt in their run (two folders above), in or beside
+    the photographs; else, for a VOC development kit, VOC's; else `otherwise`.
+
+    Raises:
+        UserError: there is none, or a name cannot be used.
+    """
+    if given is not None and not given.is_file():
+        raise UserError(f"there is no file {given} of class names")
+    masks, photos = (place and place.resolve() for place in (masks, photos))
+    source = given or (find_list(masks, masks.parent, own=True) if masks else None)
+    if source is None:
+        folders = list(masks.parents[1:3]) if masks else []
+        folders += [photos, photos.parent] if photos else []
+        places = [folder / "classes.txt" for folder in folders]
+        source = next((place for place in places if place.is_file()), None)
+    areas = masks.parent / "areas.csv" if masks else None
+    if given is None and areas and areas.is_file():  # the network's own word comes first
+        source = areas
+        with areas.open(newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader(file), [])
+            classes = tuple(unicodedata.normalize("NFC", name) for name in header[2:])
+    elif source:
+        classes = class_order(source)
+    elif photos and photos.name == "JPEGImages":
+        source, classes = photos, VOC_CLASSES
+    elif otherwise is not None:
+        return otherwise
+    else:
+        raise UserError(
+            "the class names are not known: pass --classes, a file with one name a line in the order "
+            "of the labels (wsss init writes one, classes.txt)"
+        )
+    if not 1 <= len(classes) <= 254 or len(set(classes)) != len(classes):
+        raise UserError(f"{source} must hold 1 to 254 class names, one a line, each once")
+    for name in classes:
+        if name.lower() in RESERVED_CLASSES:
+            raise UserError(f"{source} has a class '{name}': that name has its own meaning, rename it")
+    return classes
+
+
+def label_of(name: str, labels: dict[str, int], source: Path) -> int:
+    """Our label of a class that a file of another tool names.
+
+    Raises:
+        UserError: it is not among ours.
+    """
+    name = clean(name)
+    if name.lower() in BACKGROUND:
+        return 0
+    if name == IGNORED:
+        return labels[VOID_NAME]
+    if name not in labels:
+        known = ", ".join(list(labels)[:8])
+        raise UserError(
+            f"{source} has the class '{name}', which is not among ours ({known}): "
+            "rename it there, or pass --classes"
+        )
+    return labels[name]

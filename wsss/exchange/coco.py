@@ -1,244 +1,107 @@
-"""`wsss import masks`: masks corrected in CVAT, Label Studio or elsewhere, back as training masks."""
+"""COCO's annotations in one JSON file, outlines or run lengths (RLE), as many tools have them."""
 
-import argparse
 import json
-import shutil
-import stat
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wsss.commands.class_lists import LISTS, read_names
-from wsss.commands.export import (
-    VOID_NAME,
-    as_named,
-    class_names,
-    mask_files,
-    new_output,
-    photo_folder,
-    polygons,
-)
-from wsss.commands.import_names import Masks, Photos, label_of, orientation_of, shown_in, turned
-from wsss.commands.import_voc import read_voc
-from wsss.commands.import_yolo import read_yolo, yolo_folders
+import numpy as np
+
+from wsss.data.upright import turned
 from wsss.errors import UserError, notice
-
-UNPACKED = 8 * 2**30
-"""Bytes that an archive may grow to; more is taken for a decompression bomb."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Read what other tools write."
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    masks = kinds.add_parser(
-        "masks",
-        help="masks drawn or corrected in another tool",
-        description="Write palette masks from COCO, VOC or YOLO-seg, for wsss segment --data.mask_dir.",
-    )
-    masks.add_argument(
-        "file",
-        type=Path,
-        help="COCO .json, or a folder or .zip of COCO, VOC (CVAT: Segmentation mask 1.1) or YOLO-seg",
-    )
-    masks.add_argument("--photos", type=Path, required=True, help="folder of the photographs")
-    masks.add_argument("--out", type=Path, required=True, help="new folder for the masks")
-    masks.add_argument("--classes", type=Path, help="class names, one a line (default: found beside)")
-    masks.add_argument(
-        "--rest",
-        type=Path,
-        help="folder of masks for the photographs that the file does not hold, or without a mark",
-    )
+from wsss.exchange.classes import VOID_NAME
+from wsss.exchange.format import Format, MaskFiles, Masks, Source
+from wsss.exchange.names import orientation_of
+from wsss.exchange.outlines import coco_tools, outlines, polygons
+from wsss.voc import VOID
 
 
-def main(args: argparse.Namespace) -> None:
-    import numpy as np
+@dataclass(frozen=True)
+class Coco(Format):
+    """One JSON file.
 
-    from wsss.data.catalog import mask_fault
-    from wsss.data.images import image_size
-    from wsss.data.masks import read_mask, tell_palettes, write_mask
-    from wsss.progress import progress
-
-    if not args.file.exists():
-        raise UserError(f"there is no file or folder {args.file}")
-    if args.out.suffix.lower() in (".zip", ".json", ".png"):
-        raise UserError(f"masks are written into a folder: --out {args.out} looks like a file")
-    folder = photo_folder(args.photos)
-    photos = Photos(folder, args.file)
-    classes = class_names(args.classes, args.rest, folder)
-    labels = {name: label for label, name in enumerate(classes, 1)} | {VOID_NAME: 255, "background": 0}
-    rest = as_named(mask_files(args.rest), photos.files) if args.rest else {}
-    left, foreign = _Left(), []
-    with tempfile.TemporaryDirectory() as unpacked, new_output(args.out) as aside:
-        aside.mkdir()
-        source = args.file
-        if source.suffix.lower() == ".zip":
-            source = _unpack(source, Path(unpacked))
-        made, unmarked = set(), []
-        try:
-            found = _read(source, args.file, photos, labels, left, foreign)
-            for name, mask in progress(found, "import masks", brief=True):
-                if name in made or name in unmarked:
-                    raise UserError(f"{args.file} holds the image '{name}' twice: keep one of them")
-                if mask is None:
-                    unmarked.append(name)
-                    if name in rest:
-                        continue
-                    mask = np.zeros(image_size(photos.files[name]), np.uint8)
-                write_mask(aside / f"{name}.png", mask)
-                made.add(name)
-            left.tell(nothing=not made and not unmarked)
-        except UserError as error:  # the user knows the archive, not the place it was unpacked in
-            raise UserError(str(error).replace(unpacked, str(args.file))) from error
-        if not made and not unmarked:
-            raise UserError(f"{args.file} holds no image")
-        taken = sorted(name for name in rest if name not in made and name in photos.files)
-        for name in progress(taken, "other masks", brief=True):
-            if fault := mask_fault(rest[name], photos.files[name], len(classes) + 1):
-                raise UserError(fault)
-            write_mask(aside / f"{name}.png", read_mask(rest[name], None, foreign))
-    tell_palettes([what.replace(unpacked, str(args.file)) for what in foreign])
-    if unmarked:
-        become = (
-            "have the masks of --rest, where there are any"
-            if rest
-            else "become background; --rest gives those that were not worked on their masks"
-        )
-        notice(
-            f"{len(unmarked)} photographs in {args.file} have nothing marked "
-            f"(first: {unmarked[0]}), and {become}"
-        )
-    without = len(photos.files) - len(made) - len(taken)
-    print(
-        f"{len(made)} masks of {len(classes)} classes written to {args.out}"
-        + (f", {len(taken)} more taken from {args.rest}" if args.rest else "")
-        + (f"; {without} photographs have none" if without else "")
-    )
-
-
-class _Left:
-    """Entries of the file that are left out: one that is broken does not refuse the others.
-
-    Attributes:
-        faults: what is wrong with each.
-        marks: marks with an outline, and those that belong to nothing.
-        drawn: those of them that could be used.
+    Args:
+        polygons: write outlines, which can be dragged, instead of exact pixels.
     """
 
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-        self.marks = self.drawn = 0
+    name = "coco"
+    about = "one JSON"
+    signs = "COCO (.json)"
+    suffixes = (".json",)
 
-    def out(self, fault: str) -> None:
-        self.faults.append(fault)
+    polygons: bool = False
 
-    def tell(self, nothing: bool) -> None:
-        """Name them; `nothing`: no image is left.
+    def write(self, given: MaskFiles, out: Path) -> str:
+        tools = coco_tools()
+        images, annotations, void = [], [], 0
+        for number, (_, photo, mask) in enumerate(given, 1):
+            height, width = mask.shape
+            images.append({"id": number, "file_name": photo, "width": width, "height": height})
+            void += int((mask == VOID).sum())
+            for label in np.unique(mask[mask > 0]).tolist():
+                where = mask == label
+                if self.polygons:
+                    parts = [[line] for line in outlines(where)]
+                else:
+                    rle = tools.encode(np.asfortranarray(where, dtype=np.uint8))
+                    parts = [rle | {"counts": rle["counts"].decode("ascii")}]
+                for part in parts:
+                    # polygons are as their readers will draw them
+                    drawn = (
+                        tools.merge(tools.frPyObjects(part, height, width)) if self.polygons else part
+                    )
+                    annotations.append(
+                        {
+                            "id": len(annotations) + 1,
+                            "image_id": number,
+                            "category_id": label,
+                            "segmentation": part,
+                            "area": float(tools.area(drawn)),
+                            "bbox": tools.toBbox(drawn).tolist(),
+                            "iscrowd": 0,
+                        }
+                    )
+        categories = [{"id": label, "name": name} for label, name in enumerate(given.classes, 1)]
+        if void:
+            categories.append({"id": VOID, "name": VOID_NAME})
+        found = {"images": images, "annotations": annotations, "categories": categories}
+        out.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
+        return f"; {void} void pixels are the category '{VOID_NAME}'" if void else ""
 
-        Raises:
-            UserError: no image is left, or no mark at all could be used.
-        """
-        if self.faults and (nothing or (self.marks and not self.drawn)):
-            more = len(self.faults) - 1
-            raise UserError(self.faults[0] + (f" ({more} more faults like it)" if more else ""))
-        for fault in self.faults[:10]:
-            notice(f"left out: {fault}")
-        if len(self.faults) > 10:
-            notice(f"left out: {len(self.faults) - 10} more")
-
-
-def _member_name(member: zipfile.ZipInfo) -> str:
-    """Its name; many packers write UTF-8 and do not say so."""
-    if member.flag_bits & 0x800:
-        return member.filename
-    try:
-        return member.filename.encode("cp437").decode()
-    except UnicodeError:
-        return member.filename
-
-
-_ANNOTATIONS = {".json", ".txt", ".png", *(Path(name).suffix for name in LISTS)}
-"""Suffixes of what is taken out of an archive."""
-
-
-def _unpack(path: Path, folder: Path) -> Path:
-    """Take the annotations out of an archive; photographs in it are left there."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = 0
-            for member in archive.infolist():
-                target = (folder / _member_name(member).replace("\\", "/")).resolve()
-                linked = stat.S_ISLNK(member.external_attr >> 16)
-                if not target.is_relative_to(folder.resolve()) or linked:
-                    raise UserError(f"{path} has the member '{member.filename}', which leads out of it")
-                if member.is_dir() or target.suffix.lower() not in _ANNOTATIONS:
-                    continue
-                size += member.file_size  # zipfile gives no more than this, whatever is packed
-                if size > UNPACKED:
-                    raise UserError(f"{path} is refused: unpacked it is above {UNPACKED >> 30} GiB")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as source, target.open("wb") as file:
-                    shutil.copyfileobj(source, file)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} cannot be unpacked ({error}): export it again") from error
-    return folder
-
-
-def _read(
-    source: Path,
-    told: Path,
-    photos: Photos,
-    labels: dict[str, int],
-    left: _Left,
-    foreign: list[str],
-) -> Masks:
-    """The masks of a file or folder; `told` is its name, also where it was unpacked elsewhere."""
-    if source.is_file():
-        if source.suffix.lower() != ".json":
-            raise UserError(f"{told} is neither a .json nor a .zip file nor a folder")
-        yield from _coco(_coco_content(source, told), told, photos, labels, left, set())
-        return
-
-    def first(pattern: str) -> list[Path]:
-        return sorted(shown_in(source, pattern), key=lambda path: (len(path.parts), str(path)))
-
-    folders = yolo_folders(source)
-    if marks := first("SegmentationClass") + first("SegmentationClassPNG"):
-        for root in dict.fromkeys(path.parent for path in marks):
-            yield from read_voc(root, source, photos, labels, foreign)
-    elif any(listing for _, listing in folders):
-        yield from read_yolo(folders, photos, labels, source)
-    elif marks := first("labelmap.txt"):
-        raise UserError(f"{told} has no folder SegmentationClass beside {marks[0].name}")
-    elif cards := first("data.yaml"):
-        read_names(cards[0])
-        raise UserError(f"{told} has no folder labels beside {cards[0].name}")
-    elif files := first("*.json"):
-        contents, others = {}, []
-        for file in files:
-            name = told if len(files) == 1 else told / file.relative_to(source)
-            try:
-                contents[name] = _coco_content(file, name)
-            except UserError as error:
-                others.append(error)
-        if not contents:
-            raise others[0]
-        for error in others:
-            notice(f"passed over: {error}")
+    def read(self, source: Source) -> Masks | None:
+        if source.path.is_file():
+            if source.path.suffix.lower() != ".json":
+                return None
+            contents = {source.told: _content(source.path, source.told)}
+        else:
+            contents = _contents(source)
         taken: set[str] = set()
-        for name, content in contents.items():
-            yield from _coco(content, name, photos, labels, left, taken)
-    else:
-        raise UserError(
-            f"{told} holds neither COCO (.json) nor VOC (labelmap.txt, SegmentationClass) nor YOLO "
-            f"(folders labels with {', '.join(LISTS[2:])})"
-        )
+        pairs = (pair for told, found in contents.items() for pair in _read(found, told, source, taken))
+        return pairs if contents else None
 
 
-def _coco_content(path: Path, told: Path) -> dict:
+def _contents(source: Source) -> dict[Path, dict]:
+    """Name for the user -> content of the COCO files in a folder; other JSON files are told.
+
+    Raises:
+        UserError: there are JSON files, and none is of COCO.
+    """
+    files = source.find("*.json")
+    contents, others = {}, []
+    for file in files:
+        name = source.told if len(files) == 1 else source.told / file.relative_to(source.path)
+        try:
+            contents[name] = _content(file, name)
+        except UserError as error:
+            others.append(error)
+    if others and not contents:
+        raise others[0]
+    for error in others:
+        notice(f"passed over: {error}")
+    return contents
+
+
+def _content(path: Path, told: Path) -> dict:
     """A COCO file as it is written, refused where it is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -260,7 +123,7 @@ def _id(entry: object, name: str = "id") -> str | None:
     return str(value) if isinstance(value, int | str) else None
 
 
-def _coco_classes(found: dict, told: Path) -> dict[str, str]:
+def _classes(found: dict, told: Path) -> dict[str, str]:
     """Number -> name of the classes."""
     classes: dict[str, str] = {}
     for one in found["categories"]:
@@ -288,19 +151,20 @@ class _Image(NamedTuple):
         return self.entry["file_name"]
 
 
-def _coco_images(found: dict, told: Path, photos: Photos, left: _Left) -> dict[str, _Image]:
+def _images(found: dict, told: Path, source: Source) -> dict[str, _Image]:
     """Id -> image.
 
     Raises:
         UserError: two photographs have one id, or one is not there.
     """
     images: dict[str, _Image] = {}
+    left = source.left
     for place, one in enumerate(found["images"], 1):
         number = _id(one)
         if number is None or not isinstance(one.get("file_name"), str):
             left.out(f"image {place} in {told} has no id or no file_name: export it again")
             continue
-        image = _Image(*photos.find(one["file_name"]), one)
+        image = _Image(*source.photos.find(one["file_name"]), one)
         first = images.setdefault(number, image)
         if first.ours != image.ours:
             raise UserError(
@@ -312,17 +176,11 @@ def _coco_images(found: dict, told: Path, photos: Photos, left: _Left) -> dict[s
     return images
 
 
-def _coco(
-    found: dict,
-    told: Path,
-    photos: Photos,
-    labels: dict[str, int],
-    left: _Left,
-    taken: set[str],
-) -> Masks:
+def _read(found: dict, told: Path, source: Source, taken: set[str]) -> Masks:
     """The masks of a COCO file; `taken` are the photographs of those before it."""
-    classes = _coco_classes(found, told)
-    images = _coco_images(found, told, photos, left)
+    left = source.left
+    classes = _classes(found, told)
+    images = _images(found, told, source)
     marks: dict[str, list[tuple[str, dict]]] = {number: [] for number in images}
     for place, one in enumerate(found["annotations"], 1):
         number, category = _id(one, "image_id"), _id(one, "category_id")
@@ -351,7 +209,7 @@ def _coco(
             f"passed over: {told_boxes} (boxes or specks; first: annotation {first} of "
             f"'{images[number].name}')"
         )
-    frames = _frames(found, told, images, photos, left)
+    frames = _frames(found, told, images, source)
     entries: dict[str, list[str]] = {}
     for number, image in images.items():
         entries.setdefault(image.ours, []).append(number)
@@ -375,8 +233,8 @@ def _coco(
             continue
         layers = []
         for what, one in outlined[chosen]:
-            label = label_of(classes[_id(one, "category_id")], labels, told)
-            where = _segmentation(one["segmentation"], frames[chosen], what, left)
+            label = source.label(classes[_id(one, "category_id")], told)
+            where = _segmentation(one["segmentation"], frames[chosen], what, left.faults)
             if where is not None:
                 layers.append((where.sum(), label, where))
         if layers:  # else something is there, but nobody knows where: it has no mask
@@ -384,14 +242,12 @@ def _coco(
             yield ours, _layered(layers, images[chosen].size)
 
 
-def _layered(layers: list, size: tuple[int, int]):
+def _layered(layers: list[tuple[int, int, np.ndarray]], size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8 of (area, label, (H, W) booleans) each.
 
     Large below small: what lies on top of another thing is the smaller. `iscrowd` does not matter: for
     CVAT it means painted with a brush, and a crowd is larger than what stands in it.
     """
-    import numpy as np
-
     mask = np.zeros(size, np.uint8)
     for _, label, where in sorted(layers, key=lambda layer: -layer[0]):
         mask[where] = label
@@ -420,18 +276,16 @@ class _Frame:
         return self.size[::-1] if self.turn >= 5 else self.size
 
 
-def _frames(
-    found: dict, told: Path, images: dict[str, _Image], photos: Photos, left: _Left
-) -> dict[str, _Frame]:
+def _frames(found: dict, told: Path, images: dict[str, _Image], source: Source) -> dict[str, _Frame]:
     """The frame of each image but for those whose size does not fit.
 
     Of a photograph that EXIF turns a file may have the size before turning. Label Studio shows it
     upright, and multiplies the marks, which are shares of the sides, by the wrong ones of them
     (label-studio-sdk 2.1.2, `convert_to_coco`): they are stretched. Other tools do not turn it at all.
     """
-    frames, before, upright = {}, [], False
+    frames, before, upright, left = {}, [], False, source.left
     for number, (ours, size, one) in images.items():
-        frame = _Frame(size, orientation_of(photos.files[ours]))
+        frame = _Frame(size, orientation_of(source.photos.files[ours]))
         given = _side(one.get("height")), _side(one.get("width"))
         tells = frame.exif >= 5 and size[0] != size[1]
         if None in given or given == size:  # Label Studio knows no size where nothing is marked
@@ -441,7 +295,8 @@ def _frames(
         else:
             left.out(
                 f"{told} says {given[1]}x{given[0]} pixels for '{one['file_name']}', but "
-                f"{photos.files[ours]} is {size[1]}x{size[0]}: give the photographs that were annotated"
+                f"{source.photos.files[ours]} is {size[1]}x{size[0]}: give the photographs that were "
+                "annotated"
             )
             continue
         frames[number] = frame
@@ -474,10 +329,8 @@ def _side(value: object) -> int | None:
     return side if side > 0 else None
 
 
-def _segmentation(shape: object, frame: _Frame, told: str, left: _Left):
+def _segmentation(shape: object, frame: _Frame, told: str, left: list[str]) -> np.ndarray | None:
     """(H, W) booleans of COCO's polygons or run lengths, upright; None: nothing of it can be used."""
-    import numpy as np
-
     parts = shape if isinstance(shape, list) else [shape]
     if all(isinstance(one, list) and len(one) == 2 for one in parts):
         parts = [[value for point in parts for value in point]]  # one outline of points
@@ -491,18 +344,15 @@ def _segmentation(shape: object, frame: _Frame, told: str, left: _Left):
             faults.append(str(error))
     if not where.any() and not faults:
         faults = [f"{told} marks no pixel: remove it"]
-    for fault in faults:
-        left.out(fault)
+    left += faults
     return where if where.any() else None
 
 
-def _part(shape: object, frame: _Frame, told: str):
+def _part(shape: object, frame: _Frame, told: str) -> np.ndarray:
     """(H, W) booleans of an outline or of run lengths, upright.
 
     Nothing unchecked reaches the C code of pycocotools, which trusts run lengths and coordinates.
     """
-    import numpy as np
-
     if isinstance(shape, list):
         return turned(polygons([shape], frame.drawn, told, frame.stretch), frame.turn)
     size = shape.get("size") if isinstance(shape, dict) else None
@@ -530,7 +380,8 @@ def _run_lengths(text: str) -> list[int] | None:
     """Run lengths from COCO's text form; None if it is broken.
 
     Five bits a character from 48 on, the sixth says that more follow; from the third run on the
-    difference to the run before the last is stored (`rleFrString` of pycocotools' maskApi.c).
+    difference to the run before the last is stored. As `rleFrString` of pycocotools' maskApi.c, which
+    does not check what it reads and would write beyond the mask that runs too long do not fit in.
     """
     runs: list[int] = []
     value = shift = 0

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from wsss import cli
-from wsss.commands import export_model
 from wsss.data.masks import read_mask
+from wsss.exchange import model
 from wsss.tasks.segmentation import SegmentationTask
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -87,7 +87,7 @@ def test_mistakes(ckpt, exported, tmp_path, capsys, monkeypatch):
     assert "is there already" in fails(out=exported)
     assert "no checkpoint" in fails(file=tmp_path / "none.ckpt")
     assert "not a checkpoint" in fails(file=exported / "preprocessing.json")
-    monkeypatch.setattr(export_model, "TOLERANCE", -1.0)
+    monkeypatch.setattr(model, "TOLERANCE", -1.0)
     assert "other numbers than torch" in fails("--size", "64", "64")
-    monkeypatch.setattr(export_model.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(model.importlib.util, "find_spec", lambda name: None)
     assert "onnxruntime is not installed" in fails()

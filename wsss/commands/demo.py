@@ -1,0 +1,21 @@
+"""`wsss demo`: the whole chain on drawn images."""
+
+import argparse
+from pathlib import Path
+
+from wsss.commands import add_run_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Draw a tagged data set and run the whole chain on it."
+    parser.add_argument("--out", default="runs/demo", help="folder for data and results")
+    add_run_options(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    from wsss.pipeline import run_pipeline, shipped_config
+
+    root = str(Path(args.out) / "data")
+    run_pipeline(
+        shipped_config("demo/pipeline.yaml"), args.out, root, None, args.upper_bound, args.changed
+    )
