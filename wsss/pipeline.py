@@ -146,9 +146,7 @@ class _Run:
             try:
                 data[key] = self._check(key, config, configs)
             except UserError as error:
-                said = str(error)
-                named = said.startswith(str(config.path)) or f"in {config.path}" in said
-                raise UserError(said if named else f"{config.path}: {said}") from error
+                raise UserError(f"{config.path}: {error}") from error
         learned, made = data["segment"], data["pseudo_masks"]
         ids = {record.id for record in made.catalog(made.predict_split).records}
         for record in learned.catalog(learned.train_split, tagged=False).records:
@@ -161,7 +159,7 @@ class _Run:
 
     def _check(self, key: str, config: StageConfig, configs: dict[str, StageConfig]) -> Any:
         if (file := config.written["model"].get("weights")) and not Path(file).is_file():
-            raise UserError(f"{config.path}: there is no weight file {file}: correct model.weights")
+            raise UserError(f"there is no weight file {file}: correct model.weights")
         data = config.data()
         if config.makes_masks:
             slots = getattr(config.masks(), "slots", None)

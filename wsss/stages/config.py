@@ -61,13 +61,14 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         text = one_line(message)
-        if unknown := re.search(r"does not accept option '([^']*)'", text):
-            above, _, name = unknown[1].rpartition(".")
-            split = [action.dest.rpartition(".") for action in parser._actions]
-            known = [known for group, _, known in split if group == above]
+        if unknown := re.search(r"(?:Group '([^']*)' )?does not accept option '([^']*)'", text):
+            whole = ".".join(filter(None, unknown.groups()))
+            above, _, name = whole.rpartition(".")
+            settings = parser.get_defaults()
+            known = list(vars(settings[above] if above else settings))
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            text = f"there is no setting '{unknown[1]}': {hint}"
+            text = f"there is no setting '{whole}': {hint}"
         raise UserError(text)
 
 
@@ -173,10 +174,7 @@ class StageConfig:
         Raises:
             UserError: a setting is unknown, or its value cannot be used.
         """
-        try:
-            return _settings_parser(self.kind, self.makes_masks).parse_object(self.written)
-        except UserError as error:
-            raise UserError(f"{self.path}: {error}") from error
+        return _settings_parser(self.kind, self.makes_masks).parse_object(self.written)
 
     @cached_property
     def catalogs(self) -> dict:
@@ -185,20 +183,13 @@ class StageConfig:
 
     def data(self) -> TagData | MaskData:
         """The data module."""
-        try:
-            data = DATA[self.kind](**self.values.data)
-        except UserError as error:
-            raise UserError(f"{self.path}: {error}") from error
+        data = DATA[self.kind](**self.values.data)
         data.catalogs = self.catalogs
         return data
 
     def masks(self) -> PseudoMaskConfig | SegmenterMaskConfig:
         """The settings of the masks."""
-        parser, values = _settings_parser(self.kind, self.makes_masks), self.values
-        try:
-            return instantiate(parser, values).masks
-        except (UserError, ValueError) as error:
-            raise UserError(f"{self.path}: {one_line(str(error))}") from error
+        return instantiate(_settings_parser(self.kind, self.makes_masks), self.values).masks
 
     def task(self, classes: list[str], **changes: Any) -> Task:
         """The network to be trained, with its training.
