@@ -167,10 +167,9 @@ def do_stage(
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{folder.name}: {'goes on' if begun.is_file() else 'starts'}", flush=True)
     earlier = read_json(begun) if begun.is_file() else {}
-    of_recipe = asdict(wanted) | {"fingerprint": wanted.fingerprint}
-    if earlier.get("kept"):  # half made by an earlier version
-        of_recipe = {key: value for key, value in earlier.items() if key != "minutes"}
-    before = earlier.get("minutes", 0.0)
+    # what is half made keeps the name that an earlier version gave it, by which later stages know it
+    of_recipe = asdict(wanted) | {"fingerprint": wanted.fingerprint} | earlier
+    before = of_recipe.pop("minutes", 0.0)
     write_json(begun, of_recipe | {"minutes": before})
     write_text(folder / "config.yaml", dumped)
     cost = Cost(before)
