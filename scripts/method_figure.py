@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from wsss.data.catalog import Record
 from wsss.data.datasets import multi_hot
+from wsss.data.images import read_image
 from wsss.data.masks import read_mask, read_scores
 from wsss.data.synthetic import draw_scene
 from wsss.explore import Entry, Run
@@ -24,7 +25,8 @@ from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.pseudo_masks import pseudo_mask, shares_of_rounds
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate
 from wsss.models.segmenter import predict_probabilities
-from wsss.pictures import Cell, Row, heat, overlay, show_mask, thumbnail, write_strip
+from wsss.pictures.masks import Cell, heat, overlay, show_mask, thumbnail
+from wsss.pictures.strip import Row, write_strip
 from wsss.settings import ClassMapSettings, CRFSettings
 from wsss.tasks.classification import make_mosaics
 from wsss.tasks.segmentation import SegmentationTask
@@ -70,7 +72,7 @@ def _batch(image: np.ndarray) -> torch.Tensor:
 def training(run: Run) -> list[Row]:
     """A mosaic of four images with its class maps; maps of one image at every scale, and their mean."""
     records, size = run.data.catalog(run.data.predict_split).records[4:8], run.data.size
-    images = torch.cat([_batch(thumbnail(record.image, size)) for record in records])
+    images = torch.cat([_batch(thumbnail(read_image(record.image), size)) for record in records])
     torch.manual_seed(0)
     tags = torch.stack([multi_hot(record, len(run.classes)) for record in records])
     mosaics, parts = make_mosaics(images.float(), tags)
@@ -107,9 +109,9 @@ def second_round(run: Run) -> list[Row]:
     segmenter = SegmentationTask.from_checkpoint(run.folder / "segment_first" / "last.ckpt").model
 
     def row(entry: Entry) -> Row:
-        record, image = entry.record, thumbnail(entry.record.image, SIDE)
+        record, image = entry.record, thumbnail(read_image(entry.record.image), SIDE)
         scores, labels = read_scores(run.maps / f"{record.id}.npz")
-        x = _batch(thumbnail(record.image, run.mask_data.crop))
+        x = _batch(thumbnail(read_image(record.image), run.mask_data.crop))
         probabilities = predict_probabilities(segmenter, x)[0].numpy()
         seen, own = shares_of_rounds(scores, labels, probabilities, run.background)
         joined = np.sqrt(seen * own)
@@ -146,7 +148,7 @@ def learned(run: Run) -> list[Row]:
     changes.sort(key=lambda change: change[0])
 
     def row(iou: list[float], record: Record, scores: list[np.ndarray], made: list[np.ndarray]) -> Row:
-        image = thumbnail(record.image, SIDE)
+        image = thumbnail(read_image(record.image), SIDE)
         cells = [Cell("photograph", image, [])]
         for what, score, mask in zip(("seed", "learned"), scores, made, strict=True):
             shown = resize_scores(score[:1], *image.shape[:2])[0]
@@ -164,7 +166,7 @@ def ranked(run: Run, count: int = 8) -> list[Row]:
     entries = run.listed("masks")[::-1]
 
     def row(entry: Entry) -> Row:
-        image = thumbnail(entry.record.image, SIDE)
+        image = thumbnail(read_image(entry.record.image), SIDE)
         masks = {"first": run.masks, "refined": run.learnt}
         paths = {caption: folder / f"{entry.record.id}.png" for caption, folder in masks.items()}
         paths["truth"] = entry.record.mask

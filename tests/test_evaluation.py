@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import confusion_matrix as independent_matrix
 from sklearn.metrics import jaccard_score
 
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UserError
-from wsss.evaluation import Evaluator, evaluate_files, threshold_curve
+from wsss.evaluation import (
+    Evaluator,
+    confusion_matrix,
+    evaluate_files,
+    iou_of,
+    pixel_counts,
+    threshold_curve,
+)
 from wsss.geometry import resize_scores
 
 
@@ -130,3 +138,14 @@ def test_a_palette_in_order_is_not_told(tmp_path, kind):
     foreign = []
     np.testing.assert_array_equal(read_mask(tmp_path / "b.png", 4, foreign), mask)
     assert foreign == []
+
+
+def test_counts_agree_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    true, predicted = rng.choice([0, 1, 2, 255], (2, 7, 9)).astype(np.uint8)
+    counts = pixel_counts(predicted, true)
+    assert sum(pixels for _, _, pixels in counts) == 63
+    known = (true != 255) & (predicted != 255)
+    expected = independent_matrix(true[known], predicted[known], labels=range(4))
+    np.testing.assert_array_equal(confusion_matrix([counts, counts], 4), 2 * expected)
+    assert np.isnan(iou_of(expected)[3])

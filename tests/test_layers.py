@@ -24,7 +24,6 @@ LAYERS = [
     {"tasks"},
     {"stages"},
     {"lightning_cli"},
-    {"charts", "slot_pictures"},
     {"pictures"},
     {"report"},
     {"pipeline"},

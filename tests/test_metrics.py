@@ -98,4 +98,4 @@ def test_a_run_in_which_nothing_can_be_measured(tmp_path, capsys):
         assert not [name for name in next(csv.reader(file)) if name.startswith(("val_mAP", "val_AP"))]
     page = (results / "report.html").read_text()
     assert "not measurable: no image of val has a tag" in page
-    assert not re.search(r"[> ]nan\b", page) and "No true masks are known" in page
+    assert not re.search(r"[> ]nan\b", page) and "There is no ground truth" in page

@@ -750,7 +750,7 @@ def test_predict_shows_16_bits_as_in_training(checkpoint, tmp_path, monkeypatch)
         brightest.append(image.max())
         return image
 
-    monkeypatch.setattr("wsss.pictures.overlay", shown)
+    monkeypatch.setattr("wsss.pictures.masks.overlay", shown)
     for number, ckpt in enumerate((tmp_path / "last.ckpt", checkpoint)):
         words = ["predict", str(tmp_path / "new"), "--ckpt", str(ckpt), "--device", "cpu"]
         assert main([*words, "--out", str(tmp_path / str(number))]) == 0

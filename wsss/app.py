@@ -15,8 +15,9 @@ import numpy as np
 from wsss.data.masks import write_mask
 from wsss.errors import UserError
 from wsss.explore import ORDERS, Analysis, Entry, Run, areas, heat_picture, mask_picture, shown
-from wsss.report import run_name
-from wsss.slot_pictures import block_names, default_blocks, position_sheet, slot_views
+from wsss.models.slot_views import block_names, default_blocks, slot_views
+from wsss.pictures.slots import position_sheet
+from wsss.run_folder import RunFolder
 from wsss.voc import palette
 
 PER_PAGE = 24
@@ -196,9 +197,9 @@ def build(run: Run, folder: Path) -> Any:
     orders = [(ORDERS[order], order) for order in run.orders]
     blocks = block_names(run.network)
     start = default_blocks(run.network)[-1]
-    with gr.Blocks(title=f"wsss: {run_name(run.folder)}", analytics_enabled=False) as demo:
+    with gr.Blocks(title=f"wsss: {RunFolder(run.folder).name}", analytics_enabled=False) as demo:
         found, entries, entry, place = gr.State(), gr.State([]), gr.State(), gr.State()
-        gr.Markdown(f"# {run_name(run.folder)}: from tags to masks")
+        gr.Markdown(f"# {RunFolder(run.folder).name}: from tags to masks")
         with gr.Tabs() as tabs:
             with gr.Tab("A photograph", id="photograph"), gr.Row():
                 with gr.Column(scale=2, min_width=320):

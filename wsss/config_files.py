@@ -1,5 +1,6 @@
 """Config files as dictionaries, in the form of today."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no settings: it must be lines of `name: value`")
     return config
+
+
+def yaml_text(config: Mapping[str, Any]) -> str:
+    """Settings as YAML, in their order."""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
 from wsss.localize.slot_classes import SlotClassifier, mean_classifier
 from wsss.models.classifier import TagClassifier
 from wsss.models.fast import autocast
-from wsss.pictures import heat, overlay, show_mask, write_names
+from wsss.pictures.masks import heat, overlay, show_mask, write_names
 from wsss.pipeline import read_config
 from wsss.progress import progress
 from wsss.settings import CRFSettings, PseudoMaskSettings

@@ -11,6 +11,7 @@ RUN/pseudo_masks/slot_classes.npz               regressions that relabelled the 
 
 import csv
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ class StageFolder:
         """Whether it has come to its end."""
         return (self.path / "done.json").is_file()
 
+    @property
+    def notes(self) -> list[Path]:
+        """Files that tell what it was made with, what it cost, and its numbers, once it has them."""
+        return [self.path / name for name in ("done.json", "metrics.json", "config.yaml")]
+
     @cached_property
     def note(self) -> dict[str, Any]:
         """What it was made with and what it cost, of `done.json`, or of `begun.json` before."""
@@ -94,11 +100,15 @@ class StageFolder:
         return (TagData if of_tags else MaskData)(**self.config["data"])
 
     @cached_property
+    def noted(self) -> dict[str, Any]:
+        """What its masks were made with as it was noted, of whatever version."""
+        return as_before(read_json(self.masks / "settings.json"))
+
+    @cached_property
     def made_with(self) -> PseudoMaskSettings | RefinementSettings:
         """What its masks were made with, whatever has become of the config or of defaults since."""
-        noted = read_json(self.masks / "settings.json")
         kind = RefinementSettings if self.name == "refined_masks" else PseudoMaskSettings
-        return kind.from_dict(as_before(noted))
+        return kind.from_dict(self.noted)
 
     def counts(self, masks: Path) -> tuple[list[str], dict[str, Counts]] | None:
         """Classes, and pixel counts of each image of `masks` or `test`; None: no ground truth."""
@@ -139,6 +149,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         self.path = path / "results" if (path / "pipeline.yaml").is_file() else path
+        self.report, self.overview = self.path / "report.html", self.path / "overview.png"
 
     @property
     def name(self) -> str:
@@ -164,6 +175,17 @@ class RunFolder:
         """The stage whose masks the segmenter learns from."""
         refined = self["refined_masks"]
         return refined if refined.is_done else self["pseudo_masks"]
+
+    @property
+    def notes(self) -> list[Path]:
+        """The files that tell what its stages were made with, what they cost, and all numbers."""
+        return [self.path / "metrics.json", *(n for name in TITLES for n in self[name].notes)]
+
+    @property
+    def finished(self) -> datetime:
+        """When the last of its stages came to its end."""
+        ends = (stage.notes[0].stat().st_mtime for stage in self.stages.values())
+        return datetime.fromtimestamp(max(ends))
 
     def require_finished(self) -> None:
         """Refuse a folder that holds no finished run.

@@ -179,7 +179,7 @@ def _predict(args: argparse.Namespace, files: dict[str, Path]) -> int:
     from wsss.data.images import read_image
     from wsss.data.masks import read_mask, write_mask
     from wsss.files import write_atomic
-    from wsss.pictures import overlay
+    from wsss.pictures.masks import overlay
     from wsss.progress import progress
     from wsss.tasks.segmentation import SegmentationTask
 

@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    from wsss.report import finished_run, write_report
+    from wsss.report.page import write_report
+    from wsss.run_folder import RunFolder
 
-    print(f"report in {write_report(finished_run(args.run))}")
+    print(f"report in {write_report(RunFolder(args.run))}")

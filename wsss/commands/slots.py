@@ -54,7 +54,7 @@ def _position(text: str) -> tuple[int, int]:
 def main(args: argparse.Namespace) -> int:
     from wsss.data.photographs import find_photographs
     from wsss.locks import locked
-    from wsss.slot_pictures import check_blocks
+    from wsss.models.slot_views import check_blocks
 
     if (args.ckpt is None) == (args.backbone is None):
         raise UserError("give either --ckpt last.ckpt, or --backbone NAME with --weights FILE")
@@ -160,14 +160,9 @@ def _draw(args, classifier, image, path: Path, name: str, blocks: list[str]) -> 
 
     from wsss.commands.predict import NOTE, is_result_of, source_stamp
     from wsss.files import write_atomic
-    from wsss.slot_pictures import (
-        check_inside,
-        group_sheet,
-        map_sheet,
-        position_sheet,
-        slot_views,
-        slots_at,
-    )
+    from wsss.localize.slot_maps import check_inside, slots_at
+    from wsss.models.slot_views import slot_views
+    from wsss.pictures.slots import group_sheet, map_sheet, position_sheet
 
     folder = args.out / name
     height, width = image.shape[:2]

@@ -1,23 +1,15 @@
-"""Slots made visible: groups, maps, the most telling slots, and what belongs to a position.
-
-Works on dispatch maps (K, h, w) of any K and any shape, wherever they come from: the GLMix blocks of
-a GLNet, or the clustering of any backbone's features (`wsss.localize.slots.cluster_slots`).
-"""
+"""Pictures of slots: groups, maps, the most telling slots, and what belongs to a position."""
 
 import colorsys
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from wsss.errors import UserError
-from wsss.geometry import fit_long_side, resize, resize_scores
-from wsss.localize.slots import cluster_slots
-from wsss.models.classifier import TagClassifier
+from wsss.geometry import resize_scores
+from wsss.localize.slot_maps import SlotView, representative, slots_at, winners
+from wsss.pictures.masks import borders, heart, thumbnail
 
 CELL = 240
 """Long side in pixels of a picture in a row."""
@@ -29,170 +21,6 @@ LIGHT = (255, 200, 0)
 """Colour of what belongs to no single slot."""
 
 _HEAD, _GAP = 20, 4  # room for a caption, between pictures
-
-
-class SlotView(NamedTuple):
-    """The slots of one place in the network over one photograph.
-
-    Attributes:
-        name: "2.0" for stage 2, block 0 of a GLNet (counted from 0, as in `SlotMaps`), "features" or
-            "features.1" for clustered features.
-        dispatch: (K, h, w) float32 share of each pixel in each slot; sums to 1 over K.
-    """
-
-    name: str
-    dispatch: np.ndarray
-
-
-class SlotsAt(NamedTuple):
-    """The slots that a position belongs to.
-
-    Attributes:
-        shares: (K,) float32 share of each slot, summing to 1.
-        order: slots by share, largest first.
-        reach: (h, w) float32 in 0..1, how much each pixel shares these slots, 1 at the most: the
-            weights with which propagation averages for this position.
-    """
-
-    shares: np.ndarray
-    order: list[int]
-    reach: np.ndarray
-
-
-def block_names(classifier: TagClassifier) -> list[str]:
-    """All places that `slot_views` can show, GLMix blocks first."""
-    levels = len(classifier.reductions)
-    names = ["features", *(f"features.{level}" for level in range(levels))]
-    if not hasattr(classifier.backbone, "forward_slots"):
-        return names
-    stages = enumerate(classifier.backbone.stages)
-    blocks = [(s, b) for s, stage in stages for b, block in enumerate(stage.blocks) if _mixes(block)]
-    return [*(f"{s}.{b}" for s, b in blocks), *names]
-
-
-def _mixes(block: torch.nn.Module) -> bool:
-    return hasattr(block, "forward_slots")
-
-
-def default_blocks(classifier: TagClassifier) -> list[str]:
-    """The first GLMix block of each stage; where there is none, the features the chain clusters."""
-    first: dict[str, str] = {}
-    for name in block_names(classifier):
-        if not name.startswith("features"):
-            first.setdefault(name.partition(".")[0], name)
-    return list(first.values()) or ["features"]
-
-
-def check_blocks(classifier: TagClassifier, blocks: Sequence[str]) -> list[str]:
-    """`blocks`, with "all" spelt out and nothing twice; empty means the default ones.
-
-    Raises:
-        UserError: there is no such block.
-    """
-    known = block_names(classifier)
-    if not blocks:
-        return default_blocks(classifier)
-    wanted = known if "all" in blocks else list(dict.fromkeys(blocks))
-    for name in wanted:
-        if name not in known:
-            raise UserError(f"there is no block '{name}' in this network: it has {', '.join(known)}")
-    return wanted
-
-
-@torch.inference_mode()
-def slot_views(
-    classifier: TagClassifier, image: np.ndarray, blocks: Sequence[str], long_side: int = 448
-) -> list[SlotView]:
-    """Run the network once on a photograph of any shape and take its slots.
-
-    Args:
-        classifier: trained or not; only its backbone is used.
-        image: (H, W, 3) uint8 RGB.
-        blocks: names from `block_names`.
-        long_side: the photograph is scaled so that its longer side is this long; both sides are
-            rounded to multiples of 32.
-    """
-    shape = fit_long_side(*image.shape[:2], long_side, multiple=32)
-    small = np.ascontiguousarray(resize(image, *shape).transpose(2, 0, 1))
-    device = classifier.mean.device
-    x = (torch.from_numpy(small)[None].to(device).float() - classifier.mean) / classifier.std
-    found = {}
-    if any(not name.startswith("features") for name in blocks):
-        maps = classifier.backbone.forward_slots(x).maps
-        found = {f"{m.stage}.{m.block}": m.dispatch for m in maps}
-    levels = {name: _level(classifier, name) for name in blocks if name.startswith("features")}
-    if levels:
-        order = sorted(set(levels.values()))
-        features = classifier.backbone.forward_intermediates(
-            x, indices=order, output_fmt="NCHW", intermediates_only=True
-        )
-        by_level = dict(zip(order, features, strict=True))
-        found |= {name: cluster_slots(by_level[level]).dispatch for name, level in levels.items()}
-    return [SlotView(name, found[name][0].float().cpu().numpy()) for name in blocks]
-
-
-def _level(classifier: TagClassifier, name: str) -> int:
-    _, _, level = name.partition(".")
-    return int(level) if level else classifier.slot_level
-
-
-def winners(dispatch: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(height, width) index of the slot with the largest share at every pixel."""
-    return resize_scores(dispatch, height, width).argmax(0)
-
-
-def representative(dispatch: np.ndarray, count: int) -> list[int]:
-    """The slots that together say most about the photograph, most telling first.
-
-    Greedy facility location: each next slot is the one that raises the sum over the pixels of the
-    best share among the chosen by the most. So a slot that repeats a chosen one is passed over, and
-    so is one that belongs nowhere in particular: shares count above the slot's own smallest one.
-    """
-    flat = dispatch.reshape(len(dispatch), -1)
-    flat = flat - flat.min(1, keepdims=True)
-    best, chosen = np.zeros(flat.shape[1], np.float32), []
-    for _ in range(min(count, len(flat))):
-        gain = (np.maximum(flat, best) - best).sum(1)
-        gain[chosen] = -1
-        chosen.append(int(gain.argmax()))
-        best = np.maximum(best, flat[chosen[-1]])
-    return chosen
-
-
-def check_inside(x: float, y: float, height: int, width: int, name: str = "the photograph") -> None:
-    """Raise a UserError if pixel (x, y) lies outside an image height x width."""
-    if not (0 <= x < width and 0 <= y < height):
-        raise UserError(
-            f"position {x:g},{y:g} lies outside {name}, which is {width}x{height} pixels: x must be "
-            f"0..{width - 1}, y 0..{height - 1}"
-        )
-
-
-def slots_at(dispatch: np.ndarray, x: float, y: float, height: int, width: int) -> SlotsAt:
-    """The slots at pixel (x, y), counted from the upper left, of a photograph height x width.
-
-    Raises:
-        UserError: the position lies outside the photograph.
-    """
-    check_inside(x, y, height, width)
-    rows, columns = dispatch.shape[1:]
-    shares = _between(dispatch, (x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5)
-    mass = dispatch.sum((1, 2)).clip(1e-12)
-    reach = np.tensordot(shares / mass, dispatch, 1)
-    order = np.argsort(-shares, kind="stable")
-    return SlotsAt(shares, [int(k) for k in order], (reach / reach.max()).astype(np.float32))
-
-
-def _between(maps: np.ndarray, x: float, y: float) -> np.ndarray:
-    """Bilinear value (K,) of maps (K, h, w) at map coordinates, the border extended."""
-    rows, columns = maps.shape[1:]
-    x, y = min(max(x, 0.0), columns - 1.0), min(max(y, 0.0), rows - 1.0)
-    left, top = int(x), int(y)
-    right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
-    u, v = x - left, y - top
-    upper = (1 - u) * maps[:, top, left] + u * maps[:, top, right]
-    lower = (1 - u) * maps[:, bottom, left] + u * maps[:, bottom, right]
-    return (1 - v) * upper + v * lower
 
 
 def colours(dispatch: np.ndarray) -> np.ndarray:
@@ -252,28 +80,6 @@ def draw_groups(image: np.ndarray, dispatch: np.ndarray, named: Sequence[int] = 
                 (x, y), str(slot), "white", font, anchor="mm", stroke_width=2, stroke_fill="black"
             )
     return np.asarray(sheet)
-
-
-def borders(labels: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels whose label differs from that of the pixel to the left or above."""
-    edge = np.zeros(labels.shape, bool)
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= labels[1:] != labels[:-1]
-    return edge
-
-
-def heart(group: np.ndarray) -> tuple[int, int] | None:
-    """(x, y) of the pixel deepest inside a group, or None for an empty one."""
-    if not group.any():
-        return None
-    inside = np.pad(group, 1).astype(np.uint8)  # the photograph's border counts as a border
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = divmod(int(depth.argmax()), group.shape[1])
-    return x, y
-
-
-def _fit(image: np.ndarray, side: int) -> np.ndarray:
-    return resize(image, *fit_long_side(*image.shape[:2], side))
 
 
 def stretch(share: np.ndarray) -> np.ndarray:
@@ -360,7 +166,7 @@ def describe(view: SlotView) -> str:
 
 def group_sheet(image: np.ndarray, view: SlotView, count: int = 5) -> Image.Image:
     """A row: the photograph, its hard groups, and its `count` most telling slots."""
-    image = _fit(image, 2 * CELL)
+    image = thumbnail(image, 2 * CELL)
     few, won = representative(view.dispatch, count), _won(view.dispatch)
     hues = colours(view.dispatch)
     pictures = [("photograph", image)]
@@ -373,7 +179,7 @@ def group_sheet(image: np.ndarray, view: SlotView, count: int = 5) -> Image.Imag
 
 def map_sheet(image: np.ndarray, view: SlotView) -> Image.Image:
     """All K maps, each stretched to its own range, with its largest share."""
-    hues, image = colours(view.dispatch), _fit(image, 2 * SMALL)
+    hues, image = colours(view.dispatch), thumbnail(image, 2 * SMALL)
     pictures = [
         (f"{slot}: max {share.max():.2f}", tint(image, stretch(share), hues[slot]))
         for slot, share in enumerate(view.dispatch)
@@ -398,7 +204,7 @@ def position_sheet(
     at = slots_at(view.dispatch, x, y, height, width)
     few, hues = at.order[:count], colours(view.dispatch)
     shares = (x + 0.5) / width, (y + 0.5) / height
-    image = _fit(image, 2 * CELL)
+    image = thumbnail(image, 2 * CELL)
     pictures = [(f"position {x:g},{y:g}", _mark(image, *shares))]
     pictures.append((describe(view), _mark(draw_groups(image, view.dispatch, few), *shares)))
     pictures.append(("reach of its slots", _mark(tint(image, stretch(at.reach)), *shares)))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -45,12 +46,12 @@ _STYLE = {
 }
 
 
-def chart(name: str, about: str, height: float, draw: Callable[[Figure], None]) -> str:
-    """Draw a figure and return its `<svg>` element.
+def chart(name: str, about: str, height: float, draw: Callable[[Figure], None]) -> Markup:
+    """Draw a figure and return its `<svg>` element, which a template takes as it is.
 
     Args:
         name: makes the ids in it unlike those of the page's other charts.
-        about: what it shows, for readers who hear the page; HTML-escaped by the caller.
+        about: what it shows, for readers who hear the page.
         height: inches.
         draw: fills the figure.
     """
@@ -74,11 +75,11 @@ def chart(name: str, about: str, height: float, draw: Callable[[Figure], None]) 
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
     for stand_in, colour in _PAGE.items():
         text = text.replace(stand_in, colour)
-    return text.replace("<svg", f'<svg role="img" aria-label="{about}"', 1)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(about)}"', 1))
 
 
 def class_bars(axes: Axes, names: Sequence[str], parts: dict[str, np.ndarray]) -> None:
-    """Stacked bars, one a class from the top down; `parts` are shares in percent."""
+    """Stacked bars, one a class from the top down; `parts` are in percent."""
     looks = [(FIRST, ""), (SECOND, "////"), (THIRD, "...."), (FOURTH, "xxxx")]
     left = np.zeros(len(names))
     for (label, values), (colour, hatch) in zip(parts.items(), looks, strict=False):
@@ -95,21 +96,21 @@ def class_bars(axes: Axes, names: Sequence[str], parts: dict[str, np.ndarray]) -
     axes.figure.legend(loc="outside upper left", ncols=4, columnspacing=0.8, handlelength=1.4)
 
 
-def shares(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
-    """A square of shares (L, L) in percent of each row; cells are darker where they are large."""
+def confusion_matrix(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
+    """A square (L, L) in percent of each row; cells are darker where they are large."""
     count = len(names)
     for row in range(count):
         for column in range(count):
-            share = matrix[row, column] / 100
-            if not share > 0:
+            part = matrix[row, column] / 100
+            if not part > 0:
                 continue
             colour = FIRST if row == column else SECOND
             axes.add_patch(
-                Rectangle((column, row), 1, 1, facecolor=colour, alpha=max(0.04, share**0.7), lw=0)
+                Rectangle((column, row), 1, 1, facecolor=colour, alpha=max(0.04, part**0.7), lw=0)
             )
-            if share >= (0.005 if count <= 8 else 0.1):
+            if part >= (0.005 if count <= 8 else 0.1):
                 axes.text(
-                    column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center",
+                    column + 0.5, row + 0.5, f"{100 * part:.0f}", ha="center", va="center",
                     fontsize=9 if count <= 8 else max(4.0, 110 / count),
                 )  # fmt: skip
     size = 9 if count <= 12 else max(4.5, 150 / count)
@@ -121,7 +122,7 @@ def shares(axes: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
     axes.grid(False)
     axes.tick_params(length=0)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_ylabel("ground truth")
 
 
 def curve(

@@ -1,6 +1,7 @@
 """The report: whole, without network, true to the numbers, whatever the run has and is named."""
 
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -13,20 +14,14 @@ import yaml
 from PIL import Image
 from sklearn.metrics import confusion_matrix as independent_matrix
 
-import wsss.report
-from wsss import charts
 from wsss.cli import main
 from wsss.data.masks import read_mask, write_mask
-from wsss.data.modules import TagData
 from wsss.data.synthetic import draw_scene
-from wsss.errors import UserNotice, forget_notices
-from wsss.evaluation import confusion_matrix, iou_of, pixel_counts, write_counts
-from wsss.localize.slots import sharpen_slots
-from wsss.pictures import Cell, Label, chain_rows, hatching, overlay, show_maps, show_mask, thumbnail
-from wsss.report import what_went_wrong, write_report
+from wsss.evaluation import pixel_counts, write_counts
+from wsss.report.page import report_is_current, write_report
+from wsss.run_folder import RunFolder
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
-from wsss.voc import palette
 
 NAMES = ("<b>käse</b> & Co", "$x$_{2}", "日本語", 'a "quoted" one')
 EMPTY = {"meta", "img", "br", "path", "use", "rect"}
@@ -171,13 +166,13 @@ class _Page(HTMLParser):
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory) -> tuple[Path, _Page]:
     run = _make_run(tmp_path_factory.mktemp("judged"), NAMES, truth=True)
-    return run, _Page(write_report(run).read_text("utf-8"))
+    return run, _Page(write_report(RunFolder(run)).read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def tags_only(tmp_path_factory) -> tuple[Path, _Page]:
     run = _make_run(tmp_path_factory.mktemp("tags"), NAMES, truth=False)
-    return run, _Page(write_report(run).read_text("utf-8"))
+    return run, _Page(write_report(RunFolder(run)).read_text("utf-8"))
 
 
 @pytest.mark.parametrize("kind", ["judged", "tags_only"])
@@ -204,7 +199,7 @@ def test_numbers_are_those_of_the_files(judged):
         "35.0 %",
         "61.7 %",
         "51.6 %",
-        "80 % of the 64.5",
+        "80 % of the 64.5 of the fully supervised baseline",
         "2.5 % of the pixels void",
         "slots: features with border prior, background 0.4, without CRF",
     ):
@@ -238,22 +233,26 @@ def test_numbers_are_those_of_the_files(judged):
     assert ["classifier", "1.5", "1.2", "an abacus"] in page.rows and ["torch", "9.9"] in page.rows
 
 
-def test_damaged_rows_of_a_log_are_passed_over(judged, tmp_path, capsys):
-    run = shutil.copytree(judged[0], tmp_path / "run")
-    with (run / "classify" / "log" / "metrics.csv").open("a") as file:
+def test_a_run_of_an_earlier_version_with_a_damaged_log(judged, tmp_path):
+    run = RunFolder(shutil.copytree(judged[0], tmp_path / "run"))
+    with (run["classify"].log / "metrics.csv").open("a") as file:
         file.write("9,9,,1,2,3,4\n3,4x,0.5,\n3,49,0.5\0,\n4,nan,0.1,\n,,\n3,59,0.4")
-    forget_notices()
-    with pytest.warns(UserNotice, match=r"metrics\.csv has 3 damaged rows"):
-        steps, losses = wsss.report._read_log(run / "classify" / "log")["train_loss"]
-    assert (steps, losses) == ([9, 19, 29, 39, 49, 59], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    assert main(["report", str(run)]) == 0
+    for stage in run.stages.values():
+        _write_json(stage.path / "done.json", {"minutes": 1.5})
+        full = stage.config | {"trainer": {"max_epochs": None, "max_steps": 1500}}
+        stage.log.mkdir(exist_ok=True)
+        (stage.log / "config.yaml").write_text(yaml.safe_dump(full))  # with every default
+    made = run["pseudo_masks"]
+    _write_json(made.masks / "settings.json", made.noted | {"void_below": 0.3})
+    assert main(["report", str(run.path)]) == 0
+    page = _Page(run.report.read_text("utf-8"))
+    for words in ("1,500 steps", "an unnoted machine", "did not note its versions"):
+        assert words in page.text
+    assert "The rule in use: where the largest probability is below 0.3." in page.text
 
 
 def test_training_curves_join_the_logs_of_a_break(judged):
-    run, page = judged
-    steps, losses = wsss.report._read_log(run / "classify" / "log")["train_loss"]
-    assert (steps, losses) == ([9, 19, 29, 39], [0.9, 0.8, 0.7, 0.6])
-    rows = page.rows
+    rows = judged[1].rows
     start = rows.index(["epoch", "step", "train_loss", "val_mAP"])
     assert rows[start + 1 : start + 4] == [
         ["1", "20", "0.800", "–"],
@@ -276,63 +275,17 @@ def test_void_is_counted_for_each_class(judged):
 
 def test_strip_shows_every_step(judged, tags_only):
     cells = ["photograph", "seed", "slot groups", "pseudo-mask", "segmenter"]
-    for (run, page), wanted in ((judged, [*cells, "truth"]), (tags_only, cells)):
-        shown = [word for word in page.words if word in [*cells, "truth"]]
+    for (run, page), wanted in ((judged, [*cells, "ground truth"]), (tags_only, cells)):
+        shown = [word for word in page.words if word in [*cells, "ground truth"]]
         start = shown.index("slot groups") - 2
         assert shown[start : start + 6 * len(wanted)] == wanted * 6
         assert Image.open(run / "overview.png").size[0] == 150 * len(wanted)
 
 
-def test_slot_groups_are_those_that_the_masks_were_made_with(small_run, drawn, monkeypatch):
-    drawings = []
-
-    def draw(image, dispatch):
-        drawings.append(dispatch)
-        return image
-
-    monkeypatch.setattr("wsss.pictures.draw_groups", draw)
-    stages = {name: small_run / name for name in ("classify", "pseudo_masks", "segment")}
-    data = TagData(str(drawn), "synthetic", size=64, num_workers=0)
-    chain_rows(data, stages, count=1)
-    record = data.catalog("train").records[0]
-    images = torch.from_numpy(thumbnail(record.image, 64)).permute(2, 0, 1)[None].float()
-    model = ClassificationTask.from_checkpoint(small_run / "classify" / "last.ckpt").model
-    with torch.inference_mode():
-        plain = model(images, slots="blocks").dispatch
-    expected = sharpen_slots(plain, 4.0)[0].numpy()
-    np.testing.assert_allclose(drawings[0], expected, atol=1e-5)
-    assert not np.allclose(plain[0].numpy(), expected, atol=1e-3)
-
-
-def test_class_maps_are_named_where_they_are_highest():
-    image, scores = np.full((60, 90, 3), 128, np.uint8), np.zeros((2, 4, 6), np.float32)
-    scores[0, 0, 1], scores[1, 3, 5] = 1, 0.9
-    cell = show_maps(image, scores, ["<cat>", "dog"])
-    places = [(label.text, int(label.x * 6), int(label.y * 4)) for label in cell.labels]
-    assert places == [("<cat>", 1, 0), ("dog", 5, 3)]
-    assert cell.picture[50, 85].mean() > 1.5 * cell.picture[10, 80].mean()
-    assert show_maps(image, scores[:0], []).labels == []
-
-
-def test_names_stay_on_their_picture():
-    labels = [Label("corner", 0.0, 1.0)]
-    figure = wsss.report._figure(Cell("x", np.zeros((9, 9, 3), np.uint8), labels), 80)
-    assert "left:0%;top:100%;transform:translate(-0%,-100%)" in figure
-
-
-def test_values_stand_beside_their_bars():
-    text = charts.chart("x", "bars", 2, lambda f: charts.bars(f.subplots(), ["a"], [7.0], "%"))
-    path = re.search(r'd="([^"]*)"[^>]*--first', text).group(1)
-    end = max(float(x) for x in re.findall(r"[ML] ([\d.]+) ", path))
-    start = re.search(r'text-anchor: start[^>]* x="([\d.]+)"[^>]*>7\.0<', text).group(1)
-    assert end + 2 < float(start) < end + 5
-    assert "font-size" in text and "DejaVu" not in text  # the page's own font
-
-
 def test_tags_only_says_what_is_not_known(tags_only):
     _, page = tags_only
     assert "slots: features, background 0.4, without CRF" in page.text
-    assert "no true masks to measure with" in page.text and "IoU by class" not in page.text
+    assert "no ground truth to measure with" in page.text and "IoU by class" not in page.text
     assert "nan" not in page.text.lower().split()
     rows = [row for row in page.rows if row[0] in NAMES and len(row) == 3]
     assert [row[1] for row in rows[:4]] == ["73.0", "72.0", "71.0", "70.0"]
@@ -367,10 +320,10 @@ def test_true_masks_taken_away_since(judged, tmp_path):
     for path in run.glob("*/config.yaml"):
         path.write_text(path.read_text().replace(str(before), str(folder)))
     (photos / "masks" / "08.png").unlink()
-    text = write_report(run).read_text(encoding="utf-8")
+    text = write_report(RunFolder(run)).read_text(encoding="utf-8")
     assert "<code>09</code>" in text and "<code>08</code>" not in text
     shutil.rmtree(photos / "masks")
-    text = write_report(run).read_text(encoding="utf-8")
+    text = write_report(RunFolder(run)).read_text(encoding="utf-8")
     assert "nan %" not in text and "<code>09</code>" not in text
 
 
@@ -380,95 +333,43 @@ def test_names_of_runs_splits_and_steps(judged, tmp_path):
     (folder / "pipeline.yaml").write_text("")
     stage = folder / "results" / "segment" / "config.yaml"
     config = yaml.safe_load(stage.read_text())
+    config["data"]["val_split"] = "all"
     stage.write_text(yaml.safe_dump(config | {"trainer": {"max_epochs": -1, "max_steps": 1200}}))
-    text = write_report(folder / "results").read_text(encoding="utf-8")
-    assert "<h1>my birds</h1>" in text and "1,200 steps" in text
-    tiles = wsss.report._chain({"seed_miou_fixed": 40.0}, "trainaug", "mine")
-    assert tiles.count("mIoU on trainaug") == 2 and "mAP on mine" in tiles and "mIoU on mine" in tiles
+    page = _Page(write_report(RunFolder(folder)).read_text(encoding="utf-8"))
+    assert page.words.count("my birds") == 1 and "wsss: my birds" in page.text
+    for words in ("1,200 steps", "mAP on all", "mIoU on train", "mIoU on all", "The segmenter on all"):
+        assert words in page.text
 
 
-def test_small_enough_for_many_classes_and_images(tmp_path, monkeypatch):
-    rng = np.random.default_rng(0)  # noise: nothing takes more room
-    Image.fromarray(rng.integers(0, 256, (176, 176, 3), dtype=np.uint8)).save(tmp_path / "x.jpg")
-    mask = rng.integers(0, 21, (176, 176), dtype=np.uint8)
-    write_mask(tmp_path / "x.png", mask)
-    record = wsss.report.Record("x", tmp_path / "x.jpg", (), tmp_path / "x.png")
-    for classes, images in ((20, 10_000), (90, 200)):
-        names = ["background", *(f"class {i}" for i in range(classes))]
-        counts = {
-            str(i): [(0, 0, 5000), (1 + i % classes, 1 + i % classes, 900 + i), (1 + i % classes, 0, 9)]
-            for i in range(images)
-        }
-        monkeypatch.setattr(wsss.report, "read_mask", lambda path: mask % 21)
-        everything = wsss.report._Judged("x", tmp_path, names, counts, dict.fromkeys(counts, record))
-        text = wsss.report._examples(everything) + wsss.report._confusion(everything)
-        assert 1e5 < len(text) < 9e6
-        assert text.count("<details") == min(classes, 40) + 1
-        assert ("left out" in text) == (classes > 40)
+@pytest.mark.parametrize("count", [20, 90])
+def test_small_enough_for_many_classes(count, tmp_path):
+    names = tuple(f"class {i}" for i in range(count))
+    run, rng = _make_run(tmp_path, names, truth=True), np.random.default_rng(0)
+    for name in ("08", "09", "10", "11"):  # of noise: nothing takes more room
+        noise = rng.integers(0, 256, (176, 176, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "photos" / f"{name}.jpg")
+        for folder in (tmp_path / "photos" / "masks", run / "segment" / "test"):
+            write_mask(folder / f"{name}.png", rng.integers(0, 21, (176, 176), dtype=np.uint8))
+    counts = [(0, 0, 5000), *((1 + i, 1 + i, 900 + i) for i in range(count))]
+    counts += [(1 + i, 0, 9) for i in range(count)]
+    write_counts(run / "segment" / "test.json", names, dict.fromkeys(("08", "09", "10", "11"), counts))
+    text = write_report(RunFolder(run)).read_text("utf-8")
+    assert 1e5 < len(text) < 10e6
+    assert text.count("<details") == min(count, 40) + 1 + 3
+    assert ("classes with a higher IoU are left out" in text) == (count > 40)
+    assert ("the 30 with the lowest IoU are drawn" in text) == (count > 30)
 
 
-def test_what_went_wrong():
-    names = ["background", "cat", "dog"]
-    says = {
-        "Missed: 75 % of the true cat taken for background": [(1, 0, 75), (1, 1, 20), (1, 2, 5)],
-        "Class confused: 60 % of the true cat taken for dog": [(1, 2, 60), (1, 1, 40), (0, 1, 9)],
-        "Background taken: 80 % of the predicted cat is background": [(0, 1, 80), (1, 1, 20)],
-        "Class confused: 50 % of the predicted cat is dog": [(2, 1, 20), (1, 1, 20)],
-        "IoU 100 %. Every pixel is right.": [(1, 1, 20), (0, 0, 7), (255, 0, 9)],
-    }
-    for sentence, counts in says.items():
-        assert sentence in what_went_wrong(counts, 1, names)
-
-
-def test_best_and_worst():
-    counts = {
-        "all of it": [(0, 0, 900), (1, 1, 100)],
-        "half": [(0, 0, 900), (1, 1, 50), (1, 0, 50)],
-        "a speck": [(0, 0, 999), (1, 1, 1)],
-        "most wrong": [(0, 1, 400), (1, 1, 60), (0, 0, 540)],
-        "other": [(0, 0, 10), (2, 0, 990)],
-    }
-    judged = wsss.report._Judged("", Path(), ["background", "a", "b"], counts, {})
-    assert wsss.report._ranked(judged, 1, 1) == {"best": ["all of it"], "worst": ["most wrong"]}
-    assert wsss.report._ranked(judged, 1, 2)["worst"] == ["most wrong", "half"]
-    # the best one has the most wrong pixels: it stays the best
-    counts = {"large": [(1, 1, 900), (1, 0, 100)], "small": [(0, 0, 980), (1, 1, 10), (1, 0, 10)]}
-    judged = judged._replace(images=counts)
-    assert wsss.report._ranked(judged, 1, 2) == {"best": ["large"], "worst": ["small"]}
-
-
-def test_counts_agree_with_scikit_learn():
-    rng = np.random.default_rng(1)
-    true, predicted = rng.choice([0, 1, 2, 255], (2, 7, 9)).astype(np.uint8)
-    counts = pixel_counts(predicted, true)
-    assert sum(pixels for _, _, pixels in counts) == 63
-    known = (true != 255) & (predicted != 255)
-    expected = independent_matrix(true[known], predicted[known], labels=range(4))
-    np.testing.assert_array_equal(confusion_matrix([counts, counts], 4), 2 * expected)
-    assert np.isnan(iou_of(expected)[3])
-
-
-def test_masks_are_told_apart_without_colours():
-    image = np.full((80, 120, 3), 128, np.uint8)
-    looks = {label: hatching(label, 80, 120) for label in (*range(1, 19), 255)}
-    for label, lines in looks.items():
-        assert 0.03 < lines.mean() < 0.5
-        assert all((lines != other).any() for number, other in looks.items() if number != label)
-    mask = np.zeros((40, 60), np.uint8)
-    mask[5:35, 2:28], mask[10:12, 40:42], mask[30:, 45:] = 1, 2, 255
-    cell = show_mask(image, mask, ["background", "<cat>", "dog"], "x")
-    assert [label.text for label in cell.labels] == ["<cat>"]  # a speck gets no name, void neither
-    assert mask[int(cell.labels[0].y * 40), int(cell.labels[0].x * 60)] == 1
-    assert (cell.picture[5:20, 80:] == 128).all()  # background stays
-
-
-def test_an_overlay_shows_the_photograph_where_there_is_background():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (600, 5, 3), np.uint8)  # more rows than are mixed at once
-    mask = rng.choice([0, 1, 20, 255], (600, 5)).astype(np.uint8)
-    before, colours = image.copy(), np.array(palette()).reshape(-1, 3)
-    laid = overlay(image, mask)
-    np.testing.assert_array_equal(image, before)
-    np.testing.assert_array_equal(laid[mask == 0], image[mask == 0])
-    mixed = 0.4 * image + 0.6 * colours[mask]
-    np.testing.assert_array_equal(laid[mask > 0], np.floor(mixed)[mask > 0])
+def test_a_report_is_current_until_something_changes(judged, tmp_path):
+    run = RunFolder(shutil.copytree(judged[0], tmp_path / "run"))
+    write_report(run)
+    assert report_is_current(run)
+    for path in (run.path / "metrics.json", run["segment"].path / "config.yaml"):
+        later = run.report.stat().st_mtime + 1
+        os.utime(path, (later, later))
+        assert not report_is_current(run)
+        os.utime(path, (0, 0))
+    assert report_is_current(run)
+    run.overview.unlink()
+    assert not report_is_current(run)
+    assert not report_is_current(RunFolder(tmp_path))
