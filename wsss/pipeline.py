@@ -12,7 +12,7 @@ from wsss.files import read_json, write_json
 from wsss.locks import locked
 from wsss.machine import require_locks
 from wsss.origin import differences
-from wsss.report.page import write_report
+from wsss.report.page import report_is_current, write_report
 from wsss.run_folder import RunFolder
 from wsss.settings import RefinementSettings
 from wsss.stages.config import StageConfig
@@ -344,7 +344,9 @@ class _Run:
                 print(f"{name:54s} not measurable: no image of {val} has a tag")
         for name, value in minutes.items():
             print(f"{name:54s} {value:6.1f} min")
-        print(f"report in {write_report(RunFolder(self.out))}", flush=True)
+        run = RunFolder(self.out)
+        path = run.report if report_is_current(run) else write_report(run)
+        print(f"report in {path}", flush=True)
         return numbers
 
 

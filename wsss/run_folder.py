@@ -148,7 +148,9 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        self.path = path / "results" if (path / "pipeline.yaml").is_file() else path
+        # as `wsss init` lays them out
+        around = (path / "pipeline.yaml").is_file() and (path / "results").is_dir()
+        self.path = path / "results" if around and not (path / "classify").is_dir() else path
         self.report, self.overview = self.path / "report.html", self.path / "overview.png"
 
     @property
@@ -173,8 +175,10 @@ class RunFolder:
     @property
     def final_masks(self) -> StageFolder:
         """The stage whose masks the segmenter learns from."""
-        refined = self["refined_masks"]
-        return refined if refined.is_done else self["pseudo_masks"]
+        first, refined = self["pseudo_masks"], self["refined_masks"]
+        if (self.path / "metrics.json").is_file():  # one may be left from a run of two rounds
+            return self.stages.get("refined_masks", first)
+        return refined if refined.is_done else first
 
     @property
     def notes(self) -> list[Path]:
