@@ -14,7 +14,6 @@ from wsss.machine import require_locks
 from wsss.origin import differences
 from wsss.report.page import report_is_current, write_report
 from wsss.run_folder import RunFolder
-from wsss.settings import RefinementSettings
 from wsss.stages.config import StageConfig
 from wsss.stages.masks import make_pseudo_masks, refine_masks
 from wsss.stages.quality import judge_masks, judge_seed
@@ -281,9 +280,8 @@ class _Run:
         def work() -> dict[str, Any]:
             how = config.masks()
             task, its_data, trainer = config.trained(segment / "last.ckpt")
-            settings = RefinementSettings.from_dict(how.to_dict())
             place = folder / "masks"
-            refine_masks(task, its_data, settings, masks / "maps", place, trainer, how.workers)
+            refine_masks(task, its_data, how, masks / "maps", place, trainer, how.workers)
             return judge_masks(folder, catalog)[1]
 
         self._do(folder, config, inputs, work)

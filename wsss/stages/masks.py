@@ -135,6 +135,7 @@ def make_pseudo_masks(
         UserError: the folder holds masks of other settings or of another network, or an image cannot
             be read.
     """
+    settings = PseudoMaskSettings.from_dict(settings.to_dict())  # without places and processes
     files, catalog = MaskFiles(masks), data.catalog(data.predict_split)
     noted = settings.to_dict() | {"learn_slots": settings.relabels}
     kept = (files.seeds, files.maps) if settings.relabels else (files.maps,)
@@ -251,6 +252,7 @@ def refine_masks(
         UserError: the folder holds masks of other settings, of another network or of other scores, or
             the scores of an image are not there.
     """
+    settings = RefinementSettings.from_dict(settings.to_dict())  # without places and processes
     files, catalog = MaskFiles(masks), data.catalog(data.predict_split, tagged=False)
     files.maps = Path(maps)
     note = files.maps / NOTE  # what the maps were made with, wherever they lie

@@ -152,7 +152,8 @@ def do_stage(
     if done.is_file() and not news:
         if "settings" not in note:  # of format 2, which tells it by the config that follows
             before = _recipe_of(folder, note, wanted)
-            write_json(done, note | asdict(replace(before, written=wanted.written)))
+            for path in (done, begun):
+                write_json(path, note | asdict(replace(before, written=wanted.written)))
         if (folder / "config.yaml").read_text() != dumped:  # data or results were moved
             write_text(folder / "config.yaml", dumped)
         print(f"{folder.name}: done before, unchanged", flush=True)
