@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from wsss.data.catalog import Record
-from wsss.data.datasets import multi_hot
 from wsss.data.images import read_image
+from wsss.data.labels import multi_hot
 from wsss.data.masks import read_mask, read_scores
 from wsss.data.synthetic import draw_scene
 from wsss.explore import Entry, Run

@@ -36,6 +36,14 @@ def small_run(drawn, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def good(tmp_path) -> Path:
+    """A clean folder of one's own photographs."""
+    from own_folder import make_folder
+
+    return make_folder(tmp_path / "good")
+
+
 @pytest.fixture(scope="session")
 def voc_root() -> Path:
     """Real VOC photographs, from the environment variable WSSS_VOC_ROOT."""

@@ -188,3 +188,14 @@ def test_a_job_of_slurm_with_several_tasks(process, drawn, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.rglob("last.ckpt")) and list(tmp_path.rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize("given", [None, "3"])
+def test_opencv_starts_one_thread_in_the_program(given):
+    """Loaders and the CRF are processes already; what the user has set stays."""
+    code = "import sys; from wsss.cli import main; main(['check', 'nowhere']); import cv2; "
+    environment = {k: v for k, v in os.environ.items() if k != "OPENCV_FOR_THREADS_NUM"}
+    environment |= {"OPENCV_FOR_THREADS_NUM": given} if given else {}
+    words = [sys.executable, "-c", code + "print(cv2.getNumThreads())"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == (given or "1")

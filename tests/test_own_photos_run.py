@@ -18,7 +18,7 @@ from odd_files import ODD, UNREADABLE, photo
 from safetensors.torch import save_file
 
 from wsss.cli import main
-from wsss.commands import check
+from wsss.data import oddities
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, write_mask
 from wsss.errors import UserNotice
@@ -125,7 +125,7 @@ def odd(tmp_path_factory, weights) -> Way:
     write_mask(root / "masks" / "größe 1" / "bild 17.png", np.zeros((9, 9), np.uint8))
     write_mask(root / "masks" / "größe 1" / "bild 18.png", np.full((40, 56), 77, np.uint8))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "ENORMOUS", 500_000)
+        patch.setattr(oddities, "ENORMOUS", 500_000)
         return _go(root, weights)
 
 

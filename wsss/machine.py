@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.errors import UserError
@@ -19,6 +20,25 @@ _CGROUPS = Path("/sys/fs/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What trains (`wsss.resources.find_machine`).
+
+    Attributes:
+        name: for the user.
+        gpu: a CUDA GPU is there.
+        cores: CPU cores that may be used.
+        memory: of the GPU in GiB; 0 without one.
+        bf16: bfloat16 arithmetic in hardware.
+    """
+
+    name: str
+    gpu: bool
+    cores: int
+    memory: float
+    bf16: bool
+
+
 def allowed_cores() -> int:
     """CPU cores that this process may use: those of its affinity, and its share in a container."""
     # Slurm, taskset and cpusets set the affinity
@@ -31,7 +51,7 @@ def allowed_cores() -> int:
 
 
 def share_cores() -> None:
-    """Tell the OpenMP runtime how to wait and how many threads it may start; before torch is imported.
+    """Tell OpenMP how to wait, and it and OpenCV how many threads to start; before these are imported.
 
     What the user has set stays.
     """
@@ -40,6 +60,8 @@ def share_cores() -> None:
     if hasattr(os, "sched_getaffinity") and allowed_cores() < len(os.sched_getaffinity(0)):
         # the runtime does not know a container's share, and would start threads that wait for it
         os.environ.setdefault("OMP_NUM_THREADS", str(allowed_cores()))
+    # loaders and the CRF are processes already
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 
 
 def free_memory() -> float:

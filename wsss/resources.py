@@ -4,12 +4,13 @@ import platform
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import wsss
-from wsss.machine import allowed_cores
+from wsss.machine import Machine, allowed_cores
 
 LIBRARIES = (
     "torch",
@@ -42,6 +43,20 @@ def device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU ({platform.machine()}, {allowed_cores()} cores)"
+
+
+def find_machine() -> Machine:
+    """The machine that this process runs on."""
+    cores = allowed_cores()
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        return Machine(card.name, True, cores, card.total_memory / 2**30, card.major >= 8)
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").split())
+    except OSError:
+        flags = set()
+    name = f"CPU, {cores} core{'s' if cores > 1 else ''}"
+    return Machine(name, False, cores, 0.0, bool(flags & {"amx_bf16", "avx512_bf16"}))
 
 
 class Cost:

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from wsss.data.catalog import Catalog, Record
 from wsss.data.images import image_size, read_image
+from wsss.data.labels import multi_hot
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
 from wsss.geometry import fit_within, resize
@@ -27,14 +28,10 @@ from wsss.voc import VOID
 # ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
 PAD_COLOUR = (124, 116, 104)
 
-cv2.setNumThreads(0)  # the loader's worker processes are the parallelism
 
-
-def multi_hot(record: Record, num_classes: int) -> Tensor:
-    """Tags of a record as (N,) float32 of zeros and ones."""
-    tags = torch.zeros(num_classes)
-    tags[list(record.tags)] = 1
-    return tags
+def one_thread(_: int) -> None:
+    """For the loader's processes, which are the parallelism: OpenCV starts no threads in them."""
+    cv2.setNumThreads(0)
 
 
 def _augment(transform: A.Compose, **arrays: np.ndarray) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """The one place that reads photographs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from wsss.data.deep import Deep, common_white, is_deep, read_deep, to_bytes
 from wsss.data.upright import load_upright, open_image, upright_size
 from wsss.errors import UserError, notice
+from wsss.progress import progress
 
 FORMATS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi"), ("JPEG", "MPO")),
@@ -148,6 +150,13 @@ def _look(path: Path, size: int, modified: int) -> Look:
     if not isinstance(found, Deep):
         return Look()
     return Look(None, True, found.white, None if found.white else found.brightest)
+
+
+def look_at(paths: Sequence[Path]) -> list[Look]:
+    """What can be read of each image; all are decoded, once a process."""
+    with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
+        found = pool.map(look, paths)
+        return list(progress(found, "look at photographs", total=len(paths), brief=True))
 
 
 def read_image(path: str | Path, white: int | None = None) -> np.ndarray:

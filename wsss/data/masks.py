@@ -1,11 +1,12 @@
 """The one place that reads and writes masks (palette PNGs whose index is the label) and scores."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, look_through
+from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_size, look_through
 from wsss.errors import UserError, notice
 from wsss.files import write_atomic
 from wsss.voc import VOID, palette
@@ -96,6 +97,31 @@ def _odd_colour(labels: list[int], colours: list[int]) -> str | None:
             said = ",".join(map(str, colour)) or "without a colour"
             return f"index {label} is {said}" + (f", VOC's label {meant}" if meant is not None else "")
     return None
+
+
+def mask_fault(mask: Path, image: Path, num_labels: int) -> str | None:
+    """Why a mask does not belong to its image and classes, or None."""
+    return _mask_fault(mask, image, num_labels, *_version(mask), *_version(image))
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=200_000)
+def _mask_fault(mask: Path, image: Path, num_labels: int, *version: int) -> str | None:
+    try:
+        height, width = read_mask(mask, num_labels).shape
+        wanted = image_size(image)
+    except UserError as error:
+        return str(error)
+    if (height, width) == wanted:
+        return None
+    return (
+        f"mask {mask} is {width}x{height} pixels, but its image {image} is {wanted[1]}x{wanted[0]}: "
+        "make the mask again at the image's size"
+    )
 
 
 def masks_in(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -4,15 +4,15 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
-from wsss.data.catalog import Catalog, as_written, largest_image, read_catalog, read_classes
-from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
+from wsss.data.catalog import Catalog, largest_image, read_catalog, read_classes
+from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages, one_thread
+from wsss.data.layouts import layout_of
 from wsss.data.masks import read_mask, tell_palettes
-from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
+from wsss.data.names import as_written
 from wsss.errors import UserError, notice
 from wsss.geometry import fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
@@ -26,26 +26,23 @@ class _Data(pl.LightningDataModule):
         self.catalogs: dict[tuple, Catalog] = {}  # read so far; the stages of a run share them
         self.white: int | None = None  # `Catalog.white`, once a catalog was read
         _at_least(0, num_workers=self.num_workers)
+        layout_of(layout)  # one that nobody knows is refused here
 
     @property
     def classes(self) -> list[str]:
         """Foreground class names; class i has mask label i + 1."""
-        if self.layout == "synthetic":
-            return list(SYNTHETIC_CLASSES)
         return list(read_classes(self.layout, self.root, self.tags))
 
     def prepare_data(self) -> None:
-        """Draw the synthetic data set where it is not there yet."""
-        if self.layout == "synthetic":
-            draw_dataset(self.root)
+        """Make what the layout can make where it is not there yet."""
+        layout_of(self.layout).prepare(self.root)
 
     def catalog(self, split: str, tagged: bool = True) -> Catalog:
         """The images of a split, read once."""
         key = (self.layout, str(self.root), split, tagged, self.tags and str(self.tags))
         if key not in self.catalogs:
             self.prepare_data()
-            layout = "voc" if self.layout == "synthetic" else self.layout
-            self.catalogs[key] = read_catalog(layout, self.root, split, tagged, self.tags)
+            self.catalogs[key] = read_catalog(self.layout, self.root, split, tagged, self.tags)
         self.white = self.catalogs[key].white
         return self.catalogs[key]
 
@@ -61,6 +58,7 @@ class _Data(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=False,
+            worker_init_fn=one_thread,
         )
 
 
@@ -101,8 +99,9 @@ class TagData(_Data):
 
     Args:
         root: folder of the data set.
-        layout: "voc" (VOC development kit), "folder" (images and tags.csv), or "synthetic" (drawn
-            into the root when it is not there, then read as `voc`).
+        layout: "voc" (VOC development kit), "folder" (images and tags.csv), "synthetic" (drawn
+            into the root when it is not there, then read as `voc`), or the import path of a class of
+            one's own (`wsss.data.layouts.Layout`).
         train_split: list of the images to train on.
         val_split: list of the images to validate on.
         predict_split: list of the images to make pseudo-masks for.
@@ -120,7 +119,7 @@ class TagData(_Data):
     def __init__(
         self,
         root: str,
-        layout: Literal["voc", "folder", "synthetic"] = "voc",
+        layout: str = "voc",
         train_split: str = "train",
         val_split: str = "val",
         predict_split: str = "train",
@@ -208,7 +207,7 @@ class MaskData(_Data):
     def __init__(
         self,
         root: str,
-        layout: Literal["voc", "folder", "synthetic"] = "voc",
+        layout: str = "voc",
         mask_dir: str | None = None,
         train_split: str = "train",
         val_split: str = "val",

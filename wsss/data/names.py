@@ -1,8 +1,49 @@
-"""Names of files as tables and other tools write them."""
+"""Names that tables and lists give, and the files that they mean."""
 
+import os
 import posixpath
 import unicodedata
 from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+from wsss.errors import UserError
+
+
+def leads_out(root: Path, name: str) -> bool:
+    """Whether a name that a table gives leads out of a folder: by `..`, or as it is absolute.
+
+    Links are the folder's own: who put them there wants them followed.
+    """
+    if Path(name).is_absolute():
+        return not (root / name).resolve().is_relative_to(root.resolve())
+    # the place of `..` behind a link is known to the system only
+    above = root / name if Path(name).name == ".." else (root / name).parent
+    return ".." in Path(name).parts and not above.resolve().is_relative_to(root.resolve())
+
+
+def inside(root: Path, name: str, source: Path) -> Path:
+    """`root / name`, refused when it leads out of `root` or is absolute."""
+    if leads_out(root, name):
+        raise UserError(f"{source} names '{name}', which lies outside {root}: correct the name")
+    if Path(name).is_absolute():  # joined with another folder it would lead into this one
+        raise UserError(f"{source} names '{name}': give the name relative to {root}")
+    return root / name
+
+
+def as_written(folder: Path, name: str) -> Path:
+    """`folder / name`, or the file there that differs in how accents are written or in `.PNG` only."""
+    path = folder / name
+    if os.path.exists(path):
+        return path
+    place = folder
+    for part in PurePosixPath(name).parts:
+        # a Mac writes "é" in file names as two characters, most other systems as one
+        accents = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        stems = ((form, *os.path.splitext(form)) for form in accents)
+        forms = [one for form, stem, suffix in stems for one in (form, stem + suffix.upper())]
+        # os.path: a name that the other form makes too long is not there, either
+        place = next((place / form for form in forms if os.path.exists(place / form)), place / part)
+    return place if os.path.isfile(place) else path
 
 
 def as_files(names: Iterable[str], files: Collection[str]) -> dict[str, str]:

@@ -19,9 +19,6 @@ from wsss.data.images import IMAGE_SUFFIXES, image_files
 from wsss.errors import UserError, few, notice
 from wsss.files import read_lines, read_text
 
-RESERVED_CLASSES = ("background", "void")
-"""No class can have one of these names, in whatever case."""
-
 HIDDEN = "characters that cannot be seen, dropped from names or read as a space"
 
 _FIRST = ("test", "val", "train")
@@ -275,6 +272,7 @@ def _cells(table: _Table) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 def _comma(text: str, told: re.Match | None) -> str:
     """What is between columns: by what the first line falls into columns of which one is `image`."""
+    # csv.Sniffer takes the signs in printed lists for it
     first = next((line for line in text.splitlines() if clean(line)), "")
     # spreadsheets of many languages write ; between columns, or a tab
     signs = [*([told[1]] if told else []), ",", ";", "\t"]
@@ -377,19 +375,6 @@ def _rows_of_folders(table: _Table) -> list[tuple[str, TagRow]]:
         for path in _class_images(root)
         if path.suffix.lower() in IMAGE_SUFFIXES and (place := f"folder {path.parts[0]}")
     ]
-
-
-def alike(names: Iterable[str]) -> list[list[str]]:
-    """Groups of two or more names that differ by case or spaces only."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(without_case(name), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def without_case(name: str) -> str:
-    """The name without case and spaces."""
-    return "".join(name.casefold().split())
 
 
 class FolderSplit(NamedTuple):

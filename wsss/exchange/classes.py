@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from wsss.data.cells import clean
-from wsss.data.tags import RESERVED_CLASSES
+from wsss.data.labels import RESERVED_CLASSES
 from wsss.errors import UserError, notice
 from wsss.files import read_lines
 from wsss.voc import VOC_CLASSES

@@ -7,8 +7,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from wsss.data.catalog import mask_fault
-from wsss.data.masks import read_mask, tell_palettes
+from wsss.data.masks import mask_fault, read_mask, tell_palettes
 from wsss.errors import UserError, notice
 from wsss.exchange.classes import label_of
 from wsss.exchange.names import Photos, shown_in

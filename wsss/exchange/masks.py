@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.data.catalog import mask_fault
 from wsss.data.images import image_size
-from wsss.data.masks import read_mask, tell_palettes, write_mask
+from wsss.data.masks import mask_fault, read_mask, tell_palettes, write_mask
 from wsss.errors import UserError, notice
 from wsss.exchange.archive import unpack
 from wsss.exchange.classes import VOID_NAME, class_names

@@ -7,10 +7,9 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from wsss.data.catalog import inside
 from wsss.data.images import image_size, look_through
 from wsss.data.masks import masks_in
-from wsss.data.names import as_files
+from wsss.data.names import as_files, inside
 from wsss.data.photographs import find_photographs
 from wsss.data.upright import open_image, orientation
 from wsss.errors import UserError, notice

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import yaml
 
-from wsss.data.catalog import inside
+from wsss.data.names import inside
 from wsss.errors import UserError
 from wsss.exchange.classes import LISTS, find_list, read_names, read_yaml
 from wsss.exchange.format import Format, MaskFiles, Masks, Source

@@ -1,7 +1,6 @@
 """`wsss init`: what it finds, how it splits, what it fits to the machine."""
 
 import csv
-import inspect
 import json
 import unicodedata
 from collections import Counter
@@ -11,25 +10,32 @@ import pytest
 import yaml
 from odd_files import photo
 
+from wsss import recipe_for
 from wsss.cli import main
-from wsss.commands import init
 from wsss.data.catalog import read_catalog, read_classes
+from wsss.data.gather import gather
 from wsss.data.masks import write_mask
 from wsss.data.modules import TagData
-from wsss.data.tags import TagRow, split_of
 from wsss.errors import UserNotice
-from wsss.pipeline import read_config, shipped_config
-from wsss.tasks.writers import PseudoMaskWriter
+from wsss.machine import Machine
+from wsss.pipeline import shipped_config
+from wsss.settings import PseudoMaskSettings
 
-LAPTOP = init.Machine("CPU, 2 cores", False, 2, 0.0, False)
-CARD = init.Machine("some GPU", True, 16, 24.0, True)
+LAPTOP = Machine("CPU, 2 cores", False, 2, 0.0, False)
+
+
+CARD = Machine("some GPU", True, 16, 24.0, True)
+
+
+def _first_weights(backbone, weights, num_classes):
+    return {"weights": str(weights)} if weights else {"pretrained": True}
 
 
 @pytest.fixture(autouse=True)
 def _no_network_built(monkeypatch):
     """Most of these look at the files written only."""
-    monkeypatch.setattr(init, "_pretrained", lambda backbone, weights, classes: weights is None)
-    monkeypatch.setattr(init, "find_machine", lambda: LAPTOP)
+    monkeypatch.setattr(recipe_for, "first_weights", _first_weights)
+    monkeypatch.setattr(recipe_for, "find_machine", lambda: LAPTOP)
 
 
 @pytest.fixture
@@ -213,27 +219,6 @@ def test_split_column_and_lists_are_respected(photos, tmp_path, capsys):
     assert set(_left_out(tmp_path / "lists")) == set(names[18:])
 
 
-def test_split_is_stratified_and_keeps_every_class_in_train():
-    rows = [TagRow(f"{i}.jpg", ("common",) if i % 4 else ("common", "rare"), None) for i in range(200)]
-    splits = split_of(rows)
-    assert splits == split_of(rows)  # the same on every run
-    for tag in ("common", "rare"):
-        held = [splits[row.image] == "val" for row in rows if tag in row.tags]
-        assert sum(held) / len(held) == pytest.approx(0.2, abs=0.03)
-    # whatever the names: two images a class, some shared, must not empty a class of train
-    for trial in range(50):
-        rows = [
-            TagRow(f"{trial} {i}.jpg", tags, None)
-            for i, tags in enumerate(
-                (("b",), ("b", "c"), ("d", "c"), ("d",), ("e",), (), (), ("f",) * 1)
-            )
-        ]
-        splits = split_of(rows)
-        train = {tag for row in rows if splits[row.image] == "train" for tag in row.tags}
-        val = {tag for row in rows if splits[row.image] == "val" for tag in row.tags}
-        assert train == set("bcdef") and {"b", "d"} <= val
-
-
 def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     table = _csv(tmp_path / "t.csv", dict.fromkeys(_names(photos), "cat"))
 
@@ -251,20 +236,23 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     assert small["classify"]["data"]["batch_size"] == 4  # of 16 images
     assert small["classify"]["data"]["num_workers"] == 1
     TagData(**small["classify"]["data"])  # every setting exists
-    shown = small["pseudo_masks"]["trainer"]["callbacks"][0]["init_args"]
-    defaults = inspect.signature(PseudoMaskWriter).parameters
-    for name in (
-        "background",
-        "border_prior",
-        "learn_slots",
-    ):  # written down to be found, without changing anything
-        assert shown[name] == defaults[name].default
+    results = tmp_path / "laptop" / "results"
+    defaults = PseudoMaskSettings()
+    assert small["pseudo_masks"]["masks"] == {  # written down to be found, without changing anything
+        "out": str(results / "pseudo_masks" / "masks"),
+        **{name: getattr(defaults, name) for name in ("background", "border_prior", "learn_slots")},
+    }
+    assert small["refine"]["masks"] == {
+        "out": str(results / "refined_masks" / "masks"),
+        "maps": str(results / "pseudo_masks" / "maps"),
+    }
     quick = config("quick", "--quick", "--weights", table)
     assert quick["classify"]["model"]["weights"] == str(table) and "pretrained" not in quick["classify"]
+    assert quick["pseudo_masks"]["masks"]["scales"] == [1.0]
     assert {quick[s]["trainer"]["max_epochs"] for s in ("classify", "segment")} == {1}
-    monkeypatch.setattr(init, "find_machine", lambda: CARD)
-    found = init.gather(photos, table, tmp_path)
-    large = init.settings(found, CARD, 4000, photos, tmp_path, "glnet_4g", False, None, False)
+    monkeypatch.setattr(recipe_for, "find_machine", lambda: CARD)
+    found = gather(photos, table, tmp_path)
+    large = recipe_for.recipe(found, CARD, 4000, photos, tmp_path, "glnet_4g", {}, False)
     assert large["classify"]["trainer"] | {"max_epochs": 0} == {
         "max_epochs": 0,
         "accelerator": "gpu",
@@ -275,7 +263,9 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     assert large["classify"]["model"]["freeze_norm"] is False  # from scratch
     assert "freeze_stride" not in large["classify"]["model"]
     for stage in ("classify", "segment", "refine"):  # one recipe, but for what hangs on the machine
-        assert small[stage]["model"] == read_config(shipped_config(f"folder/{stage}.yaml"))["model"]
+        shipped = yaml.safe_load(shipped_config(f"voc-mobilenetv2/{stage}.yaml").read_text())["model"]
+        pretrained = {} if stage == "refine" else {"pretrained": True}
+        assert small[stage]["model"] == shipped | pretrained
 
 
 def test_again_is_the_same_and_edited_files_are_kept(photos, tmp_path, capsys):
@@ -341,6 +331,8 @@ def test_unknown_backbone_and_weights_are_named(photos, tmp_path, capsys, monkey
     assert "mobilenet9" in capsys.readouterr().err
     assert _init(photos, tmp_path / "out", "--tags", table, "--weights", table) == 2
     assert "t.csv" in capsys.readouterr().err
+    assert _init(photos, tmp_path / "out", "--tags", table, "--backbone", "levit_128") == 2
+    assert "levit_128 cannot be built with output stride 16" in capsys.readouterr().err
     for backbone, told in (("glnet_4g", "from scratch"), ("glnet_nano", "weights come with wsss")):
         out = tmp_path / backbone
         assert _init(photos, out, "--tags", table, "--backbone", backbone) == 0

@@ -1,86 +1,21 @@
 """Reading data sets, images and masks; bad input is named."""
 
 import io
-import os
-import shutil
 import struct
 import subprocess
 import sys
-import unicodedata
 
 import numpy as np
 import pytest
 from odd_files import ON_ITS_SIDE, chunk, deep_png, deep_tiff, exif, photo
 from PIL import Image
 
-from wsss.data.catalog import Catalog, read_catalog, read_classes
+from wsss.data.catalog import read_catalog
 from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
 from wsss.data.images import image_size, look, read_image
-from wsss.data.masks import read_mask, read_scores, write_arrays, write_mask
-from wsss.data.modules import MaskData, TagData
-from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset, draw_scene
-from wsss.data.tags import read_tag_table, split_of
+from wsss.data.masks import write_mask
+from wsss.data.synthetic import draw_scene
 from wsss.errors import UserError
-from wsss.files import file_stamp, read_json, write_json
-from wsss.voc import VOID, palette
-
-
-def test_palette_is_the_devkits():
-    colours = np.array(palette()).reshape(256, 3)
-    assert colours[0].tolist() == [0, 0, 0] and colours[15].tolist() == [192, 128, 128]  # person
-    assert colours[20].tolist() == [0, 64, 128] and colours[255].tolist() == [224, 224, 192]
-
-
-def test_mask_round_trip_keeps_labels_not_colours(tmp_path):
-    mask = np.random.default_rng(0).integers(0, 256, (7, 5)).astype(np.uint8)
-    write_mask(tmp_path / "deep" / "m.png", mask)
-    np.testing.assert_array_equal(read_mask(tmp_path / "deep" / "m.png"), mask)
-    assert Image.open(tmp_path / "deep" / "m.png").mode == "P"
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m.png"]
-
-
-def test_a_file_is_told_by_its_content_not_its_date(tmp_path):
-    mask = np.zeros((300, 300), np.uint8)
-    mask[::2] = np.random.default_rng(0).integers(0, 20, (150, 300))
-    for name in ("a", "b", "c"):
-        mask[150, 150] = 1 if name != "c" else 2
-        write_mask(tmp_path / f"{name}.png", mask)
-    os.utime(tmp_path / "b.png", (1, 1))
-    stamps = [file_stamp(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
-    assert stamps[0] == stamps[1] != stamps[2]
-    for name, tail in (("d", b"x"), ("e", b"y"), ("f", b"xx")):
-        (tmp_path / name).write_bytes(bytes(10**6) + tail)
-    assert len({file_stamp(tmp_path / name) for name in "def"}) == 3
-
-
-def test_scores_round_trip_and_damage_is_told(tmp_path):
-    scores = np.random.default_rng(0).random((2, 5, 7)).astype(np.float16)
-    path = tmp_path / "deep" / "a.npz"
-    write_arrays(path, scores=scores, labels=np.array([3, 20]))
-    read, labels = read_scores(path)
-    assert (read.dtype, labels) == (np.float32, [3, 20])
-    np.testing.assert_array_equal(read, scores)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(UserError, match=r"a\.npz are damaged"):
-        read_scores(path)
-    with pytest.raises(UserError, match=r"no class maps .*b\.npz"):
-        read_scores(tmp_path / "b.npz")
-
-
-@pytest.mark.parametrize("damage", [b"", b'{"size": ', b"\xff\xfe\x00"])
-def test_a_damaged_note_is_told(damage, tmp_path):
-    note = tmp_path / "settings.json"
-    write_json(note, {"size": [1.5, None, "\N{LATIN SMALL LETTER E WITH ACUTE}"]})
-    assert read_json(note) == {"size": [1.5, None, "\N{LATIN SMALL LETTER E WITH ACUTE}"]}
-    note.write_bytes(damage)
-    with pytest.raises(UserError, match=r"settings\.json is damaged .*remove it"):
-        read_json(note)
-
-
-def test_colour_mask_is_refused(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "m.png")
-    with pytest.raises(UserError, match="colour image"):
-        read_mask(tmp_path / "m.png")
 
 
 def test_odd_images_are_read_upright_in_rgb(tmp_path):
@@ -323,7 +258,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from wsss.cli import main
-from wsss.tasks.jobs import read_image
+from wsss.stages.jobs import read_image
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         print(len(list(pool.map(read_image, sys.argv[2:]))), main(["check", sys.argv[1]]))
@@ -357,190 +292,3 @@ def test_truncated_and_huge_images_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match=r"whole\.jpg is refused"):
         read_image(tmp_path / "whole.jpg")
-
-
-def test_drawn_data_is_exact_and_repeatable(drawn, tmp_path):
-    draw_dataset(tmp_path / "again", train=24, val=8, size=64)
-    one, other = (read_catalog("voc", root, "train") for root in (drawn, tmp_path / "again"))
-    assert one.classes == SYNTHETIC_CLASSES and len(one.records) == 24
-    for a, b in zip(one.records, other.records, strict=True):
-        assert a.image.read_bytes() == b.image.read_bytes() and a.tags == b.tags
-        labels = set(np.unique(read_mask(a.mask))) - {0}
-        assert labels == {tag + 1 for tag in a.tags}
-
-
-def test_bad_voc_roots_are_named(drawn, tmp_path):
-    root = tmp_path / "copy"
-    shutil.copytree(drawn, root)
-    with pytest.raises(UserError, match="nowhere"):
-        read_catalog("voc", tmp_path / "nowhere", "train")
-    with pytest.raises(UserError, match=r"no split 'trainaug'.*known here: train, val"):
-        read_catalog("voc", root, "trainaug")
-    with pytest.raises(UserError, match="outside"):
-        read_catalog("voc", root, "../../../etc/passwd")
-    lists = root / "ImageSets" / "Segmentation"
-    for line, message in (
-        ("missing\n", "no image"),
-        ("../../x\n", "outside"),
-        ("train_00000\ntrain_00000\n", "more than once"),
-        ("\n", "lists no image"),
-    ):
-        (lists / "bad.txt").write_text(line)
-        with pytest.raises(UserError, match=message):
-            read_catalog("voc", root, "bad")
-    annotation = root / "Annotations" / "train_00000.xml"
-    for text, message in (
-        ("<annotation><object><name>unicorn</name></object></annotation>", "unicorn"),
-        ("<annotation/>", "names no object"),
-        ("<annotation>", "not readable XML"),
-        ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "not readable XML"),
-    ):
-        annotation.write_text(text)
-        with pytest.raises(UserError, match=message):
-            read_catalog("voc", root, "train")
-
-
-def test_folder_of_photographs(tmp_path):
-    (tmp_path / "sub dir").mkdir()
-    for index in range(10):
-        Image.new("RGB", (40, 30)).save(tmp_path / "sub dir" / f"é {index}.jpg")
-    lines = [f"sub dir/é {index}.jpg,{'dog|big sofa' if index % 2 else ''}" for index in range(10)]
-    (tmp_path / "tags.csv").write_text("image,tags\n" + "\n".join(lines), encoding="utf-8")
-    assert read_classes("folder", tmp_path) == ("big sofa", "dog")
-    train, val = (read_catalog("folder", tmp_path, split) for split in ("train", "val"))
-    assert len(train.records) == 8 and len(val.records) == 2
-    assert {r.id for r in train.records} | {r.id for r in val.records} == {
-        f"sub dir/é {index}" for index in range(10)
-    }
-    assert {r.tags for r in train.records} == {(), (0, 1)}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "lists no image"),
-        ("file,tags\na.jpg,dog\n", "no column 'image'"),
-        ("image,tags\na.jpg,dog\na.jpg,cat\n", "twice"),
-        ("image,tags\na.jpg,\n", "no tag at all"),
-        ("image,tags,split\na.jpg,dog,spare\n", "line 2: split 'spare' must be train or val"),
-        ("image,tags\nnone.jpg,dog\n", "no image"),
-        ("image,tags\n../a.jpg,dog\n", "outside"),
-        ("image,cat,dog\na.jpg,maybe,no\n", "no column 'tags'.*'maybe' in its column 'cat'"),
-        ("image,cat,dog\na.jpg,2,0\n", "no column 'tags'.*'2' in its column 'cat'"),
-        ("image,kind\na.jpg,x\nb.jpg,y\n", "no column 'tags'.*'y' in its column 'kind'"),
-        ("sep=;\nimage;tags\n;dog\n", "line 3 names no image"),
-        ("image,tags\na.jpg,\"['dog', 'cat'\"\n", r"line 2: '\['dog', .* cannot be read as one"),
-        ("image,tags\na.jpg,\"{'dog': 1, 'cat': 0}\"\n", "line 2: .* cannot be read as one"),
-        ("image,tags\na.jpg,[dog\n", "line 2: .* cannot be read as one"),
-        ("image,tags\na.jpg,nan\n", "no tag at all"),
-        ("image,tags\n,dog\n", "line 2 names no image"),
-        ("image,tags,tags\na.jpg,dog,cat\n", "two columns 'tags'"),
-        ("image,cat,dog,cat\na.jpg,1,0,0\n", "two columns 'cat'"),
-        ("image,cat,dog\na.jpg,1,0\nb.jpg,0,1,1\n", "line 3 has more cells"),
-    ],
-)
-def test_bad_tables_are_named(tmp_path, text, message):
-    (tmp_path / "tags.csv").write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_catalog("folder", tmp_path, "all")
-
-
-def test_an_accented_letter_is_one_letter_however_it_is_written(tmp_path):
-    for name in ("a", "b"):
-        Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.jpg")
-    text = "image,tags\na.jpg,caf\u00e9\nb.jpg,cafe\u0301\n"
-    (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
-    for _ in range(2):
-        catalog = read_catalog("folder", tmp_path, "all")
-        assert catalog.classes == ("caf\u00e9",) and [r.tags for r in catalog.records] == [(0,), (0,)]
-        (tmp_path / "classes.txt").write_text("cafe\u0301\n", encoding="utf-8")
-
-
-def test_a_large_photographs_training_crops_are_as_smooth_as_what_is_predicted(tmp_path):
-    stripes = np.zeros((1500, 2000, 3), np.uint8)
-    stripes[:, ::4] = stripes[:, 1::4] = 255  # two pixels wide: below what 64 pixels can show
-    Image.fromarray(stripes).save(tmp_path / "a.png")
-    (tmp_path / "tags.csv").write_text("image,tags\na.png,stripes\n")
-    catalog = read_catalog("folder", tmp_path, "all")
-    for augment in (True, False):
-        shown = TaggedImages(catalog, 64, augment)
-        assert all(shown[0]["image"].float().std((1, 2)).max() < 25 for _ in range(4))
-
-
-def test_split_keeps_every_class_in_both_parts(tmp_path):
-    lines = [f"{index}.jpg,{'rare' if index < 10 else 'common'}" for index in range(100)]
-    (tmp_path / "tags.csv").write_text("image,tags\n" + "\n".join(lines))
-    splits = split_of(read_tag_table(tmp_path / "tags.csv", tmp_path))
-    assert sum(splits[f"{index}.jpg"] == "val" for index in range(10)) == 2
-    assert sum(split == "val" for split in splits.values()) == 20
-
-
-def test_class_without_image_is_named(drawn, tmp_path):
-    shutil.copytree(drawn, tmp_path / "copy")
-    (tmp_path / "copy" / "classes.txt").write_text("\n".join([*SYNTHETIC_CLASSES, "unicorn"]))
-    with pytest.raises(UserError, match="unicorn"):
-        TagData(str(tmp_path / "copy")).train_dataloader()
-
-
-def test_predict_batches_cover_every_image_once(drawn):
-    catalog = read_catalog("voc", drawn, "train")
-    batches = SameShapeBatches(catalog, lambda height, width: (height, width), 5 * 64**2)
-    items = [batches[index] for index in range(len(batches))]
-    assert sorted(name for item in items for name in item["id"]) == [r.id for r in catalog.records]
-    assert items[0]["image"].shape == (5, 3, 64, 64)
-
-
-def test_large_photographs_are_predicted_at_the_size_seen_in_training(drawn):
-    data = MaskData(str(drawn), crop=32, max_side=48, batch_size=3, num_workers=0)
-    for batch in data.predict_dataloader():
-        height, width = batch["image"].shape[-2:]
-        assert max(height, width) <= 48 and len(batch["image"]) * height * width <= 3 * 32**2
-        for name, size in zip(batch["path"], batch["size"], strict=True):
-            assert Image.open(name).size[::-1] == tuple(size.tolist())
-
-
-@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
-def test_a_devkits_lists_match_however_accents_are_written(drawn, tmp_path, forms):
-    root = tmp_path / "voc"
-    shutil.copytree(drawn, root)
-    lists = root / "ImageSets" / "Segmentation"
-    first = (lists / "val.txt").read_text().split()[0]
-    listed, stored = (unicodedata.normalize(form, "été") for form in forms)
-    for folder, end in (("JPEGImages", "jpg"), ("SegmentationClass", "png"), ("Annotations", "xml")):
-        (root / folder / f"{first}.{end}").rename(root / folder / f"{stored}.{end}")
-    (lists / "val.txt").write_text(f"{listed}\n", encoding="utf-8")
-    (record,) = read_catalog("voc", root, "val").records
-    assert record.id == listed and record.tags
-    assert record.image.stem == record.mask.stem == stored and record.mask.is_file()
-
-
-def test_mask_of_other_size_is_named(drawn, tmp_path):
-    catalog = read_catalog("voc", drawn, "val")
-    write_mask(tmp_path / "m.png", np.zeros((10, 10)))
-    with pytest.raises(UserError, match=r"m\.png is 10x10 pixels.*64x64"):
-        MaskedImages(catalog, [tmp_path / "m.png"] * 8, None, 1024)[0]
-
-
-def test_training_crops_show_the_same_share_of_an_image_of_any_size(drawn):
-    record = read_catalog("voc", drawn, "train").records[0]
-    catalog = Catalog(SYNTHETIC_CLASSES, (record,))
-    for crop in (32, 200):  # smaller and larger than the image of 64
-        shown = MaskedImages(catalog, [record.mask], crop, max_side=0)
-        inside = [(shown[0]["mask"] != VOID).float().mean().item() for _ in range(40)]
-        # half a crop long: a quarter is image, the rest padding; two crops long: all is image
-        assert 0.2 < min(inside) < 0.5 and max(inside) == 1
-    assert MaskData(str(drawn), crop=320).max_side == 480
-
-
-def test_training_on_missing_masks_is_refused(drawn, tmp_path):
-    with pytest.raises(UserError, match="24 of 24 images have no mask"):
-        MaskData(str(drawn), mask_dir=str(tmp_path)).train_dataloader()
-
-
-def test_real_voc(voc_root):
-    catalog = read_catalog("voc", voc_root, "train")
-    assert len(catalog.classes) == 20
-    for record in catalog.records[:20]:
-        labels = set(np.unique(read_mask(record.mask, 21)).tolist()) - {0, 255}
-        assert labels == {tag + 1 for tag in record.tags}
-        assert read_image(record.image).shape[:2] == read_mask(record.mask).shape

@@ -6,13 +6,76 @@ from pathlib import Path
 import pytest
 from odd_files import photo
 
-from wsss.commands import init
-from wsss.commands.check import check
 from wsss.data.catalog import read_catalog, read_classes
-from wsss.data.cells import clean, listed, mark
-from wsss.data.tags import TagRow, read_tag_table, split_folder
+from wsss.data.cells import clean
+from wsss.data.check import check
+from wsss.data.gather import gather
+from wsss.data.tags import TagRow, read_tag_table, split_folder, split_of
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.files import read_lines
+
+
+def test_split_keeps_every_class_in_both_parts(tmp_path):
+    lines = [f"{index}.jpg,{'rare' if index < 10 else 'common'}" for index in range(100)]
+    (tmp_path / "tags.csv").write_text("image,tags\n" + "\n".join(lines))
+    splits = split_of(read_tag_table(tmp_path / "tags.csv", tmp_path))
+    assert sum(splits[f"{index}.jpg"] == "val" for index in range(10)) == 2
+    assert sum(split == "val" for split in splits.values()) == 20
+
+
+FORMS = {
+    "space": ("tags.csv", "image,tags\na.jpg,cat dog\nb.jpg,\n"),
+    "comma": ("tags.csv", 'image,tags\na.jpg,"cat,dog"\nb.jpg,\n'),
+    "bare comma": ("tags.csv", "image,tags\na.jpg,cat,dog\nb.jpg,\n"),
+    "semicolon": ("tags.csv", "image,tags\na.jpg,cat;dog\nb.jpg,\n"),
+    "pipe": ("tags.csv", "image,tags\na.jpg,cat|dog\nb.jpg,\n"),
+    "columns by semicolon": ("tags.csv", "image;tags;split\na.jpg;cat, dog;train\nb.jpg;;train\n"),
+    "columns by tab": ("tags.csv", "image\ttags\na.jpg\tcat;dog\nb.jpg\t\n"),
+    "0/1 by semicolon": ("tags.csv", "image;cat;dog;cow\na.jpg;1;1;0\nb.jpg;0;0;0\n"),
+    "rows of separators": ("tags.csv", "image,tags\na.jpg,cat|dog\n,\nb.jpg,\n , ,\n"),
+    "names of columns as people write them": (
+        "tags.csv",
+        "Image; Tags ;SPLIT\na.jpg;cat|dog;train\nb.jpg;;\n",
+    ),
+    "columns": ("tags.csv", "image,cat,dog,cow\na.jpg,1,1,0\nb.jpg,0,0,0\n"),
+    "json": ("tags.json", '{"a.jpg": ["cat", "dog"], "b.jpg": []}'),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_tags(form, tmp_path):
+    name, text = FORMS[form]
+    (tmp_path / name).write_text(text)
+    for number, image in enumerate("ab"):
+        photo(number).save(tmp_path / f"{image}.jpg")
+    rows = read_tag_table(tmp_path / name, tmp_path)
+    assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "dog")), ("b.jpg", ())]
+    assert read_classes("folder", tmp_path) == ("cat", "dog")
+    assert [r.tags for r in read_catalog("folder", tmp_path, "all").records] == [(0, 1), ()]
+
+
+def test_class_names_with_spaces_between_bare_commas(tmp_path):
+    (tmp_path / "tags.csv").write_text("image,tags\na.jpg,polar bear,dog\nb.jpg,\n")
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    assert [row.tags for row in rows] == [("polar bear", "dog"), ()]
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("tags.json", '["a.jpg"]', "must be like"),
+        ("tags.json", '{"a.jpg": "cat"}', "must be like"),
+        ("tags.json", '{"a.jpg": ["cat"], "a.jpg": ["dog"]}', "twice"),
+        ("tags.json", "{", "not readable JSON"),
+        ("tags.csv", "image,cat\na.jpg,perhaps\n", "no column 'tags'"),
+        ("tags.csv", 'image,tags\na.jpg,cat\nb.jpg,"cat\nc.jpg,dog\n', "line 3 .* not closed"),
+        ("tags.csv", 'image,tags\na.jpg,"cat' + 5000 * "\na-long-name-of-a-file.jpg,dog", "not closed"),
+    ],
+)
+def test_bad_tables_are_named(name, text, said, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_tag_table(tmp_path / name, tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +156,6 @@ def test_a_list_beside_plain_cells_leaves_their_separator(tmp_path):
     assert [row.tags for row in rows] == [("big dog", "cat"), ("cat", "horse")]
 
 
-@pytest.mark.parametrize("name", ["(new) car", "car [red]", "[red] car", "[red]|[blue]", "l'eau"])
-def test_brackets_in_a_name_are_no_list(name):
-    assert listed(name) is None
-
-
 def test_a_printed_list_in_json(tmp_path):
     tags = {"a.jpg": ["['big dog', 'cat']"], "b.jpg": ["[]"], "c.jpg": ["horse"]}
     (tmp_path / "tags.json").write_text(json.dumps(tags))
@@ -131,6 +189,8 @@ MISSING = ["nan", "NaN", "None", "null", "NULL", "NA", "<NA>", "#N/A", "#REF!", 
 
 
 PLACES = ["cell", "among others", "mark", "json", "folder"]
+
+
 # a folder cannot be called so
 NAMED = [(p, w) for p in PLACES for w in MISSING if p != "folder" or not {"/", "\\"} & set(w)]
 
@@ -275,10 +335,6 @@ def test_marks_in_a_column_for_each_class(yes, no, delimiter, tmp_path):
     assert [row.tags for row in rows] == [("big dog", "horse"), ("cat",), ()]
 
 
-def test_what_is_no_mark():
-    assert [mark(text) for text in ("2", "-1", "0.5", "cat", "1;0", "inf")] == [None] * 6
-
-
 SPREADSHEETS = {
     "Excel's sep line": "sep=;\r\nimage;tags\r\na.jpg;cat,big dog\r\nb.jpg;\r\n",
     "sep line in capitals, between quotes": '"SEP=;"\nimage;tags\na.jpg;cat,big dog\nb.jpg;\n',
@@ -348,7 +404,11 @@ def test_lists_in_utf_16_are_read(tmp_path):
 
 
 TRAIN = ["train", "Train", "TRAIN", " training "]
+
+
 VAL = ["val", "Val", "valid", "VALID", "Validation", "dev"]
+
+
 TEST = ["test", "TEST", "Testing"]
 
 
@@ -375,7 +435,7 @@ def test_splits_by_their_names(by, train, val, test, photos):
         assert _ids(photos, "val") == _numbers(2, 5)
     assert _ids(photos, "train") == _numbers(0, 1, *range(6, 12))
     assert _ids(photos, "all") == _numbers(*range(12))
-    found = init.gather(photos, photos / "tags.csv", photos / "out")
+    found = gather(photos, photos / "tags.csv", photos / "out")
     assert found.names("val") == ["02.jpg", "05.jpg"] and len(found.names("train")) == 8
     reason = "of split test, neither trained on nor validated with"
     assert found.left_out == {reason: ["03.jpg", "04.jpg"]}
@@ -407,7 +467,7 @@ def test_lists_fix_the_split_for_everyone(val, beside, photos, tmp_path_factory)
     assert f"left out, in neither train.txt nor {val}: 06.jpg, 07.jpg, 08.jpg, 10.jpg, 11.jpg" in said
     assert "train and val overlap (used for val only): 09.jpg" in said
     assert f"named in {val}, but no usable image with tags: lost.jpg" in said
-    found = init.gather(photos, table, photos / "out")
+    found = gather(photos, table, photos / "out")
     assert [name[:2] for name in found.names("train")] == parts["train"]
     assert [name[:2] for name in found.names("val")] == parts["val"]
     assert found.left_out == {
@@ -427,7 +487,7 @@ def test_lists_of_something_else_are_named(lines, said, photos):
     with pytest.raises(UserError, match=rf"val\.txt names no usable image of .*tags\.csv \({said}"):
         read_catalog("folder", photos, "train")
     with pytest.raises(UserError, match=r"val\.txt names no usable image"):
-        init.gather(photos, photos / "tags.csv", photos / "out")
+        gather(photos, photos / "tags.csv", photos / "out")
     assert said in check(photos).errors["split unusable"][0]
 
 
@@ -472,3 +532,24 @@ def test_two_rows_of_an_image_in_two_splits(tmp_path):
     rows = read_tag_table(tmp_path / "tags.csv", tmp_path, duplicates=[], odd=(odd := {}))
     assert [row.split for row in rows] == ["test", "val", None]
     assert odd == {"read as an empty cell": ["line 6: 'nan'"]}
+
+
+def test_split_is_stratified_and_keeps_every_class_in_train():
+    rows = [TagRow(f"{i}.jpg", ("common",) if i % 4 else ("common", "rare"), None) for i in range(200)]
+    splits = split_of(rows)
+    assert splits == split_of(rows)  # the same on every run
+    for tag in ("common", "rare"):
+        held = [splits[row.image] == "val" for row in rows if tag in row.tags]
+        assert sum(held) / len(held) == pytest.approx(0.2, abs=0.03)
+    # whatever the names: two images a class, some shared, must not empty a class of train
+    for trial in range(50):
+        rows = [
+            TagRow(f"{trial} {i}.jpg", tags, None)
+            for i, tags in enumerate(
+                (("b",), ("b", "c"), ("d", "c"), ("d",), ("e",), (), (), ("f",) * 1)
+            )
+        ]
+        splits = split_of(rows)
+        train = {tag for row in rows if splits[row.image] == "train" for tag in row.tags}
+        val = {tag for row in rows if splits[row.image] == "val" for tag in row.tags}
+        assert train == set("bcdef") and {"b", "d"} <= val

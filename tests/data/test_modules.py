@@ -1,0 +1,70 @@
+"""The data modules."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from wsss.data.catalog import read_catalog
+from wsss.data.modules import MaskData, TagData
+from wsss.data.synthetic import SYNTHETIC_CLASSES
+from wsss.errors import UserError, UserNotice, forget_notices
+
+
+def test_class_without_image_is_named(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "copy")
+    (tmp_path / "copy" / "classes.txt").write_text("\n".join([*SYNTHETIC_CLASSES, "unicorn"]))
+    with pytest.raises(UserError, match="unicorn"):
+        TagData(str(tmp_path / "copy")).train_dataloader()
+
+
+def test_large_photographs_are_predicted_at_the_size_seen_in_training(drawn):
+    data = MaskData(str(drawn), crop=32, max_side=48, batch_size=3, num_workers=0)
+    for batch in data.predict_dataloader():
+        height, width = batch["image"].shape[-2:]
+        assert max(height, width) <= 48 and len(batch["image"]) * height * width <= 3 * 32**2
+        for name, size in zip(batch["path"], batch["size"], strict=True):
+            assert Image.open(name).size[::-1] == tuple(size.tolist())
+
+
+def test_training_on_missing_masks_is_refused(drawn, tmp_path):
+    with pytest.raises(UserError, match="24 of 24 images have no mask"):
+        MaskData(str(drawn), mask_dir=str(tmp_path)).train_dataloader()
+
+
+def test_training_tells_of_palettes_that_are_not_vocs(good):
+    image = Image.fromarray(np.zeros((40, 56), np.uint8))
+    image.putpalette([0, 128, 0])
+    for record in read_catalog("folder", good, "all").records:
+        path = good / "masks" / f"{record.id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    data = MaskData(str(good), "folder", train_split="all", val_split="all", num_workers=0)
+    for loader in (data.train_dataloader, data.test_dataloader):
+        forget_notices()
+        with pytest.warns(UserNotice, match="palette of 20 masks is not VOC's"):
+            loader()
+
+
+class _Threads(Dataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return cv2.getNumThreads()
+
+
+def test_opencv_starts_no_threads_in_the_loaders_processes(drawn):
+    loader = MaskData(str(drawn), num_workers=1).predict_dataloader()
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        inner = DataLoader(
+            _Threads(), num_workers=loader.num_workers, worker_init_fn=loader.worker_init_fn
+        )
+        assert next(iter(inner)).tolist() == [1] and cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)

@@ -1,0 +1,54 @@
+"""Files that are whole or not there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsss.cli import main
+from wsss.data.masks import write_mask
+from wsss.errors import UserError
+from wsss.files import file_stamp, read_json, write_atomic, write_json
+
+
+def test_a_file_is_told_by_its_content_not_its_date(tmp_path):
+    mask = np.zeros((300, 300), np.uint8)
+    mask[::2] = np.random.default_rng(0).integers(0, 20, (150, 300))
+    for name in ("a", "b", "c"):
+        mask[150, 150] = 1 if name != "c" else 2
+        write_mask(tmp_path / f"{name}.png", mask)
+    os.utime(tmp_path / "b.png", (1, 1))
+    stamps = [file_stamp(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
+    assert stamps[0] == stamps[1] != stamps[2]
+    for name, tail in (("d", b"x"), ("e", b"y"), ("f", b"xx")):
+        (tmp_path / name).write_bytes(bytes(10**6) + tail)
+    assert len({file_stamp(tmp_path / name) for name in "def"}) == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"size": ', b"\xff\xfe\x00"])
+def test_a_damaged_note_is_told(damage, tmp_path):
+    note = tmp_path / "settings.json"
+    write_json(note, {"size": [1.5, None, "\N{LATIN SMALL LETTER E WITH ACUTE}"]})
+    assert read_json(note) == {"size": [1.5, None, "\N{LATIN SMALL LETTER E WITH ACUTE}"]}
+    note.write_bytes(damage)
+    with pytest.raises(UserError, match=r"settings\.json is damaged .*remove it"):
+        read_json(note)
+
+
+def test_a_file_may_have_the_longest_name_there_is(tmp_path):
+    path = tmp_path / ("写" * 83 + "ab.png")  # 255 bytes
+    write_mask(path, np.ones((4, 4)))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_told(good, tmp_path, monkeypatch, capsys):
+    def full(path, write):
+        write_atomic(path, lambda aside: Path("/dev/full").write_text("x"))
+
+    monkeypatch.setattr("wsss.files.write_atomic", full)
+    assert main(["check", str(good), "--json", str(tmp_path / "r.json")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"error: {tmp_path / 'r.json'}: No space left on device"
+    assert not list(tmp_path.glob("*.part"))

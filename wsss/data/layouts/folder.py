@@ -1,0 +1,71 @@
+"""A folder of images, in sub-folders or not, with a table.
+
+    ROOT/tags.csv (columns image, tags and, if wanted, split; or the other forms of wsss.data.tags)
+    ROOT/masks/<image without suffix>.png
+    ROOT/classes.txt (optional: fixes the classes and their order)
+    ROOT/train.txt, ROOT/val.txt (optional: fix the split where the table does not)
+
+The table may lie elsewhere, with its classes.txt and lists beside it; ROOT is only read. Images that
+cannot be read, and masks that do not fit, are left out with a notice that names each.
+"""
+
+from pathlib import Path
+
+from wsss.data.catalog import Catalog, Record
+from wsss.data.deep import common_white
+from wsss.data.folder_rules import examine, mask_of, refuse, repeats
+from wsss.data.images import look_at
+from wsss.data.labels import few_enough, listed_classes, tag_indices
+from wsss.data.layouts import Layout, existing
+from wsss.data.masks import mask_fault
+from wsss.data.tags import TagRow, read_tag_table, split_folder, tag_source, tell
+from wsss.errors import UserError, notice
+
+
+class Folder(Layout):
+    """The splits are train, val and all (`wsss.data.tags.split_folder`)."""
+
+    def classes(self, root: Path, tags: Path | None) -> tuple[str, ...]:
+        if listed := listed_classes(existing(root), tags):
+            return listed
+        table, rows, _ = _readable_rows(root, tags)
+        return few_enough(tuple(sorted({tag for row in rows for tag in row.tags})), table)
+
+    def catalog(self, root: Path, split: str, tagged: bool, tags: Path | None) -> Catalog:
+        if split not in ("train", "val", "all"):
+            raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
+        table, rows, white = _readable_rows(root, tags)
+        classes = self.classes(root, tags)
+        parts = split_folder(rows, table, root)
+        if split != "all":
+            left_out = {f"left out, {reason}": names for reason, names in parts.left_out.items()}
+            tell(table, parts.odd | left_out)
+            rows = [row for row in rows if parts.of.get(row.image) == split]
+        for finding in repeats(row.image for row in rows):
+            refuse(finding, root, table)
+        if not rows:
+            raise UserError(f"{table} has no image in split '{split}': add some or change the split")
+        return Catalog(classes, tuple(_record(row, root, classes, table) for row in rows), white)
+
+
+def _readable_rows(root: Path, tags: Path | None) -> tuple[Path, list[TagRow], int | None]:
+    """The rows whose image can be read, and what is white in all; the others are named in a notice."""
+    table = tags or tag_source(root)
+    rows, findings = examine(read_tag_table(table, root), root)
+    for finding in findings:
+        refuse(finding, root, table)
+    looks = look_at([root / row.image for row in rows])
+    for found in looks:
+        if found.fault:
+            notice(f"left out: {found.fault}")
+    usable = [row for row, found in zip(rows, looks, strict=True) if not found.fault]
+    return table, usable, common_white(found.brightest for found in looks)
+
+
+def _record(row: TagRow, root: Path, classes: tuple[str, ...], table: Path) -> Record:
+    image, mask = root / row.image, mask_of(root, row.image)
+    tags = tag_indices(row.tags, classes, f"{table} ({row.image})")
+    if mask and (fault := mask_fault(mask, image, len(classes) + 1)):
+        notice(f"mask left out: {fault}")
+        mask = None
+    return Record(Path(row.image).with_suffix("").as_posix(), image, tags, mask)

@@ -1,0 +1,272 @@
+"""The recipe for one's own photographs on the machine at hand: the configs that `wsss init` writes."""
+
+import shlex
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+
+from wsss.data.catalog import read_catalog
+from wsss.data.folder_rules import FEW
+from wsss.data.gather import Found, gather
+from wsss.data.images import image_size
+from wsss.data.tags import tag_source
+from wsss.errors import UserError, few
+from wsss.files import write_text
+from wsss.machine import Machine
+from wsss.models.classifier import TagClassifier
+from wsss.resources import find_machine
+from wsss.settings import PseudoMaskSettings
+
+PURPOSES = {
+    "pipeline": "All stages: wsss run -c {out}/pipeline.yaml",
+    "classify": "Your photographs and tags to a tag classifier",
+    "pseudo_masks": "Masks of your training photographs from the classifier's class maps",
+    "refine": "What a first segmenter sees refines the masks that the segmenter learns from",
+    "segment": "The segmenter on these masks; its last.ckpt is for wsss predict",
+}
+"""The first line of each config."""
+
+
+def write_recipe(
+    photographs: Path,
+    tags: Path | None,
+    out: Path | None,
+    backbone: str,
+    weights: Path | None,
+    quick: bool,
+) -> list[str]:
+    """Write a pipeline's configs and its table of tags for a folder of photographs.
+
+    Args:
+        photographs: the folder; it is only read.
+        tags: table of tags; None: the folder's own.
+        out: folder to write to; None: runs/<the folder's name>.
+        backbone: timm model, for the classifier and as the segmenter's encoder.
+        weights: weight file of the backbone; None: its published weights, if it has some.
+        quick: one epoch of small images.
+
+    Returns:
+        the lines in which the user is told what was found and written.
+
+    Raises:
+        UserError: the folder cannot be used, the backbone or its weights are none, or files of other
+            content are there already.
+    """
+    if not photographs.is_dir():
+        raise UserError(f"there is no folder {photographs}: give the folder of your photographs")
+    if tags is None and (photographs / "JPEGImages").is_dir():
+        raise UserError(
+            f"{photographs} has the VOC layout and needs no init: "
+            f"run `wsss run -c configs/voc-mobilenetv2/pipeline.yaml --root {photographs} "
+            "--weights mobilenetv2_100.safetensors`"
+        )
+    out = out or Path("runs") / photographs.resolve().name
+    if weights and not weights.is_file():
+        raise UserError(f"there is no weight file {weights}: correct --weights")
+    found = gather(photographs, tags or tag_source(photographs), out)
+    machine = find_machine()
+    start = first_weights(backbone, weights, len(found.classes))
+    sides = [max(image_size(photographs / name)) for name in found.tags]
+    side = int(statistics.median(sides))
+    stages = recipe(found, machine, side, photographs, out, backbone, start, quick)
+    files = {"tags.csv": found.table(), "classes.txt": "".join(f"{c}\n" for c in found.classes)}
+    for name, config in stages.items():
+        body = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
+        files[f"{name}.yaml"] = f"# {PURPOSES[name].format(out=out)}\n{body}"
+    _write(out, files | {"left_out.csv": found.left_out_table()})
+    for split in ("train", "val"):  # names the masks that do not fit, too
+        read_catalog("folder", photographs, split, tags=out / "tags.csv")
+    return [
+        *_of_the_data(found, photographs, out),
+        *_of_the_stages(stages, machine, out, backbone, weights),
+    ]
+
+
+def first_weights(backbone: str, weights: Path | None, num_classes: int) -> dict[str, Any]:
+    """The settings of a model that say which weights its backbone starts from; none: from scratch.
+
+    Raises:
+        UserError: there is no such backbone, it cannot be dilated, or the weights are not its own.
+    """
+    # known now and not after the first stage
+    if weights:
+        TagClassifier(backbone, num_classes, weights=str(weights))
+        return {"weights": str(weights.resolve())}
+    try:
+        with torch.device("meta"):  # its shapes without its numbers
+            TagClassifier(backbone, num_classes)
+    except Exception:  # some models cannot be built so: what is wrong with this one is told here
+        TagClassifier(backbone, num_classes)
+    cfg = timm.get_pretrained_cfg(backbone)
+    return {"pretrained": True} if cfg and cfg.has_weights else {}
+
+
+def recipe(
+    found: Found,
+    machine: Machine,
+    long_side: int,
+    photographs: Path,
+    out: Path,
+    backbone: str,
+    start: dict[str, Any],
+    quick: bool,
+) -> dict[str, dict[str, Any]]:
+    """The config of each stage, by its name.
+
+    Args:
+        found: the data.
+        machine: what trains.
+        long_side: the usual long side of the photographs in pixels; larger is not worth computing.
+        photographs: the folder.
+        out: folder of the config.
+        backbone: timm model, for the classifier and as the segmenter's encoder.
+        start: its weights (`first_weights`).
+        quick: one epoch of small images.
+    """
+    count = len(found.names("train"))
+    enough = -(-long_side // 32) * 32
+    # crops of the segmenter and of the classifier, long side of maps
+    side, size, large, batch = (320, 448, 448, 8) if not machine.gpu else (448, 448, 512, 16)
+    if machine.gpu and machine.memory < 7:
+        side, size, large, batch = 320, 320, 448, 8
+    elif machine.gpu and machine.memory >= 20:
+        batch = 32
+    if quick:
+        side = size = large = 128
+    side, size, large = (max(64, min(value, enough)) for value in (side, size, large))
+    while batch > 4 and batch > count // 4:  # some steps an epoch; a mosaic takes four
+        batch //= 2
+    # crops seen in training: what the shipped recipes give VOC's 1,464 images on the same machine
+    seen = 40_000 if machine.gpu else 12_000
+
+    def epochs(least: int, most: int) -> int:
+        return 1 if quick else min(most, max(least, round(seen / count)))
+
+    kept = {"freeze_norm": bool(start)} | ({"freeze_stride": 8} if start else {})
+    fresh = {"lr": 1e-3, "head_factor": 1}
+    tags = {"lr": 5e-5, "head_factor": 40} if start else fresh
+    masks = {"lr": 1e-4, "head_factor": 20} if start else fresh
+    workers = min(8, machine.cores) if machine.gpu else min(4, max(1, machine.cores // 2))
+    data = {
+        "layout": "folder",
+        "root": str(photographs.resolve()),
+        "tags": str((out / "tags.csv").resolve()),
+        "num_workers": workers,
+    }
+    precision = "bf16-mixed" if machine.bf16 else "16-mixed" if machine.gpu else "32-true"
+    trainer = {"accelerator": "gpu" if machine.gpu else "cpu", "devices": 1, "precision": precision}
+    results = (out / "results").resolve()
+    first, second = results / "pseudo_masks", results / "refined_masks"
+    # the defaults of what one's own data may need otherwise, to be changed where they stand
+    shown = PseudoMaskSettings(scales=(1.0,)) if quick else PseudoMaskSettings()
+    names = ("background", "border_prior", "learn_slots", *(["scales"] if quick else []))
+    segment_epochs = epochs(6, 60)
+    return {
+        "pipeline": {
+            "out": str(results),
+            **{n: f"{n}.yaml" for n in ("classify", "pseudo_masks", "refine", "segment")},
+        },
+        "classify": {
+            "model": {"backbone": backbone, **start, "mosaic": 0.5, **kept, **tags},
+            "data": data | {"size": size, "predict_size": large, "batch_size": batch},
+            "trainer": {"max_epochs": epochs(4, 40), **trainer},
+        },
+        "pseudo_masks": {
+            "data": data | {"size": large, "batch_size": min(8, batch)},
+            "masks": {"out": str(first / "masks"), **{n: shown.to_dict()[n] for n in names}},
+            "trainer": trainer,
+        },
+        "refine": {
+            "model": {"flip": True} if quick else {"scales": [0.75, 1.0, 1.25], "flip": True},
+            "data": data | {"predict_split": "train", "batch_size": min(4, batch)},
+            "masks": {"out": str(second / "masks"), "maps": str(first / "maps")},
+            "trainer": trainer,
+        },
+        "segment": {
+            "model": {"decoder": "DeepLabV3Plus", "encoder": backbone, **start, **kept, **masks},
+            "data": data | {"crop": side, "batch_size": min(8, batch) if not machine.gpu else batch},
+            "trainer": {
+                "max_epochs": segment_epochs,
+                "check_val_every_n_epoch": max(1, segment_epochs // 4),
+                **trainer,
+            },
+        },
+    }
+
+
+def _write(out: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = out / name
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise UserError(
+                f"{path} is there already and differs from what would be written: give another --out, "
+                "or remove it"
+            )
+    for name, text in files.items():
+        write_text(out / name, text)
+
+
+def _of_the_data(found: Found, photographs: Path, out: Path) -> Iterator[str]:
+    train, val = found.names("train"), found.names("val")
+    yield (
+        f"{photographs}: {len(found.tags)} photographs, {len(train)} to train on, "
+        f"{len(val)} to validate with"
+    )
+    yield f"  {'class':24s} {'train':>7s} {'val':>7s}"
+    rows = [
+        (name, *(sum(name in found.tags[image] for image in split) for split in (train, val)))
+        for name in found.classes
+    ]
+    empty = [sum(not found.tags[image] for image in split) for split in (train, val)]
+    for name, *counts in [*rows, *([("(pure background)", *empty)] if any(empty) else [])]:
+        yield f"  {name:24s} {counts[0]:7d} {counts[1]:7d}"
+    rare = [name for name, *counts in rows if sum(counts) < FEW]
+    if rare:
+        yield f"note: fewer than {FEW} images, hardly enough to learn from: {', '.join(rare)}"
+    for name in found.classes:
+        if all(name in tags for tags in found.tags.values()):
+            yield (
+                f"note: every photograph has the tag '{name}', so nothing shows where it is not: add "
+                "photographs without it (with empty tags, if they show none of your things)"
+            )
+    for note in found.notes:
+        yield f"note: {note}"
+    if found.left_out:
+        total = sum(map(len, found.left_out.values()))
+        yield f"left out: {total} (all are in {out / 'left_out.csv'})"
+        for reason, names in found.left_out.items():
+            yield f"  {reason}: {few(names, 10)}"
+
+
+def _of_the_stages(
+    stages: dict[str, dict[str, Any]],
+    machine: Machine,
+    out: Path,
+    backbone: str,
+    weights: Path | None,
+) -> Iterator[str]:
+    classify, segment = stages["classify"], stages["segment"]
+    yield (
+        f"machine: {machine.name}; {classify['data']['size']} pixels, "
+        f"{classify['data']['batch_size']} images a step, {classify['trainer']['precision']}, "
+        f"{classify['trainer']['max_epochs']} + {segment['trainer']['max_epochs']} epochs"
+    )
+    if weights:
+        yield f"backbone: {backbone} from {weights}"
+    elif "pretrained" in classify["model"]:
+        here = timm.get_pretrained_cfg(backbone).file
+        where = "come with wsss" if here else "are downloaded by the first run"
+        yield f"backbone: {backbone}, its published weights {where}"
+    else:
+        yield f"backbone: {backbone} from scratch: that takes thousands of photographs to learn"
+    masks = out / "pseudo_masks.yaml"
+    yield (
+        "masks: what runs along the border of photographs counts less; if that is what you tagged "
+        f"(sky, water, roads), set border_prior: false in {masks}"
+    )
+    yield f"next: wsss run -c {shlex.quote(str(out / 'pipeline.yaml'))}"
