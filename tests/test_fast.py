@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 from torch import nn
+from wsss.tasks.cli import _Memory
 
 from wsss.models.fast import PhasedConv2d, fast_layers
 from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.cli import _Memory
 from wsss.tasks.segmentation import SegmentationTask
 
 

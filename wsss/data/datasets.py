@@ -9,14 +9,13 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 import cv2
 import numpy as np
 import torch
-from albumentations.pytorch import ToTensorV2
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsss.data.albumentations import A, ToTensorV2
 from wsss.data.catalog import Catalog, Record
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_mask

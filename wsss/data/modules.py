@@ -16,6 +16,7 @@ from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 from wsss.errors import UserError, notice
 from wsss.geometry import fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
+from wsss.program import quiet_libraries
 
 
 class _Data(pl.LightningDataModule):
@@ -59,6 +60,7 @@ class _Data(pl.LightningDataModule):
             shuffle=train,
             drop_last=train and len(dataset) >= (batch_size or 1),
             num_workers=workers,
+            worker_init_fn=quiet_libraries,
             persistent_workers=workers > 0,
             pin_memory=False,
         )

@@ -36,10 +36,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._builder import resolve_pretrained_cfg
-from timm.models._features import feature_take_indices
-from timm.models._manipulate import checkpoint
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint,
+    generate_default_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from torch import Tensor, nn
 
 from wsss.errors import UserError
@@ -183,11 +186,9 @@ class ResidualDepthwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not _full_precision(x):  # there 1 + weight would round the weight away
             return _add(super().forward(x), x)
-        return self._conv_forward(x, self.weight_with_identity(), self.bias)
-
-    def weight_with_identity(self) -> Tensor:
-        """(C, 1, 3, 3), the kernel that gives x + convolution in one pass."""
-        return self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1))
+        weight = self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1))  # the identity
+        places = {"padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        return F.conv2d(x, weight, self.bias, **places)
 
 
 # Not torch's public interface: where a release lacks them, fused layers are ordinary convolutions.
@@ -552,6 +553,19 @@ def _fuse_children(module: nn.Module) -> None:
             setattr(module, name, FusedConv2d(child, gelu))
 
 
+def _taken(count: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+    """Which of `count` stages are asked for, by timm's contract, and the last of them."""
+    stages = range(count)
+    if isinstance(indices, int):
+        indices = range(-indices, 0)
+    elif indices is None:
+        indices = stages
+    if not indices or not all(-count <= i < count for i in indices):
+        raise UserError(f"indices={indices!r}: GLNet has the stages 0 to {count - 1}.")
+    take = [stages[i] for i in indices]
+    return take, max(take)
+
+
 class GLNet(nn.Module):
     """GLNet backbone and classifier.
 
@@ -761,7 +775,7 @@ class GLNet(nn.Module):
         """
         if output_fmt != "NCHW":
             raise UserError(f"output_fmt={output_fmt!r}: GLNet gives 'NCHW' only.")
-        take, last = feature_take_indices(len(self.stages), indices)
+        take, last = _taken(len(self.stages), indices)
         run = last + 1 if stop_early else len(self.stages)
         intermediates = []
         for i in range(run):
@@ -780,7 +794,7 @@ class GLNet(nn.Module):
         prune_head: bool = True,
     ) -> list[int]:
         """Drop what the stages ``indices`` do not need (timm's contract)."""
-        take, last = feature_take_indices(len(self.stages), indices)
+        take, last = _taken(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
         self.downsample_layers = self.downsample_layers[: last + 1]
         if prune_norm or last + 1 < len(self.feature_info):
