@@ -28,20 +28,19 @@ def test_torch_schedulers_in_sequence():
 
 
 def test_argparse_actions():
-    """`_Parser.error` in wsss/tasks/cli.py names the settings that there are."""
+    """`Parser.error` in wsss/stages/config.py names the settings that there are."""
     parser = LightningArgumentParser()
     parser.add_argument("--model.lr", type=float)
     assert "model.lr" in [action.dest for action in parser._actions]
 
 
-def test_lightnings_parser_and_config_of_a_subcommand(tmp_path):
-    """`TaskCLI` in wsss/tasks/cli.py asks for defaults and for what the user gave of a part."""
+def test_lightnings_parser_of_a_subcommand():
+    """`TaskCLI` in wsss/lightning_cli.py asks it for the defaults."""
     assert list(inspect.signature(LightningCLI._parser).parameters) == ["self", "subcommand"]
-    assert list(inspect.signature(LightningCLI._get).parameters)[:3] == ["self", "config", "key"]
 
 
 def test_timm_logs_unexpected_keys_by_the_name_of_its_builder(caplog):
-    """wsss/tasks/cli.py leaves that message out: an encoder has no use for a class head."""
+    """`quiet` in wsss/tasks/trainer.py leaves that message out: an encoder has no use for a class head."""
     state = timm.create_model("mobilenetv2_050", num_classes=3).state_dict()
     overlay = {"state_dict": state, "num_classes": 3}
     with caplog.at_level(logging.WARNING, "timm.models._builder"):

@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 
-from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_mask
+from wsss.localize.pseudo_masks import (
+    corrected_scores,
+    pseudo_mask,
+    refined_mask,
+    shares_of_rounds,
+)
 
 
 def test_pseudo_mask_rules():
     image = np.zeros((4, 6, 3), np.uint8)
     scores = np.zeros((2, 4, 6), np.float32)
     scores[0, :2], scores[1, 2:] = 0.9, 0.5
-    mask = pseudo_mask(image, scores, [3, 5], background=0.45, void_below=0.6)
-    assert (mask[0] == 3).all()  # 0.9 of 1.35
-    assert (mask[3] == 255).all()  # 0.5 of 0.95
+    mask = pseudo_mask(image, scores, [3, 5], background=0.45)
+    assert (mask[0] == 3).all() and (mask[3] == 5).all()
     assert (pseudo_mask(image, scores, [3, 5], background=0.6)[3] == 0).all()
     assert (pseudo_mask(image, scores[:0], [], background=0.6) == 0).all()
 
@@ -32,11 +36,9 @@ def test_refined_mask_joins_both_and_keeps_to_the_tags():
     # shares by hand at the upper left pixel: segmenter .04 / .04 (its maximum) for 3, .001 / .5 for 5;
     # first round 1 of 1.8 for 3
     share = np.array([0.04, 1.0, 0.002])
-    own = np.sqrt(share / share.sum() * np.array([0.4, 1.0, 0.4]) / 1.8)
-    void = own.max() / own.sum()
-    for below, expected in ((void - 0.01, 3), (void + 0.01, 255)):
-        made = refined_mask(image, scores, [3, 5], seen, 0.4, void_below=below)
-        assert made[0, 0] == expected
+    second, first = (s[:, 0, 0] for s in shares_of_rounds(scores, [3, 5], seen, 0.4))
+    np.testing.assert_allclose(second, share / share.sum(), rtol=1e-5)
+    np.testing.assert_allclose(first, np.array([0.4, 1.0, 0.4]) / 1.8, rtol=1e-5)
     assert (refined_mask(image, scores[:0], [], seen, 0.4) == 0).all()
 
 

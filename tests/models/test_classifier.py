@@ -11,20 +11,22 @@ from wsss.models.glnet import deep_dispatch
 from wsss.tasks.classification import ClassificationTask
 
 
-def test_pooling_against_plain_formulas():
+def test_pooling_is_the_mean_of_the_largest_fifth():
     values = torch.randn(2, 3, 5, 7)
-    flat = np.sort(values.flatten(2).numpy())[:, :, ::-1]
-    weights = 0.996 ** np.arange(35)
-    expected = {
-        "average": flat.mean(2),
-        "gwrp": (flat * weights).sum(2) / weights.sum(),
-        "top20": flat[:, :, :7].mean(2),
-        "lse": np.log(np.exp(flat).mean(2)),
-    }
-    for name, value in expected.items():
-        np.testing.assert_allclose(pool_class_map(values, name).numpy(), value, rtol=1e-5, atol=1e-5)
-    with pytest.raises(UserError, match="median"):
-        pool_class_map(values, "median")
+    largest = np.sort(values.flatten(2).numpy())[:, :, ::-1][:, :, :7]
+    np.testing.assert_allclose(pool_class_map(values).numpy(), largest.mean(2), rtol=1e-5, atol=1e-5)
+    assert torch.equal(pool_class_map(values[..., :1, :2]), values[..., :1, :2].amax((2, 3)))
+
+
+def test_a_checkpoint_of_another_pooling_is_refused(tmp_path):
+    task = ClassificationTask(["a", "b"], "glnet_nano")
+    content = {"kind": "classify", "classes": ["a", "b"], "state_dict": task.state_dict()}
+    for pooling in ("top20", "average"):
+        hyper = dict(task.hparams) | {"pooling": pooling}
+        torch.save(content | {"hyper_parameters": hyper}, tmp_path / f"{pooling}.ckpt")
+    ClassificationTask.from_checkpoint(tmp_path / "top20.ckpt")
+    with pytest.raises(UserError, match=r"average\.ckpt was trained with pooling average"):
+        ClassificationTask.from_checkpoint(tmp_path / "average.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def test_any_backbone_gives_maps_and_slots(backbone, stride):
     with torch.no_grad():
         out = model(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8), slots="features")
     assert out.class_map.shape == (2, 5, 64 // stride, 96 // stride)
-    torch.testing.assert_close(out.logits, pool_class_map(out.class_map, "top20") + model.bias)
+    torch.testing.assert_close(out.logits, pool_class_map(out.class_map) + model.bias)
     torch.testing.assert_close(out.dispatch.sum(1), torch.ones_like(out.dispatch[:, 0]))
 
 
