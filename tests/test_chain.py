@@ -19,7 +19,6 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 from small_pipeline import small_pipeline
-from wsss.tasks.cli import run_task
 
 import wsss
 from wsss.cli import main, one_sentence

@@ -40,7 +40,7 @@ def test_lightnings_parser_of_a_subcommand():
 
 
 def test_timm_logs_unexpected_keys_by_the_name_of_its_builder(caplog):
-    """`quiet` in wsss/tasks/trainer.py leaves that message out: an encoder has no use for a class head."""
+    """`quiet` in wsss/tasks/trainer.py leaves it out: an encoder has no use for a class head."""
     state = timm.create_model("mobilenetv2_050", num_classes=3).state_dict()
     overlay = {"state_dict": state, "num_classes": 3}
     with caplog.at_level(logging.WARNING, "timm.models._builder"):
