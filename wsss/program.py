@@ -3,14 +3,11 @@
 import warnings
 
 
-def quiet_libraries(*_: int) -> None:
+def quiet_libraries() -> None:
     """Leave out what libraries warn of and wsss copes with; in each process of the program.
 
     PIL warns of damaged EXIF, of palettes, and of images from 89 megapixels on, which phones make: all
     are read all the same, and what cannot be read is refused. Once for the whole process, as a filter
     for one call would be seen by the threads that read other images.
-
-    Args:
-        _: number of a loader's process, which `DataLoader` hands to `worker_init_fn`.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")

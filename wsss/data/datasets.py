@@ -21,12 +21,20 @@ from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
 from wsss.geometry import fit_within, resize
+from wsss.program import quiet_libraries
 from wsss.voc import VOID
 
 # ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
 PAD_COLOUR = (124, 116, 104)
 
-cv2.setNumThreads(0)  # the loader's worker processes are the parallelism
+
+def one_thread(_: int) -> None:
+    """For the loader's processes, which are the parallelism: OpenCV starts no threads in them.
+
+    As in the program itself, libraries are quiet.
+    """
+    cv2.setNumThreads(0)
+    quiet_libraries()
 
 
 def multi_hot(record: Record, num_classes: int) -> Tensor:

@@ -10,13 +10,12 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.data.catalog import Catalog, as_written, largest_image, read_catalog, read_classes
-from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
+from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages, one_thread
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 from wsss.errors import UserError, notice
 from wsss.geometry import fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
-from wsss.program import quiet_libraries
 
 
 class _Data(pl.LightningDataModule):
@@ -60,7 +59,7 @@ class _Data(pl.LightningDataModule):
             shuffle=train,
             drop_last=train and len(dataset) >= (batch_size or 1),
             num_workers=workers,
-            worker_init_fn=quiet_libraries,
+            worker_init_fn=one_thread,
             persistent_workers=workers > 0,
             pin_memory=False,
         )
