@@ -324,7 +324,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from wsss.cli import main
 from wsss.program import quiet_libraries
-from wsss.tasks.jobs import read_image
+from wsss.data.images import read_image
 if __name__ == "__main__":
     context = get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=quiet_libraries) as pool:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    FakeTensorMode,  # has no public home; missing, it is noticed here
+)
 
 from wsss.localize.cam import class_maps, seed_maps
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, sharpen_slots, slot_means
