@@ -9,7 +9,7 @@ import logging
 import pytest
 import timm
 import torch
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningCLI
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR, SequentialLR
 
@@ -25,13 +25,6 @@ def test_torch_schedulers_in_sequence():
     )
     other.load_state_dict(both.state_dict())  # as a checkpoint's takes the place of a fresh one's
     assert [part.total_iters for part in other._schedulers] == [3, 7]
-
-
-def test_argparse_actions():
-    """`Parser.error` in wsss/stages/config.py names the settings that there are."""
-    parser = LightningArgumentParser()
-    parser.add_argument("--model.lr", type=float)
-    assert "model.lr" in [action.dest for action in parser._actions]
 
 
 def test_lightnings_parser_of_a_subcommand():
