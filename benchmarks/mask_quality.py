@@ -25,6 +25,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -44,6 +45,7 @@ from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_mask
 from wsss.localize.slot_classes import classify_slots, shares_of_slots
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, slot_means
+from wsss.models.classifier import TagClassifier
 from wsss.models.segmenter import predict_probabilities
 from wsss.progress import progress
 from wsss.run_folder import RunFolder
@@ -338,6 +340,28 @@ class Images:
         return row | {"background": background, "miou_A": tried[background]}
 
 
+def _average(class_map: Tensor) -> Tensor:
+    """The mean (CAM; Zhou et al., CVPR 2016)."""
+    return class_map.float().mean((2, 3))
+
+
+def _gwrp(class_map: Tensor) -> Tensor:
+    """Global weighted rank pooling, weight 0.996^rank (Kolesnikov & Lampert, ECCV 2016)."""
+    values = class_map.float().flatten(2)
+    weights = 0.996 ** torch.arange(values.shape[2], device=values.device)
+    return (values.sort(2, descending=True).values * weights).sum(2) / weights.sum()
+
+
+def _lse(class_map: Tensor) -> Tensor:
+    """Log of the mean exponential (Pinheiro & Collobert, CVPR 2015, r = 1)."""
+    values = class_map.float().flatten(2)
+    return values.logsumexp(2) - torch.tensor(float(values.shape[2])).log()
+
+
+POOLINGS = {"average": _average, "gwrp": _gwrp, "lse": _lse, "top20": TagClassifier.pool}
+"""How a class map becomes a logit, in training; wsss has the last of them."""
+
+
 def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -> Path:
     """Train a classifier of the configuration unless it is there; returns its checkpoint."""
     last = out / "log" / "checkpoints" / "last.ckpt"
@@ -348,6 +372,7 @@ def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -
         data = config["data"]
         data.setdefault("predict_size", data["size"])  # stays, where training alone has other crops
         data |= {"root": root, "size": change.pop("size", data["size"])}
+        pool = staticmethod(POOLINGS[change.pop("pooling", "top20")])
         config["model"] |= ({"weights": weights} if weights else {}) | change
         logger = {"save_dir": str(out), "name": "", "version": "log"}
         config["trainer"] |= {
@@ -357,7 +382,9 @@ def train(root: str, weights: str | None, base: Path, change: dict, out: Path) -
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.yaml").write_text(yaml.safe_dump(config))
         words = ["fit", "-c", str(out / "config.yaml")]
-        metrics = run_task("classify", words + (["--ckpt_path", str(last)] if last.is_file() else []))
+        words += ["--ckpt_path", str(last)] if last.is_file() else []
+        with patch.object(TagClassifier, "pool", pool):
+            metrics = run_task("classify", words)
         (out / "trained").write_text(f"{float(metrics.callback_metrics['val_mAP']):.1f}\n")
     return last
 

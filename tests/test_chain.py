@@ -28,7 +28,7 @@ from wsss.data.synthetic import draw_dataset
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.evaluation import Evaluator, confusion_matrix, iou_of
 from wsss.lightning_cli import run_task
-from wsss.models.segmenter import SegmentationNetwork, predict_probabilities
+from wsss.models.segmenter import SegmentationNetwork
 from wsss.pipeline import run_pipeline
 from wsss.stages.recipe import stamp_catalog
 from wsss.stages.training import for_rounds, network_of
@@ -881,19 +881,6 @@ def test_mosaics_and_quadrants_agree():
         for part in range(4):
             source = quadrant_tags[mosaic, part].argmax()
             torch.testing.assert_close(parts[mosaic, part], small[source])
-
-
-def test_sliding_windows_and_flip_agree_with_whole_images():
-    def network(x):  # every pixel on its own: windows and mirrors must change nothing
-        return torch.cat([x[:, :1] / 50, x[:, 1:2] / 50], 1)
-
-    images = torch.randint(0, 256, (1, 3, 50, 70)).float()
-    whole = predict_probabilities(network, images)
-    torch.testing.assert_close(predict_probabilities(network, images, (1.0,), True, 32), whole)
-    torch.testing.assert_close(whole, network(images).softmax(1))
-    scaled = predict_probabilities(network, images, (0.5, 1.0), True)
-    assert scaled.shape == whole.shape and not torch.allclose(scaled, whole)
-    torch.testing.assert_close(scaled.sum(1), torch.ones(1, 50, 70))
 
 
 def test_environment_names_this_package_and_its_pythons():

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "wsss"
 LAYERS = [
     {"errors", "voc", "progress"},
-    {"machine"},
+    {"machine", "program"},
     {"files", "resources"},
     {"locks"},
     {"settings"},

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.machine import share_cores
+from wsss.program import quiet_libraries
 
 _PLAIN_FORMAT = warnings.formatwarning
 
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if words else 2
     command, rest = words[0], words[1:]
     share_cores()
+    quiet_libraries()
     forget_notices()
     warnings.formatwarning = _one_line
     warnings.simplefilter("always", UserNotice)  # `notice` itself says each thing once

@@ -41,6 +41,9 @@ def yaml_text(config: Mapping[str, Any]) -> str:
 
 def upgrade(config: dict[str, Any]) -> dict[str, Any]:
     """A stage's config in the form of today: settings of masks stand under `masks`."""
+    model = config.get("model")
+    if isinstance(model, dict) and model.get("pooling") == "top20":  # there is no other any more
+        config = config | {"model": {k: v for k, v in model.items() if k != "pooling"}}
     trainer = config.get("trainer")
     callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
     for callback in callbacks if isinstance(callbacks, list) else ():

@@ -259,8 +259,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from wsss.cli import main
 from wsss.stages.jobs import read_image
+from wsss.program import quiet_libraries
 if __name__ == "__main__":
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=quiet_libraries) as pool:
         print(len(list(pool.map(read_image, sys.argv[2:]))), main(["check", sys.argv[1]]))
 """
     script = tmp_path.with_suffix(".py")
@@ -285,6 +287,7 @@ def test_truncated_and_huge_images_are_named(tmp_path, monkeypatch):
         read_image(tmp_path / "cut.jpg")
     # PIL warns of 9216 pixels then, which a phone may have; not in here, as pytest sets the filters
     code = "import sys; from PIL import Image; from wsss.data.images import read_image; "
+    code += "from wsss.program import quiet_libraries; quiet_libraries(); "
     code += "Image.MAX_IMAGE_PIXELS = 6000; print(read_image(sys.argv[1]).shape)"
     words = [sys.executable, "-c", code, str(tmp_path / "whole.jpg")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -9,20 +9,20 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 import cv2
 import numpy as np
 import torch
-from albumentations.pytorch import ToTensorV2
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsss.data.albumentations import A, ToTensorV2
 from wsss.data.catalog import Catalog, Record
 from wsss.data.images import image_size, read_image
 from wsss.data.labels import multi_hot
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
 from wsss.geometry import fit_within, resize
+from wsss.program import quiet_libraries
 from wsss.voc import VOID
 
 # ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
@@ -30,8 +30,12 @@ PAD_COLOUR = (124, 116, 104)
 
 
 def one_thread(_: int) -> None:
-    """For the loader's processes, which are the parallelism: OpenCV starts no threads in them."""
+    """For the loader's processes, which are the parallelism: OpenCV starts no threads in them.
+
+    As in the program itself, libraries are quiet.
+    """
     cv2.setNumThreads(0)
+    quiet_libraries()
 
 
 def _augment(transform: A.Compose, **arrays: np.ndarray) -> dict[str, Tensor]:

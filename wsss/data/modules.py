@@ -56,9 +56,9 @@ class _Data(pl.LightningDataModule):
             shuffle=train,
             drop_last=train and len(dataset) >= (batch_size or 1),
             num_workers=workers,
+            worker_init_fn=one_thread,
             persistent_workers=workers > 0,
             pin_memory=False,
-            worker_init_fn=one_thread,
         )
 
 

@@ -17,28 +17,11 @@ from wsss.localize.slots import cluster_slots
 from wsss.models.glnet import deep_dispatch  # registers the GLNet models in timm, too
 from wsss.models.weights import load_weights, no_download
 
-Pooling = Literal["average", "gwrp", "top20", "lse"]
 
-
-def pool_class_map(class_map: Tensor, pooling: Pooling) -> Tensor:
-    """Pool class maps (B, N, H, W) over their positions to (B, N) float32.
-
-    - `average`: the mean (CAM).
-    - `gwrp`: global weighted rank pooling, weight 0.996^rank (Kolesnikov & Lampert, ECCV 2016).
-    - `top20`: mean of the largest 20 % of the positions.
-    - `lse`: log of the mean exponential (Pinheiro & Collobert, CVPR 2015, r = 1).
-    """
+def pool_class_map(class_map: Tensor) -> Tensor:
+    """Pool class maps (B, N, H, W) to (B, N) float32: the mean of the largest 20 % of the positions."""
     values = class_map.float().flatten(2)  # B N HW
-    if pooling == "average":
-        return values.mean(2)
-    if pooling == "gwrp":
-        weights = 0.996 ** torch.arange(values.shape[2], device=values.device)
-        return (values.sort(2, descending=True).values * weights).sum(2) / weights.sum()
-    if pooling == "top20":
-        return values.topk(max(1, round(0.2 * values.shape[2])), 2).values.mean(2)
-    if pooling == "lse":
-        return values.logsumexp(2) - torch.tensor(float(values.shape[2])).log()
-    raise UserError(f"pooling '{pooling}' is unknown: use average, gwrp, top20 or lse")
+    return values.topk(max(1, round(0.2 * values.shape[2])), 2).values.mean(2)
 
 
 class ClassifierOutput(NamedTuple):
@@ -75,7 +58,6 @@ class TagClassifier(nn.Module):
     Args:
         backbone: name of a timm model, GLNet's among them.
         num_classes: number of tags N.
-        pooling: how a class map becomes a logit (`pool_class_map`).
         output_stride: 32 or 16 pixels per position of the class map.
         pretrained: take timm's own published weights.
         weights: file with weights for the backbone (.safetensors or .pth).
@@ -86,11 +68,13 @@ class TagClassifier(nn.Module):
             do not fit.
     """
 
+    pool = staticmethod(pool_class_map)
+    """Class maps (B, N, h, w) to (B, N) float32; benchmarks/mask_quality.py compares others."""
+
     def __init__(
         self,
         backbone: str,
         num_classes: int,
-        pooling: Pooling = "top20",
         output_stride: Literal[16, 32] = 16,
         pretrained: bool = False,
         weights: str | None = None,
@@ -119,7 +103,6 @@ class TagClassifier(nn.Module):
             raise UserError(f"backbone {backbone} gives no feature maps: choose another timm model")
         if weights:
             load_weights(self.backbone, weights)
-        self.pooling = pooling
         cfg = self.backbone.pretrained_cfg
         for name, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
             value = torch.tensor(cfg.get(name) or default).view(1, 3, 1, 1) * 255
@@ -184,8 +167,12 @@ class TagClassifier(nn.Module):
             if slots == "features":
                 dispatch = cluster_slots(middle).dispatch
         class_map = self.head(features).float()
-        logits = pool_class_map(class_map, self.pooling) + self.bias
-        return ClassifierOutput(logits, class_map, dispatch, None if dispatch is None else middle)
+        middle = None if dispatch is None else middle
+        return ClassifierOutput(self.logits(class_map), class_map, dispatch, middle)
+
+    def logits(self, class_map: Tensor) -> Tensor:
+        """One logit per class, (B, N) float32, of class maps (B, N, h, w)."""
+        return self.pool(class_map) + self.bias
 
     def require_blocks(self) -> None:
         """Refuse a backbone that has no slots of its own."""

@@ -15,9 +15,6 @@ outputs are the same, so released weights load strictly; the code is written ane
   centre. Residuals are added into the fresh result of a branch instead of a third tensor.
 - In float32 on a CPU the attention's projections run as 1x1 convolutions: oneDNN reaches twice the
   rate of the BLAS behind ``nn.Linear`` on AMD processors (docs/glnet.md).
-- :meth:`GLNet.fuse` makes a model for inference: BatchNorm and layer scale fold into convolutions,
-  GELU joins the one before it, and on a CPU each weight stays in the layout that oneDNN works in,
-  which it would otherwise produce anew at every call (docs/glnet.md).
 - The cosine is taken as a product divided by the pixel's norm: the normalised copy of the pixels
   that the reference multiplies with is never written. Dispatch and local branch are added in one
   pass (``baddbmm``).
@@ -36,10 +33,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._builder import resolve_pretrained_cfg
-from timm.models._features import feature_take_indices
-from timm.models._manipulate import checkpoint
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint,
+    generate_default_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from torch import Tensor, nn
 
 from wsss.errors import UserError
@@ -121,16 +121,8 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # (B,L,C) -> (
     if x.device.type != "cpu" or x.dtype != torch.float32 or not _full_precision(x):
         return F.linear(x, weight, bias)
     # See the file header: a 1x1 convolution, because BLAS is the slower of the two here.
-    y = F.conv2d(_row(x), weight[:, :, None, None], bias)  # (B,D,1,L)
-    return _sequence(y)
-
-
-def _row(x: Tensor) -> Tensor:  # (B,L,C) -> (B,C,1,L), a view
-    return x.transpose(1, 2).unsqueeze(2)
-
-
-def _sequence(x: Tensor) -> Tensor:  # (B,C,1,L) -> (B,L,C), a view
-    return x.squeeze(2).transpose(1, 2)
+    row = x.transpose(1, 2).unsqueeze(2)  # (B,C,1,L), a view
+    return F.conv2d(row, weight[:, :, None, None], bias).squeeze(2).transpose(1, 2)  # (B,L,D)
 
 
 def _add(fresh: Tensor, x: Tensor) -> Tensor:
@@ -152,21 +144,16 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def _project_in(self, x: Tensor) -> Tensor:  # (B,L,C) -> (B,L,3C)
-        return _project(x, self.in_proj_weight, self.in_proj_bias)
-
-    def _project_out(self, x: Tensor) -> Tensor:  # (B,L,C) -> (B,L,C)
-        return _project(x, self.out_proj.weight, self.out_proj.bias)
-
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self._project_in(x)  # (B,L,3C)
+        qkv = _project(x, self.in_proj_weight, self.in_proj_bias)  # (B,L,3C)
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # (B,L,3,heads,d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B,heads,L,d)
         return q, k, v
 
     def forward(self, x: Tensor) -> Tensor:  # (B,L,C) -> (B,L,C)
         x = F.scaled_dot_product_attention(*self._heads(x))  # (B,heads,L,d)
-        return self._project_out(x.transpose(1, 2).flatten(2))  # (B,L,C)
+        x = x.transpose(1, 2).flatten(2)  # (B,L,C)
+        return _project(x, self.out_proj.weight, self.out_proj.bias)
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights for ``x`` (B, L, C): (B, heads, L, L), rows sum to 1."""
@@ -183,95 +170,9 @@ class ResidualDepthwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not _full_precision(x):  # there 1 + weight would round the weight away
             return _add(super().forward(x), x)
-        return self._conv_forward(x, self.weight_with_identity(), self.bias)
-
-    def weight_with_identity(self) -> Tensor:
-        """(C, 1, 3, 3), the kernel that gives x + convolution in one pass."""
-        return self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1))
-
-
-# Not torch's public interface: where a release lacks them, fused layers are ordinary convolutions.
-_HAS_PACKING = torch.backends.mkldnn.is_available() and all(
-    hasattr(torch.ops.mkldnn, name)
-    for name in ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
-)
-
-
-class FusedConv2d(nn.Conv2d):
-    """A convolution for inference, with GELU after it if wanted; see :meth:`GLNet.fuse`.
-
-    On a CPU it keeps its weight in oneDNN's layout as long as the input's size, which decides the
-    layout, stays the same. This uses what ``torch.compile`` uses when it freezes a model. With
-    gradients, under autocast, in a compiler and on other devices it is an ordinary convolution.
-    """
-
-    def __init__(self, conv: nn.Conv2d, gelu: bool = False) -> None:
-        places = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            groups=conv.groups,
-            device="meta",  # takes over the other's weights
-            **places,
-        )
-        residual = isinstance(conv, ResidualDepthwise)
-        self.weight = nn.Parameter(conv.weight_with_identity()) if residual else conv.weight
-        self.bias = conv.bias
-        self.gelu = gelu
-        self._packed: tuple[Any, Tensor] | None = None  # what it was made for, the weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self._can_pack(x):
-            x = super().forward(x)
-            return F.gelu(x) if self.gelu else x
-        x = x.contiguous(memory_format=torch.channels_last)
-        places = (self.padding, self.stride, self.dilation, self.groups)
-        weight = self.weight
-        version = None if weight.is_inference() else weight._version  # those count no changes
-        state = (x.shape, weight.dtype, weight.data_ptr(), version)
-        packed = self._packed
-        if packed is None or packed[0] != state:
-            packed = state, torch.ops.mkldnn._reorder_convolution_weight(weight, *places, x.shape)
-            self._packed = packed
-        then = ("gelu", [], "none") if self.gelu else ("none", [], "")  # "none": erf, not tanh
-        return torch.ops.mkldnn._convolution_pointwise(x, packed[1], self.bias, *places, *then)
-
-    def __getstate__(self) -> dict[str, Any]:  # copies make their own
-        return self.__dict__ | {"_packed": None}
-
-    def _can_pack(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type != "cpu":
-            return False
-        if x.dtype != self.weight.dtype or torch.is_autocast_enabled("cpu"):
-            return False
-        if not _HAS_PACKING:
-            return False
-        return x.dtype == torch.float32 or (
-            x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-
-
-class FusedAttention(SelfAttention):
-    """Self-attention for inference, its projections as :class:`FusedConv2d`."""
-
-    def __init__(self, of: SelfAttention) -> None:
-        nn.Module.__init__(self)
-        self.num_heads = of.num_heads
-        self.in_proj = _fused_linear(of.in_proj_weight, of.in_proj_bias)
-        self.out_proj = _fused_linear(of.out_proj.weight, of.out_proj.bias)
-
-    def _project_in(self, x: Tensor) -> Tensor:
-        return _sequence(self.in_proj(_row(x)))
-
-    def _project_out(self, x: Tensor) -> Tensor:
-        return _sequence(self.out_proj(_row(x)))
-
-
-def _fused_linear(weight: Tensor, bias: nn.Parameter) -> FusedConv2d:
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device="meta")
-    conv.weight, conv.bias = nn.Parameter(weight[:, :, None, None]), bias
-    return FusedConv2d(conv)
+        weight = self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1))  # the identity
+        places = {"padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        return F.conv2d(x, weight, self.bias, **places)
 
 
 def _pixels(x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,H,W,C), a view if x is channels_last
@@ -515,41 +416,17 @@ def _downsample_layers(
     return nn.ModuleList(layers)
 
 
-def _scale_output(layer: nn.Module, gamma: Tensor) -> None:
-    gamma = gamma.flatten()
-    layer.weight.mul_(gamma.view(-1, *[1] * (layer.weight.ndim - 1)))
-    layer.bias.mul_(gamma)
-
-
-def _fold_batch_norms(layers: nn.Sequential) -> None:
-    for i, norm in enumerate(layers):
-        if not isinstance(norm, nn.BatchNorm2d):
-            continue
-        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * factor
-        before = layers[i - 1] if i else None
-        if isinstance(before, nn.Conv2d):
-            _scale_output(before, factor)
-            before.bias.add_(shift)
-        elif type(layers[i + 1]) is nn.Conv2d:  # a padded one sees zeros, not the shift, outside
-            conv = layers[i + 1]
-            conv.bias.add_(conv.weight.sum((2, 3)) @ shift)
-            conv.weight.mul_(factor[None, :, None, None])
-        else:
-            continue
-        layers[i] = nn.Identity()
-
-
-def _fuse_children(module: nn.Module) -> None:
-    for name, child in list(module.named_children()):
-        if isinstance(child, SelfAttention):
-            setattr(module, name, FusedAttention(child))
-        elif isinstance(child, nn.Conv2d) and not isinstance(child, SameConv2d | FusedConv2d):
-            after = str(int(name) + 1) if isinstance(module, nn.Sequential) else ""
-            gelu = isinstance(getattr(module, after, None), nn.GELU)
-            if gelu:
-                setattr(module, after, nn.Identity())
-            setattr(module, name, FusedConv2d(child, gelu))
+def _taken(count: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+    """Which of `count` stages are asked for, by timm's contract, and the last of them."""
+    stages = range(count)
+    if isinstance(indices, int):
+        indices = range(-indices, 0)
+    elif indices is None:
+        indices = stages
+    if not indices or not all(-count <= i < count for i in indices):
+        raise UserError(f"indices={indices!r}: GLNet has the stages 0 to {count - 1}.")
+    take = [stages[i] for i in indices]
+    return take, max(take)
 
 
 class GLNet(nn.Module):
@@ -691,31 +568,6 @@ class GLNet(nn.Module):
         """The class head."""
         return self.head
 
-    @torch.no_grad()
-    def fuse(self) -> GLNet:
-        """Make this model one for inference, in place; outputs stay the same.
-
-        Folds BatchNorm, layer scale and the identity of the residual convolutions into weights,
-        joins GELU with the convolution before it and goes to channels_last. On a CPU, without
-        gradients, weights are then kept in oneDNN's layout: call under ``torch.inference_mode()``
-        or ``torch.no_grad()``. They take twice their memory.
-
-        The state dict changes, so load weights before and save elsewhere.
-        """
-        self.eval()
-        for layers in self.downsample_layers:
-            _fold_batch_norms(layers)
-        for block in (b for stage in self.stages for b in stage.blocks):
-            if not isinstance(block.ls2, nn.Identity):
-                _scale_output(block.mlp[-1], block.ls2.gamma)
-                block.ls2 = nn.Identity()
-                if isinstance(block, AttentionBlock):  # in GLMix it would change the slot maps
-                    _scale_output(block.mha_op.out_proj, block.ls1.gamma)
-                    block.ls1 = nn.Identity()
-        for module in list(self.modules()):
-            _fuse_children(module)
-        return self.to(memory_format=torch.channels_last)
-
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the class head by a fresh one for ``num_classes`` (0: none)."""
         if global_pool is not None:
@@ -761,7 +613,7 @@ class GLNet(nn.Module):
         """
         if output_fmt != "NCHW":
             raise UserError(f"output_fmt={output_fmt!r}: GLNet gives 'NCHW' only.")
-        take, last = feature_take_indices(len(self.stages), indices)
+        take, last = _taken(len(self.stages), indices)
         run = last + 1 if stop_early else len(self.stages)
         intermediates = []
         for i in range(run):
@@ -780,7 +632,7 @@ class GLNet(nn.Module):
         prune_head: bool = True,
     ) -> list[int]:
         """Drop what the stages ``indices`` do not need (timm's contract)."""
-        take, last = feature_take_indices(len(self.stages), indices)
+        take, last = _taken(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
         self.downsample_layers = self.downsample_layers[: last + 1]
         if prune_norm or last + 1 < len(self.feature_info):

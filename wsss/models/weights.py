@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import clean_state_dict
-from timm.models._manipulate import adapt_input_conv
+from timm.models import adapt_input_conv, clean_state_dict
 from torch import Tensor, nn
 
 from wsss.errors import UserError

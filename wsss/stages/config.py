@@ -148,7 +148,8 @@ class StageConfig:
     ) -> None:
         self.kind, self.makes_masks, self.path = kind, makes_masks, path
         read = read_yaml(path)
-        if (config := upgrade(read)) is not read:
+        config = upgrade(read)
+        if config.get("trainer") is not read.get("trainer"):
             notice(OLD_FORM.format(path))
         for key in ("model", "data", "trainer", *(["masks"] if makes_masks else [])):
             config[key] = config.get(key) or {}

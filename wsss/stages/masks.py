@@ -28,6 +28,7 @@ from wsss.localize.slot_classes import SlotClassifier, classify_slots, shares_of
 from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.origin import NOTE, claim
 from wsss.parts import make_part
+from wsss.program import quiet_libraries
 from wsss.progress import progress
 from wsss.settings import PseudoMaskSettings, RefinementSettings
 from wsss.stages.jobs import Job, mask_of_scores, mask_of_seed, mask_of_segmenter
@@ -86,7 +87,9 @@ class MaskPool:
         require_locks()
         workers = workers or workers_for(largest_image(records))
         # spawned, not forked: a fork of a process whose threads hold locks can hang
-        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        self.pool = ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=quiet_libraries
+        )
         self.jobs: set[Future] = set()
 
     def __enter__(self) -> "MaskPool":

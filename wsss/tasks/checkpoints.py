@@ -59,6 +59,12 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
             f"{'`wsss ' + found + '`' if found else 'another program'}, not of `wsss {kind}`"
         )
     checkpoint["hyper_parameters"].pop("_instantiator", None)  # the CLI's note to itself
+    pooling = checkpoint["hyper_parameters"].pop("pooling", "top20")  # an option of earlier versions
+    if pooling != "top20":
+        raise UserError(
+            f"{path} was trained with pooling {pooling}, which is no setting any more: train it again, "
+            "or use the wsss that wrote it"
+        )
     checkpoint["trained_with"] = dict(checkpoint["hyper_parameters"])
     # what is frozen matters in training only, and finding it needs gradients
     checkpoint["hyper_parameters"]["freeze_stride"] = None

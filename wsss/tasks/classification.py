@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 
 from wsss.errors import UserError, notice
 from wsss.localize.cam import ClassMaps, class_maps
-from wsss.models.classifier import Pooling, TagClassifier, pool_class_map
+from wsss.models.classifier import TagClassifier
 from wsss.models.fast import fast_layers
 from wsss.settings import ClassMapSettings
 from wsss.tasks.optim import freeze_before
@@ -59,7 +59,6 @@ class ClassificationTask(Task):
         backbone: any timm model that gives feature maps; GLNet's names start with `glnet_`.
         pretrained: take timm's published ImageNet weights (needs a network the first time).
         weights: file with weights for the backbone instead (.safetensors or .pth).
-        pooling: how the class map becomes a score: average, gwrp, top20 or lse.
         output_stride: pixels per position of the class map, 16 or 32.
         mosaic: probability that a training batch is turned into 2x2 mosaics with a loss per quadrant.
         freeze_norm: keep BatchNorm's running statistics as they are (for small pretrained runs).
@@ -83,7 +82,6 @@ class ClassificationTask(Task):
         backbone: str = "glnet_4g",
         pretrained: bool = False,
         weights: str | None = None,
-        pooling: Pooling = "top20",
         output_stride: Literal[16, 32] = 16,
         mosaic: float = 0.0,
         freeze_norm: bool = False,
@@ -100,7 +98,7 @@ class ClassificationTask(Task):
         if not 0 <= mosaic <= 1:
             raise UserError(f"mosaic is a probability, 0 to 1, got {mosaic}")
         self.model = TagClassifier(
-            backbone, len(classes), pooling, output_stride, pretrained, weights, backbone_args
+            backbone, len(classes), output_stride, pretrained, weights, backbone_args
         )
         if freeze_stride:
             self._freeze(freeze_stride)
@@ -141,7 +139,7 @@ class ClassificationTask(Task):
         if torch.rand(()) < self.hparams.mosaic and len(images) >= 4:
             mosaics, tags = make_mosaics(images, tags)
             parts = quadrants(self.model(mosaics).class_map)
-            logits = pool_class_map(parts.flatten(0, 1), self.model.pooling) + self.model.bias
+            logits = self.model.logits(parts.flatten(0, 1))
             loss = F.binary_cross_entropy_with_logits(logits, tags.flatten(0, 1))
         else:
             loss = F.binary_cross_entropy_with_logits(self.model(images).logits, tags)

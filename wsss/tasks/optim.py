@@ -11,6 +11,8 @@ from wsss.errors import UserError
 
 Schedule = Literal["poly", "cosine"]
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 def adamw(
     trainer: Any,
@@ -67,7 +69,7 @@ def freeze_norm(module: nn.Module, every: bool) -> None:
         every: all of them, not those alone whose layers are frozen.
     """
     for inside in module.modules():
-        if isinstance(inside, nn.modules.batchnorm._BatchNorm):
+        if isinstance(inside, _BATCH_NORMS):
             frozen = inside.weight is not None and not inside.weight.requires_grad
             if every or frozen:
                 inside.eval()

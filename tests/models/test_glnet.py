@@ -1,31 +1,25 @@
-"""GLNet: equality with the reference, timm's contract, weight files, slot maps, export."""
+"""GLNet: equality with the reference, timm's contract, slot maps, export."""
 
 from __future__ import annotations
 
-import argparse
-import copy
 import importlib
 import json
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
+from small_glnet import TINY, recipe, tiny
+from small_pipeline import PROJECT
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import wsss.models.glnet  # registers the models
+import wsss.models.glnet  # noqa: F401  (registers the models)
 from wsss.errors import UserError
-from wsss.models.glnet import FusedConv2d
-from wsss.models.weights import load_weights
-from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.segmentation import SegmentationTask
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is no installed package
+sys.path.insert(0, str(PROJECT))  # benchmarks/ is no installed package
 benchmark = importlib.import_module("benchmarks.glnet")
 
 REFERENCES = ["glnet_4g", "glnet_4g_tklb", "glnet_stl", "glnet_stl_paramslot"]
@@ -40,51 +34,6 @@ SIZES = {
     "glnet_4g_tklb": (27.51, 4.51),
     "glnet_9g_tklb": (60.78, 9.63),
 }
-TINY = {"depths": (1, 1, 2, 1), "dims": (32, 32, 64, 64), "num_slots": 16, "num_classes": 5}
-
-
-def recipe(model: nn.Module) -> nn.Module:
-    """Fill a model with numbers that depend on the key names only (reference README)."""
-    state = {}
-    for key, value in model.state_dict().items():
-        g = np.random.default_rng(zlib.crc32(key.encode()))
-        shape = tuple(value.shape)
-        if key.endswith("num_batches_tracked"):
-            new = np.zeros(shape)
-        elif key.endswith("running_var"):
-            new = g.uniform(0.5, 1.5, shape)
-        elif key.endswith("running_mean"):
-            new = 0.1 * g.standard_normal(shape)
-        elif key.endswith("slot_scale"):
-            new = np.full(shape, 8.0)
-        elif key.endswith("gamma"):
-            new = g.uniform(0.5, 1, shape)
-        elif key.endswith("init_slots"):
-            new = g.standard_normal(shape)
-        elif len(shape) >= 2:
-            new = g.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-        elif key.endswith("weight"):
-            new = g.uniform(0.5, 1.5, shape)
-        else:
-            new = 0.1 * g.standard_normal(shape)
-        state[key] = torch.from_numpy(np.asarray(new)).to(value.dtype)
-    model.load_state_dict(state)
-    return model
-
-
-def tiny(**options: object) -> nn.Module:
-    """A GLNet small enough to export and compile, with lively statistics."""
-    return recipe(timm.create_model("glnet_nano", **{**TINY, **options})).eval()
-
-
-@pytest.fixture(scope="module")
-def nano() -> nn.Module:
-    return recipe(timm.create_model("glnet_nano", num_classes=5)).eval()
-
-
-@pytest.fixture
-def image() -> Tensor:
-    return torch.randn(2, 3, 72, 104, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="session")
@@ -244,59 +193,6 @@ def test_autocast(nano: nn.Module, image: Tensor) -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["glnet_nano", "glnet_stl", "glnet_16g"])
-def test_fuse_changes_no_output(name: str, image: Tensor) -> None:
-    model = recipe(timm.create_model(name, depths=(1, 1, 2, 1)).double()).eval()
-    image = image.double()
-    with torch.no_grad():
-        expected = model.forward_slots(image)
-        fused = model.fuse().forward_slots(image)
-    torch.testing.assert_close(fused.features, expected.features)
-    torch.testing.assert_close(fused.maps[-1].slots_out, expected.maps[-1].slots_out)
-    left = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert left == [model.norm]
-
-
-@pytest.mark.parametrize("options", [{}, {"overlap": False, "output_stride": 16}])
-def test_fused_weights_follow_size_type_and_value(options: dict, image: Tensor) -> None:
-    """In float32 and bfloat16 a CPU keeps weights in its own layout, for one size at a time."""
-    model, fused = tiny(**options), tiny(**options).fuse()
-    wide = torch.randn(1, 3, 64, 160, generator=torch.Generator().manual_seed(2))
-    with torch.inference_mode():
-        for x in (image, wide, image):
-            torch.testing.assert_close(fused(x), model(x), rtol=1e-4, atol=1e-4)
-        convs = [m for m in fused.modules() if isinstance(m, FusedConv2d)]
-        if torch.backends.mkldnn.is_available():
-            assert all(c._packed is not None for c in convs)
-        convs[0].bias.add_(1)
-        moved = fused(image)
-        convs[0].bias.sub_(1)
-        convs[-1].weight.mul_(2)
-        scaled = fused(image)
-        convs[-1].weight.div_(2)
-        for changed in (moved, scaled):
-            assert (changed - model(image)).abs().max() > 1e-2
-        expected = model(image)
-        half = fused.bfloat16()(image.bfloat16()).float()
-        assert 1e-4 < (half - expected).norm() / expected.norm() < 0.05
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert fused.float()(image).dtype == torch.bfloat16
-        torch.testing.assert_close(copy.deepcopy(fused.float())(image), fused(image))
-        born_here = tiny(**options).fuse()
-        torch.testing.assert_close(born_here(image), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_fused_model_still_has_gradients_and_compiles(image: Tensor) -> None:
-    model, fused = tiny(), tiny().fuse()
-    a, b = image.clone().requires_grad_(), image.clone().requires_grad_()
-    model(a).square().sum().backward()
-    fused(b).square().sum().backward()
-    torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4)
-    with torch.no_grad():
-        compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(compiled(image), model(image), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("name", "stride", "sizes"),
     [
@@ -434,184 +330,3 @@ def test_onnx(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(out), model(x), rtol=1e-3, atol=1e-4)
-
-
-def released(model: nn.Module, **entries: object) -> dict[str, object]:
-    """A checkpoint as training scripts write it."""
-    return {
-        "model": model.state_dict(),
-        "optimizer": torch.optim.AdamW(model.parameters()).state_dict(),
-        "args": argparse.Namespace(lr=0.1, name="run"),
-        "epoch": 3,
-        **entries,
-    }
-
-
-def create(file: Path, **options: object) -> nn.Module:
-    overlay = {"file": str(file)}
-    return timm.create_model(
-        "glnet_nano", pretrained=True, pretrained_cfg_overlay=overlay, **options
-    ).eval()
-
-
-def test_released_checkpoint(nano: nn.Module, image: Tensor, tmp_path: Path) -> None:
-    file = tmp_path / "weights.pth"
-    torch.save(released(nano), file)
-    with torch.no_grad():
-        expected, features = nano(image), nano.forward_features(image)
-        assert torch.equal(create(file, num_classes=5)(image), expected)
-        other = create(file, num_classes=20)
-        assert torch.equal(other.forward_features(image), features)
-        assert other(image).shape == (2, 20)
-        assert torch.equal(create(file, num_classes=0)(image), features.mean((2, 3)))
-        assert torch.equal(
-            create(file, features_only=True, out_indices=(1,))(image)[0],
-            nano.forward_intermediates(image, [1], intermediates_only=True)[0],
-        )
-        grey = create(file, in_chans=1).downsample_layers[0][1].weight
-    torch.testing.assert_close(grey, nano.downsample_layers[0][1].weight.sum(1, keepdim=True))
-
-
-@pytest.mark.filterwarnings("ignore:For 'tu-'")  # the command line does not show it either
-def test_the_small_model_comes_with_weights() -> None:
-    model = timm.create_model("glnet_nano", pretrained=True, num_classes=0)
-    file = Path(model.pretrained_cfg["file"])
-    assert file.stat().st_size < 8e6 and file.is_relative_to(Path(wsss.__path__[0]))
-    stored = load_file(file)
-    assert stored.keys() == model.state_dict().keys()
-    for name, value in model.state_dict().items():
-        assert value.dtype in (torch.float32, torch.int64)
-        assert torch.equal(value, stored[name].to(value.dtype)) and value.isfinite().all()
-    task = ClassificationTask(["a", "b"], "glnet_nano", pretrained=True)
-    segmenter = SegmentationTask(["a", "b"], "DeepLabV3Plus", "glnet_nano", pretrained=True)
-    name = "stages.2.blocks.0.slot_scale"
-    assert stored[name] != 8  # learned
-    for network in (task.model.backbone, segmenter.model.net.encoder):
-        values = [value for key, value in network.state_dict().items() if key.endswith(name)]
-        assert values == [stored[name]]
-
-
-def test_averaged_weights_only_where_published(tmp_path: Path) -> None:
-    plain, averaged = tiny(), tiny()
-    with torch.no_grad():
-        averaged.head.bias += 1
-    file = tmp_path / "both.pth"
-    torch.save(released(plain, model_ema=averaged.state_dict()), file)
-    model = tiny()
-    load_weights(model, file)
-    assert torch.equal(model.head.bias, plain.head.bias)
-    model.pretrained_cfg = {**model.pretrained_cfg, "tag": "ema_in1k"}
-    load_weights(model, file)
-    assert torch.equal(model.head.bias, averaged.head.bias)
-    assert timm.get_pretrained_cfg("glnet_16g").tag.startswith("ema")
-    torch.save({"model_ema": averaged.state_dict()}, file)
-    model = tiny()
-    load_weights(model, file)
-    assert torch.equal(model.head.bias, averaged.head.bias)
-
-
-def test_safetensors_of_any_backbone(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    saved = timm.create_model("mobilenetv2_050", num_classes=10)
-    save_file(saved.state_dict(), tmp_path / "w.safetensors")
-    model = timm.create_model("mobilenetv2_050", num_classes=4)
-    load_weights(model, tmp_path / "w.safetensors")
-    assert torch.equal(model.conv_head.weight, saved.conv_head.weight)
-
-
-@pytest.mark.parametrize("form", ["w.safetensors", "w.pth"])
-def test_weights_without_counts_of_batches(form: str, tmp_path: Path) -> None:
-    """Files from TensorFlow and older PyTorch have none, and nothing is computed with them."""
-    from safetensors.torch import save_file
-
-    saved = timm.create_model("mobilenetv2_050", num_classes=10).train()
-    saved(torch.rand(2, 3, 64, 64))  # statistics unlike a fresh network's
-    state = {k: v for k, v in saved.state_dict().items() if not k.endswith("num_batches_tracked")}
-    assert len(state) < len(saved.state_dict())
-    (save_file if form == "w.safetensors" else torch.save)(state, tmp_path / form)
-    images = torch.rand(1, 3, 64, 64)
-    model = timm.create_model("mobilenetv2_050", num_classes=10)
-    load_weights(model, tmp_path / form)
-    assert torch.equal(model.eval()(images), saved.eval()(images))
-    task = SegmentationTask(["a"], "FPN", "mobilenetv2_050", weights=str(tmp_path / form))
-    own = task.model.net.encoder.state_dict()
-    for name in ("bn1.running_mean", "conv_stem.weight"):
-        assert torch.equal(own[f"model.{name}"], state[name])
-    # too many of them are none either, but every number that is computed with must be there
-    torch.save(saved.state_dict() | {"gone.num_batches_tracked": torch.tensor(1)}, tmp_path / "m.pth")
-    load_weights(model, tmp_path / "m.pth")
-    del state["bn1.running_mean"]
-    torch.save(state, tmp_path / "less.pth")
-    with pytest.raises(UserError, match=r"1 missing \(bn1.running_mean\)"):
-        load_weights(model, tmp_path / "less.pth")
-
-
-def test_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.pth.*rayleizhu/GLMix.*browser"):
-        load_weights(timm.create_model("glnet_stl", depths=(1, 1, 1, 1)), tmp_path / "gone.pth")
-    with pytest.raises(UserError, match=r"glnet_stl.*rayleizhu/GLMix.*browser"):
-        timm.create_model("glnet_stl", pretrained=True, depths=(1, 1, 1, 1))
-
-
-def test_weights_that_do_not_fit(tmp_path: Path) -> None:
-    file = tmp_path / "odd.pth"
-    model = tiny()
-    state = model.state_dict()
-    state["extra.weight"] = state.pop("norm.weight")
-    torch.save({"model": state}, file)
-    with pytest.raises(UserError, match=r"1 missing \(norm.weight\).*1 unexpected \(extra.weight"):
-        load_weights(model, file)
-    with pytest.raises(UserError, match="of another shape"):
-        torch.save(tiny(dims=(32, 32, 64, 96)).state_dict(), file)
-        load_weights(model, file)
-    with pytest.raises(UserError, match="holds no weights"):
-        torch.save({"epoch": 1}, file)
-        load_weights(model, file)
-    with pytest.raises(UserError, match=r"odd\.pth holds a list"):
-        torch.save([torch.zeros(1)], file)
-        load_weights(model, file)
-
-
-def test_counts_of_batches_do_not_matter(tmp_path: Path) -> None:
-    model, file = tiny(), tmp_path / "counts.pth"
-    state = model.state_dict()
-    counts = [key for key in state if key.endswith("num_batches_tracked")]
-    assert counts
-    torch.save(state | {key: torch.tensor([5]) for key in counts[::2]}, file)  # of another shape
-    load_weights(model, file)
-    torch.save({k: v for k, v in state.items() if k not in counts[::2]}, file)
-    load_weights(model, file)
-
-
-class Evil:
-    """Unpickles to a call that leaves a trace."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.path,)
-
-
-def test_runs_no_code_from_a_file(tmp_path: Path) -> None:
-    model = tiny()
-    torch.save(released(model, hook=Evil(tmp_path / "trace")), tmp_path / "evil.pth")
-    with pytest.raises(UserError, match=r"evil\.pth"):
-        load_weights(model, tmp_path / "evil.pth")
-    assert not (tmp_path / "trace").exists()
-
-
-def test_benchmark_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    # The code generator takes minutes; what matters is that its columns are filled.
-    monkeypatch.setattr(torch, "compile", lambda model, fullgraph: model)
-    threads = torch.get_num_threads()
-    benchmark.main(["--quick", "--device", "cpu", "--threads", str(threads), "--compile"])
-    printed = capsys.readouterr().out
-    assert "| ours checkpointed bf16 |" in printed
-    assert "Matrix rate:" in printed
-    lines = printed.splitlines()
-    head = next(line for line in lines if line.startswith("| batch"))
-    row = lines[lines.index(head) + 2]
-    assert "compiled bf16, ms" in head
-    assert head.count("|") == row.count("|")

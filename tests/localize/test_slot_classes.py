@@ -7,10 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
 from wsss.localize.slot_classes import classify_slots as _classify_slots
 from wsss.localize.slot_classes import mean_classifier, shares_of_slots
-from wsss.localize.slots import slot_means
 from wsss.settings import SlotLabelSettings
 
 BOAT, BIRD = 1, 2
@@ -118,42 +116,3 @@ def test_shares_of_slots_are_means_over_their_pixels():
     torch.testing.assert_close(shares_of_slots(scores[:0], dispatch, 0.4), torch.ones(1, 5))
     finer = F.interpolate(dispatch[None], (6, 8))[0]
     assert shares_of_slots(scores, finer, 0.4).shape == (3, 5)
-
-
-def test_slot_means_are_means_of_directions():
-    rng = np.random.default_rng(0)
-    features = torch.tensor(rng.normal(size=(2, 6, 3, 4)), dtype=torch.float32)
-    dispatch = torch.tensor(rng.normal(size=(2, 5, 3, 4)), dtype=torch.float32).softmax(1)
-    means = slot_means(features * 7, dispatch)
-    z = features.numpy() / np.linalg.norm(features.numpy(), axis=1, keepdims=True)
-    for image in range(2):
-        for slot in range(5):
-            mean = (z[image] * dispatch[image, slot].numpy()).sum((1, 2))
-            np.testing.assert_allclose(means[image, slot], mean / np.linalg.norm(mean), atol=1e-6)
-
-
-@pytest.mark.parametrize("background", [0.2, 0.4, 0.6])
-def test_corrected_scores_by_hand(background):
-    scores = np.array([[[1.0, 0.5, 0.1]], [[0.0, 0.3, 0.8]]], np.float32)
-    dispatch = np.array([[[1.0, 0.5, 0.0]], [[0.0, 0.5, 1.0]]], np.float32)
-    slots = np.array([[0.2, 0.6], [0.6, 0.1], [0.2, 0.3]], np.float32)
-    got = corrected_scores(scores, dispatch, slots, background)
-    q = np.einsum("lk,khw->lhw", slots, dispatch)
-    q[1:] /= q[1:].max((1, 2), keepdims=True)
-    r = np.concatenate([np.full((1, 1, 3), background), scores])
-    joint = np.sqrt(q * r)  # shares of one pixel, up to a factor
-    np.testing.assert_allclose(
-        got, (joint[1:] / (joint[1:] + joint[0])) ** (np.log(background) / np.log(0.5)), rtol=1e-5
-    )
-    # the background's score parts them as the joint shares do
-    image = np.zeros((1, 3, 3), np.uint8)
-    assert np.array_equal(pseudo_mask(image, got, [1, 2], background), joint.argmax(0))
-
-
-def test_corrected_scores_at_the_ends():
-    scores, dispatch = np.zeros((0, 2, 2), np.float32), np.ones((1, 2, 2), np.float32)
-    assert corrected_scores(scores, dispatch, np.ones((1, 1), np.float32), 0.4).shape == (0, 2, 2)
-    scores = np.array([[[0.0, 1.0]]], np.float32)
-    for background in (0.0, 1.0):
-        got = corrected_scores(scores, dispatch[:, :1], np.full((2, 1), 0.5, np.float32), background)
-        assert np.isfinite(got).all() and ((got >= 0) & (got <= 1)).all()

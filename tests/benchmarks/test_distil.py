@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from small_pipeline import PROJECT
 
 from wsss.data.catalog import read_catalog
 from wsss.data.images import read_image
@@ -19,7 +19,7 @@ from wsss.models.classifier import TagClassifier
 
 @pytest.fixture(scope="module")
 def distil():
-    path = Path(__file__).parent.parent / "benchmarks" / "distil.py"
+    path = PROJECT / "benchmarks" / "distil.py"
     spec = importlib.util.spec_from_file_location("distil", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

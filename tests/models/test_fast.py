@@ -11,8 +11,8 @@ from torch import nn
 
 from wsss.models.fast import PhasedConv2d, fast_layers
 from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.cli import _Memory
 from wsss.tasks.segmentation import SegmentationTask
+from wsss.tasks.trainer import _Memory
 
 
 @pytest.mark.parametrize("dilation", [2, 4])
@@ -87,7 +87,7 @@ if not sys.argv[1:]:
 
 def test_memory_is_given_back_where_the_shape_changes(monkeypatch):
     calls = []
-    monkeypatch.setattr("wsss.tasks.cli.release_memory", lambda: calls.append(len(calls)))
+    monkeypatch.setattr("wsss.tasks.trainer.release_memory", lambda: calls.append(len(calls)))
     memory, counts = _Memory(), []
     for shape in ((2, 3, 8, 8), (2, 3, 8, 8), (2, 3, 8, 9), (1, 3, 8, 9)):
         memory.on_predict_batch_start(None, None, {"image": torch.zeros(shape)}, 0, 0)

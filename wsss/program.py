@@ -1,0 +1,13 @@
+"""What the program `wsss` sets for its processes; an import of the package sets nothing."""
+
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Leave out what libraries warn of and wsss copes with; in each process of the program.
+
+    PIL warns of damaged EXIF, of palettes, and of images from 89 megapixels on, which phones make: all
+    are read all the same, and what cannot be read is refused. Once for the whole process, as a filter
+    for one call would be seen by the threads that read other images.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
