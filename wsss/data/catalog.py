@@ -62,6 +62,10 @@ class Record:
 class Catalog:
     """The images of one split.
 
+    >>> catalog = wsss.read_catalog("voc", "data", "val")
+    >>> len(catalog.records), catalog.classes
+    (8, ('ball', 'brick', 'kite', 'star'))
+
     Attributes:
         classes: foreground class names; class `classes[i]` has mask label i + 1.
         records: the images, in the order of the list.
@@ -82,6 +86,11 @@ def read_catalog(
     tags: str | Path | None = None,
 ) -> Catalog:
     """List the images of one split.
+
+    >>> catalog = wsss.read_catalog("voc", "data", "train")
+    >>> record = catalog.records[0]
+    >>> record.id, [catalog.classes[tag] for tag in record.tags]
+    ('train_00000', ['brick', 'star'])
 
     Args:
         layout: "voc" or "folder" (module docstring).
