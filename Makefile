@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo picture test lint
+.PHONY: demo picture test lint types
 
 # -c keeps the install repeatable: the versions last tested
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -23,3 +23,7 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# the Python API
+types: $(VENV)/installed
+	$(BIN)/python -m mypy

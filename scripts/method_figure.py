@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from wsss.api import Segmenter
 from wsss.data.catalog import Record
 from wsss.data.images import read_image
 from wsss.data.labels import multi_hot
@@ -29,7 +30,6 @@ from wsss.pictures.masks import Cell, heat, overlay, show_mask, thumbnail
 from wsss.pictures.strip import Row, write_strip
 from wsss.settings import ClassMapSettings, CRFSettings
 from wsss.tasks.classification import make_mosaics
-from wsss.tasks.segmentation import SegmentationTask
 
 FIGURES = Path(__file__).parents[1] / "docs" / "method"
 SIDE = 128
@@ -88,8 +88,8 @@ def training(run: Run) -> list[Row]:
         f"{place}: {', '.join(np.array(run.classes)[part.bool().numpy()])}"
         for place, part in zip(places, parts[0], strict=True)
     ]
-    plain = ClassMapSettings((1.0,), False, "none")
-    maps = zip(run.classes, class_maps(run.network, mosaics[:1], plain).cam[0], strict=True)
+    plain, network = ClassMapSettings((1.0,), False, "none"), run.classifier.network
+    maps = zip(run.classes, class_maps(network, mosaics[:1], plain).cam[0], strict=True)
     shown = [cell(f"map of {name}", mosaics[0], score) for name, score in maps]
     mosaic = Row("; ".join(quadrants), [cell("mosaic", mosaics[0]), *shown])
 
@@ -97,7 +97,7 @@ def training(run: Run) -> list[Row]:
     scales = run.made_with.scales
     views = {f"scale {scale:g}": ((scale,), False) for scale in scales}
     for caption, how in (views | {"mean, and mirrored": (scales, True)}).items():
-        score = class_maps(run.network, images[:1], ClassMapSettings(*how, "none")).cam[0, tag]
+        score = class_maps(network, images[:1], ClassMapSettings(*how, "none")).cam[0, tag]
         cells.append(cell(caption, images[0], score))
     return [mosaic, Row(f"class map of {run.classes[tag]}", cells)]
 
@@ -106,7 +106,7 @@ def training(run: Run) -> list[Row]:
 def second_round(run: Run) -> list[Row]:
     """Seed, what the first segmenter sees, both joined, and the masks, for one tag of four images."""
     names = ["background", *run.classes]
-    segmenter = SegmentationTask.from_checkpoint(run.folder / "segment_first" / "last.ckpt").model
+    segmenter = Segmenter.load(run.folder["segment_first"].checkpoint).network
 
     def row(entry: Entry) -> Row:
         record, image = entry.record, thumbnail(read_image(entry.record.image), SIDE)

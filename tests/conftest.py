@@ -45,6 +45,32 @@ def good(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def networks(tmp_path_factory) -> Path:
+    """`classify/last.ckpt` and `segment/last.ckpt` of glnet_nano, quickly drawn rather than trained."""
+    from golden import checkpoint
+
+    folder = tmp_path_factory.mktemp("networks")
+    for kind in ("classify", "segment"):
+        (folder / kind).mkdir()
+        checkpoint(kind, folder / kind / "last.ckpt")
+    return folder
+
+
+@pytest.fixture
+def place(drawn, networks, tmp_path, monkeypatch) -> Path:
+    """The working folder of the examples: `photo.jpg`, `data`, and networks in `runs/demo`."""
+    run = tmp_path / "runs" / "demo"
+    (run / "pseudo_masks").mkdir(parents=True)
+    for kind in ("classify", "segment"):
+        (run / kind).symlink_to(networks / kind)
+    (run / "pseudo_masks" / "masks").symlink_to(drawn / "SegmentationClass")
+    (tmp_path / "data").symlink_to(drawn)
+    (tmp_path / "photo.jpg").symlink_to(drawn / "JPEGImages" / "train_00000.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
 def voc_root() -> Path:
     """Real VOC photographs, from the environment variable WSSS_VOC_ROOT."""
     if "WSSS_VOC_ROOT" not in os.environ:

@@ -40,7 +40,7 @@ def _images(root: Path) -> None:
     (root / "classes.txt").write_text("\n".join(SYNTHETIC_CLASSES))
 
 
-def _checkpoint(kind: str, path: Path) -> Path:
+def checkpoint(kind: str, path: Path) -> Path:
     """glnet_nano's own weights, and for the rest numbers that numpy draws alike everywhere."""
     if kind == "classify":
         task = ClassificationTask(list(SYNTHETIC_CLASSES), "glnet_nano", pretrained=True)
@@ -77,8 +77,8 @@ def make(folder: Path) -> dict[str, np.ndarray]:
     """Seeds and masks of every way, by name."""
     root, found = folder / "data", {}
     _images(root)
-    classify = _checkpoint("classify", folder / "classify.ckpt")
-    segment = _checkpoint("segment", folder / "segment.ckpt")
+    classify = checkpoint("classify", folder / "classify.ckpt")
+    segment = checkpoint("segment", folder / "segment.ckpt")
     names = [f"{index}" for index in range(len(SHAPES))]
     for slots in SLOTS:
         first, second = folder / slots / "first", folder / slots / "second"

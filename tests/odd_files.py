@@ -137,3 +137,11 @@ ODD = {
     "saved.jfif": (lambda path: photo(13).convert("L").save(path, format="JPEG"), "greyscale"),
     "really a png.jpg": (lambda path: photo(9).save(path, format="PNG"), "wrong extension"),
 }
+
+
+def unreadable_uploads(folder: Path) -> tuple[Path, Path]:
+    """What is no photograph, of a name that is markup, and one that is too large."""
+    text, huge = folder / "holiday <b>.jpg", folder / "huge.png"
+    text.write_text("this is no photograph")
+    Image.new("1", (9000, 6000)).save(huge)
+    return text, huge

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from wsss.api import Segmenter
 from wsss.cli import main
 from wsss.data.modules import MaskData
 from wsss.errors import UserError
@@ -69,7 +70,7 @@ def test_predict_makes_the_masks_of_the_test(how, small_run, val, tmp_path):
     for path in tested:
         assert (tmp_path / "new" / "masks" / path.name).read_bytes() == path.read_bytes()
     # what the settings are makes a difference
-    plain = SegmentationTask.from_checkpoint(ckpt)
+    plain = Segmenter.load(ckpt)
     plain.inference = InferenceSettings(max_side=plain.inference.max_side)
     image = np.asarray(Image.open(val / "JPEGImages" / f"{tested[0].stem}.jpg"))
     same = np.array_equal(plain.predict(image), np.asarray(Image.open(tested[0])))
@@ -89,7 +90,7 @@ def test_the_command_line_overrides(small_run, drawn, tmp_path, capsys):
     ckpt = _checkpoint(small_run, tmp_path, ALL)
     photo = next(drawn.glob("JPEGImages/val*.jpg"))
     image = np.asarray(Image.open(photo))
-    task = SegmentationTask.from_checkpoint(ckpt)
+    task = Segmenter.load(ckpt)
     assert task.inference == ALL
     words = ["predict", str(photo), "--ckpt", str(ckpt), "--device", "cpu", "--out"]
     more = ["--scales", "1", "--no-flip", "--tile", "0", "--no-crf", "--max-side", "48"]
@@ -110,13 +111,13 @@ def test_page_report_and_card_take_the_same_settings(small_run, drawn, tmp_path,
     quick = replace(ALL, precision="32-true", tile=None)
     shutil.copy(_checkpoint(small_run, tmp_path, quick), run_folder / "segment" / "last.ckpt")
     used = []
-    predict = SegmentationTask.predict
+    predict = Segmenter.predict
 
     def spy(self, image):
         used.append(self.inference)
         return predict(self, image)
 
-    monkeypatch.setattr(SegmentationTask, "predict", spy)
+    monkeypatch.setattr(Segmenter, "predict", spy)
     run = Run(run_folder)
     run.analyse_file(next(drawn.glob("JPEGImages/val*.jpg")))
     assert main(["report", str(run_folder)]) == 0
@@ -130,7 +131,7 @@ def test_checkpoints_of_earlier_versions(small_run, tmp_path):
     content = torch.load(small_run / "segment" / "last.ckpt", weights_only=True)
     assert content.pop("inference")["max_side"] == 96  # one and a half crops
     torch.save(content | {"max_side": 200}, tmp_path / "old.ckpt")
-    old = SegmentationTask.from_checkpoint(tmp_path / "old.ckpt")
+    old = Segmenter.load(tmp_path / "old.ckpt")
     assert old.inference == InferenceSettings(max_side=200)
 
 

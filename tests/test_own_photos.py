@@ -159,7 +159,7 @@ def test_predict_shows_16_bits_as_in_training(checkpoint, tmp_path, monkeypatch)
         brightest.append(image.max())
         return image
 
-    monkeypatch.setattr("wsss.pictures.masks.overlay", shown)
+    monkeypatch.setattr("wsss.predict.overlay", shown)
     for number, ckpt in enumerate((tmp_path / "last.ckpt", checkpoint)):
         words = ["predict", str(tmp_path / "new"), "--ckpt", str(ckpt), "--device", "cpu"]
         assert main([*words, "--out", str(tmp_path / str(number))]) == 0
@@ -230,7 +230,7 @@ def test_predict_spares_masks_that_are_not_its_own(checkpoint, tmp_path, capsys)
 
 
 def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):
-    from wsss import inference
+    from wsss import predict
     from wsss.models.segmenter import SegmentationNetwork
 
     sides = []
@@ -241,7 +241,7 @@ def test_predict_tiles_what_is_large(checkpoint, tmp_path, monkeypatch):
         return forward(self, images)
 
     monkeypatch.setattr(SegmentationNetwork, "forward", spy)
-    monkeypatch.setattr(inference, "TILE", 64)
+    monkeypatch.setattr(predict, "TILE", 64)
     photo(0, 150, 90).save(tmp_path / "large.jpg")
     words = ["predict", "--ckpt", str(checkpoint), str(tmp_path / "large.jpg")]
     words += ["--device", "cpu", "--out"]

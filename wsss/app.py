@@ -14,10 +14,17 @@ import numpy as np
 
 from wsss.data.masks import write_mask
 from wsss.errors import UserError
-from wsss.explore import ORDERS, Analysis, Entry, Run, areas, heat_picture, mask_picture, shown
-from wsss.models.slot_views import block_names, default_blocks, slot_views
-from wsss.pictures.slots import position_sheet
-from wsss.run_folder import RunFolder
+from wsss.explore import (
+    ORDERS,
+    Analysis,
+    Entry,
+    Run,
+    areas,
+    heat_picture,
+    mask_picture,
+    shown,
+    slots_picture,
+)
 from wsss.voc import palette
 
 PER_PAGE = 24
@@ -154,9 +161,9 @@ class Page:
         rows, columns = shown(found.image).shape[:2]
         x, y = int((place[0] + 0.5) * width / columns), int((place[1] + 0.5) * height / rows)
         x, y = min(x, width - 1), min(y, height - 1)
-        view = slot_views(self.run.network, found.image, [block], self.run.data.predict_size)[0]
-        sheet = position_sheet(found.image, view, x, y, count=3, columns=3)
-        return np.asarray(sheet), f"Pixel {x},{y} of {width}x{height}, {view.name}."
+        view = self.run.slots(found, block)
+        words = f"Pixel {x},{y} of {width}x{height}, {view.name}."
+        return slots_picture(found.image, view, x, y), words
 
     def browse(self, by: str, tag: str, page: float = 1) -> tuple:
         """One page of the run's images: gallery, its entries, a line of words."""
@@ -195,11 +202,9 @@ def build(run: Run, folder: Path) -> Any:
     gr = page.gr
     pseudo_label = "Pseudo-mask of the first round" if run.refined else "Pseudo-mask"
     orders = [(ORDERS[order], order) for order in run.orders]
-    blocks = block_names(run.network)
-    start = default_blocks(run.network)[-1]
-    with gr.Blocks(title=f"wsss: {RunFolder(run.folder).name}", analytics_enabled=False) as demo:
+    with gr.Blocks(title=f"wsss: {run.folder.name}", analytics_enabled=False) as demo:
         found, entries, entry, place = gr.State(), gr.State([]), gr.State(), gr.State()
-        gr.Markdown(f"# {RunFolder(run.folder).name}: from tags to masks")
+        gr.Markdown(f"# {run.folder.name}: from tags to masks")
         with gr.Tabs() as tabs:
             with gr.Tab("A photograph", id="photograph"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
@@ -263,8 +268,8 @@ def build(run: Run, folder: Path) -> Any:
                             )
                     with gr.Row():
                         block = gr.Dropdown(
-                            blocks,
-                            value=start,
+                            run.classifier.blocks,
+                            value=run.classifier.default_blocks[-1],
                             label="Slots of",
                             info="STAGE.BLOCK, or clustered features",
                         )

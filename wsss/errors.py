@@ -8,6 +8,12 @@ class UserError(Exception):
     """Bad input: the message names the file or value and says what to do.
 
     The command line prints it as one sentence without a traceback.
+
+    >>> try:
+    ...     image = wsss.read_image("gone.jpg")
+    ... except wsss.UserError as error:
+    ...     print(error)
+    no image file gone.jpg: check the root folder and the list that names it
     """
 
 

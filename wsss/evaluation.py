@@ -22,6 +22,10 @@ from wsss.voc import VOID
 class Scores:
     """Numbers of one evaluation, in percent (0..100).
 
+    >>> scores = wsss.evaluate_folders("runs/demo/pseudo_masks/masks", "data/SegmentationClass")
+    >>> list(scores.iou), round(scores.iou["ball"])
+    (['background', 'ball', 'brick', 'kite', 'star'], 100)
+
     Attributes:
         miou: mean of the IoU over the classes that occur in truth or prediction; void pixels of truth
             and prediction are left out.

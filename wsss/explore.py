@@ -13,26 +13,21 @@ import cv2
 import numpy as np
 import torch
 
+from wsss.api import Classifier, Segmenter, SlotView, seeds_of
 from wsss.data.catalog import Record
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_arrays, read_mask, read_scores
-from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
-from wsss.evaluation import confusion_matrix, iou_of, read_counts
-from wsss.files import read_json
+from wsss.evaluation import Counts, confusion_matrix, iou_of
 from wsss.geometry import fit_long_side, resize, resize_scores
-from wsss.localize.cam import ClassMaps, seed_maps
+from wsss.localize.cam import ClassMaps
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
 from wsss.localize.slot_classes import SlotClassifier, mean_classifier
-from wsss.models.classifier import TagClassifier
-from wsss.models.fast import autocast
 from wsss.pictures.masks import heat, overlay, show_mask, write_names
-from wsss.pipeline import read_config
+from wsss.pictures.slots import position_sheet
 from wsss.progress import progress
-from wsss.settings import CRFSettings, PseudoMaskSettings
-from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.segmentation import SegmentationTask
-from wsss.tasks.writers import SLOT_CLASSES
+from wsss.run_folder import RunFolder, StageFolder
+from wsss.settings import CRFSettings
 
 LARGEST = 50_000_000
 """Pixels above which a photograph is refused: its masks at full size would fill the memory."""
@@ -88,7 +83,15 @@ class Entry(NamedTuple):
 
 
 class Run:
-    """The folder of a finished `wsss run` or `wsss demo`.
+    """A finished `wsss run` or `wsss demo`: its data, settings, networks and masks.
+
+    >>> run = wsss.Run("runs/demo")
+    >>> record = run.data.catalog("train").records[0]
+    >>> found = run.analyse_file(record.image)
+    >>> mask = run.pseudo_mask(found, list(record.tags), run.background, crf=True)
+    >>> theirs = wsss.read_mask(run.masks / f"{record.id}.png")
+    >>> bool((mask == theirs).mean() > 0.999)
+    True
 
     Args:
         folder: as given by `--out`.
@@ -98,49 +101,34 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        stage = self.folder / "pseudo_masks"
-        for needed in (self.folder / "classify" / "last.ckpt", stage / "config.yaml"):
+        self.folder = RunFolder(folder)
+        classify, made = self.folder["classify"], self.folder["pseudo_masks"]
+        for needed in (classify.checkpoint, made.path / "config.yaml"):
             if not needed.is_file():
+                place = self.folder.path
                 raise UserError(
-                    f"{self.folder} is not the folder of a finished run, it has no "
-                    f"{needed.relative_to(self.folder)}: give the --out of wsss run or wsss demo"
+                    f"{place} is not the folder of a finished run, it has no "
+                    f"{needed.relative_to(place)}: give the --out of wsss run or wsss demo"
                 )
-        config = read_config(stage / "config.yaml")
-        self.data = TagData(**config["data"])
-        self.masks, self.maps = stage / "masks", stage / "maps"
-        # as the masks were made, whatever has become of the config or of defaults since
-        made_with = read_json(self.masks / "settings.json")
-        self.made_with = PseudoMaskSettings.from_dict({"border_prior": False} | made_with)
-        self.void_below = made_with.get("void_below", 0.0)
-        self.precision = (config.get("trainer") or {}).get("precision") or "32-true"
-        self.taught: list[SlotClassifier] = []
-        if made_with.get("learn_slots"):
-            learned = read_arrays(stage / SLOT_CLASSES)
-            weights, biases = torch.from_numpy(learned["weight"]), torch.from_numpy(learned["bias"])
-            if weights.ndim == 2:  # of an earlier version: the mean alone
-                weights, biases = weights[None], biases[None]
-            self.taught = list(map(SlotClassifier, weights, biases))
+        self.data, self.masks, self.maps = made.data(), made.masks, made.maps
+        self.made_with = made.made_with
         self.crf = self.made_with.crf or CRFSettings()
-        self.classifier = ClassificationTask.from_checkpoint(self.folder / "classify" / "last.ckpt")
+        self.taught = _taught(made) if self.made_with.learn_slots else []
+        self.classifier = Classifier.load(classify.checkpoint)
+        self.classifier.precision = (made.config.get("trainer") or {}).get("precision") or "32-true"
         self.classes = self.classifier.classes
-        trained = self.folder / "segment" / "last.ckpt"
-        self.segmenter = SegmentationTask.from_checkpoint(trained) if trained.is_file() else None
-        if self.segmenter:
-            self.mask_data = MaskData(**read_config(trained.with_name("config.yaml"))["data"])
-        refined = self.folder / "refined_masks"
-        self.refined = refined / "masks" if (refined / "done.json").is_file() else None
+        trained = self.folder["segment"]
+        self.segmenter = None
+        if trained.checkpoint.is_file():
+            self.segmenter, self.mask_data = Segmenter.load(trained.checkpoint), trained.data()
+        refined = self.folder["refined_masks"]
+        self.refined = refined.masks if refined.is_done else None
         self._lists: dict[str, list[Entry]] = {}
 
     @property
     def learnt(self) -> Path:
         """The masks that the segmenter learns from."""
         return self.refined or self.masks
-
-    @property
-    def network(self) -> TagClassifier:
-        """The classifier's network."""
-        return self.classifier.model
 
     @property
     def background(self) -> float:
@@ -175,21 +163,19 @@ class Run:
             return {}
         return {record.image.resolve(): place for place, record in enumerate(records)}
 
-    @torch.inference_mode()
     def analyse(self, image: np.ndarray, name: str, place: int | None = None) -> Analysis:
         """Run both networks on a photograph (H, W, 3) uint8, with the run's own settings.
 
         `place` is that of `Analysis`.
         """
-        shape = fit_long_side(*image.shape[:2], self.data.predict_size, multiple=32)
-        with autocast(self.precision, "cpu"):
-            maps = self.classifier.maps(_tensor(resize(image, *shape)), self.made_with)
-        predicted = None
-        if self.segmenter is not None:
-            predicted = self.segmenter.predict(image)
-        scores = seed_maps(maps, self.made_with)[0].numpy()
-        chances = maps.probabilities[0].float().numpy()
-        return Analysis(name, image, chances, scores, maps, predicted, place)
+        maps = self.classifier.class_maps(image, self.made_with, self.data.predict_size)
+        predicted = None if self.segmenter is None else self.segmenter.predict(image)
+        scores = seeds_of(maps, self.made_with)
+        return Analysis(name, image, maps.probabilities[0].numpy(), scores, maps, predicted, place)
+
+    def slots(self, found: Analysis, block: str) -> SlotView:
+        """The slots of one of the classifier's `blocks`, as the run's masks were made with."""
+        return self.classifier.slots(found.image, [block], self.data.predict_size)[0]
 
     def scores(self, found: Analysis, tags: list[int], background: float) -> np.ndarray:
         """(n, h, w) float32 in 0..1, scores of the given classes as the pseudo-masks are made from.
@@ -218,7 +204,6 @@ class Run:
             [tag + 1 for tag in tags],
             background=background,
             crf=self.crf if crf else None,
-            void_below=self.void_below,
         )
 
     def likely_tags(self, found: Analysis) -> list[int]:
@@ -229,16 +214,22 @@ class Run:
     @property
     def orders(self) -> list[str]:
         """Those of `ORDERS` that can be had: an IoU takes true masks."""
-        judged = [order for order, (masks, _) in self._judged.items() if _counts(masks).is_file()]
+        judged = [order for order in self._judged if self._counts(order)]
         return [order for order in ORDERS if order == "unsure" or order in judged]
 
     @property
-    def _judged(self) -> dict[str, tuple[Path, str]]:
-        """Masks with a known truth: their folder, and the split of their images."""
-        judged = {"masks": (self.learnt, self.data.predict_split)}
+    def _judged(self) -> dict[str, tuple[StageFolder, Path, str]]:
+        """Masks whose ground truth may be known: their stage, folder, and split of images."""
+        judged = {"masks": (self.folder.final_masks, self.learnt, self.data.predict_split)}
         if self.segmenter is not None:
-            judged["segmenter"] = (self.folder / "segment" / "test", self.mask_data.val_split)
+            stage = self.folder["segment"]
+            judged["segmenter"] = (stage, stage.test, self.mask_data.val_split)
         return judged
+
+    def _counts(self, order: str) -> dict[str, Counts]:
+        """Pixel counts of each image whose ground truth is known, by its id."""
+        stage, masks, _ = self._judged[order]
+        return (stage.counts(masks) or ([], {}))[1]
 
     def listed(self, order: str, tag: int | None = None) -> list[Entry]:
         """The run's images in one of its `orders`: all, or those with a tag.
@@ -248,13 +239,14 @@ class Run:
         """
         unsure = order == "unsure"
         if order not in self._lists:
-            entries = self._unsure() if unsure else self._wrong(*self._judged[order])
+            entries = self._unsure() if unsure else self._wrong(order)
             self._lists[order] = sorted(entries, key=lambda entry: entry.value, reverse=unsure)
         return [entry for entry in self._lists[order] if tag is None or tag in entry.record.tags]
 
-    def _wrong(self, masks: Path, split: str) -> Iterator[Entry]:
+    def _wrong(self, order: str) -> Iterator[Entry]:
+        _, masks, split = self._judged[order]
         records = {record.id: record for record in self.data.catalog(split).records}
-        for name, counts in read_counts(_counts(masks))[1].items():
+        for name, counts in self._counts(order).items():
             iou = iou_of(confusion_matrix([counts], len(self.classes) + 1))
             if name in records and not np.isnan(iou).all():
                 yield Entry(records[name], masks / f"{name}.png", float(np.nanmean(iou)))
@@ -288,7 +280,7 @@ class Run:
         files = {
             "pseudo-mask": self.masks / f"{record.id}.png",
             "refined": self.refined and self.refined / f"{record.id}.png",
-            "segmenter": self.folder / "segment" / "test" / f"{record.id}.png",
+            "segmenter": self.folder["segment"].test / f"{record.id}.png",
             "truth": record.mask,
         }
         masks = {what: read_mask(file) for what, file in files.items() if file and file.is_file()}
@@ -299,18 +291,18 @@ class Run:
         return pictures
 
 
-def _counts(masks: Path) -> Path:
-    """File with the pixel counts of a folder of masks whose truth is known."""
-    return masks.with_suffix(".json")
+def _taught(made: StageFolder) -> list[SlotClassifier]:
+    """What each part of a run's images has taught about slots."""
+    learned = read_arrays(made.slot_classes)
+    weights, biases = torch.from_numpy(learned["weight"]), torch.from_numpy(learned["bias"])
+    if weights.ndim == 2:  # of an earlier version: the mean alone
+        weights, biases = weights[None], biases[None]
+    return list(map(SlotClassifier, weights, biases))
 
 
 def _as_kept(array: np.ndarray) -> np.ndarray:
     """An array as a run keeps it in its files (`wsss.data.masks.write_arrays`)."""
     return array.astype(np.float16).astype(np.float32)
-
-
-def _tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
 
 
 def uncertainty(scores: np.ndarray, background: float) -> float:
@@ -342,6 +334,11 @@ def heat_picture(image: np.ndarray, score: np.ndarray) -> np.ndarray:
 def mask_picture(image: np.ndarray, mask: np.ndarray, classes: list[str]) -> np.ndarray:
     """A mask over the photograph with the names of its classes, at the page's size."""
     return write_names(show_mask(shown(image), mask, ["background", *classes], "mask"), 20)
+
+
+def slots_picture(image: np.ndarray, view: SlotView, x: int, y: int) -> np.ndarray:
+    """The slots that pixel (x, y) of a photograph belongs to, and their reach."""
+    return np.asarray(position_sheet(image, view, x, y, count=3, columns=3))
 
 
 def areas(mask: np.ndarray, classes: list[str]) -> dict[str, float]:

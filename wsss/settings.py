@@ -18,6 +18,7 @@ Part = str | dict[str, Any] | None
 """A class of one's own: its import path, or `class_path` and `init_args`; None: the one of wsss."""
 
 
+@dataclass(frozen=True)
 class Settings:
     """What all settings can do."""
 
@@ -50,6 +51,9 @@ class CRFSettings(Settings):
 
     Spatial standard deviations are in pixels of an image with a long side of 500, as in VOC, and are
     scaled to the size that the CRF works at: results do not depend on the camera's resolution.
+
+    >>> wsss.CRFSettings(side=500, iterations=10).bilateral_sxy
+    50.0
 
     Attributes:
         side: long side in pixels that the CRF works at; a third of VOC's size costs nothing
@@ -163,7 +167,12 @@ class MaskSettings(Settings):
 
 @dataclass(frozen=True)
 class PseudoMaskSettings(MaskSettings, SlotLabelSettings, SeedSettings, ClassMapSettings):
-    """All that decides the pseudo-masks of a classifier: the settings of its four steps in one."""
+    """All that decides the pseudo-masks of a classifier: the settings of its four steps in one.
+
+    >>> settings = wsss.PseudoMaskSettings(scales=(0.5, 1.0), slots="blocks", crf=None)
+    >>> settings.background
+    0.4
+    """
 
     @property
     def relabels(self) -> bool:
@@ -175,6 +184,9 @@ class PseudoMaskSettings(MaskSettings, SlotLabelSettings, SeedSettings, ClassMap
 class RefinementSettings(MaskSettings):
     """How a segmenter's probabilities refine pseudo-masks (`wsss.localize.pseudo_masks.refined_mask`).
 
+    >>> wsss.RefinementSettings(background=0.3, crf=wsss.CRFSettings(iterations=4)).crf.iterations
+    4
+
     Attributes:
         background: score of the background beside the first round's scores, 0..1; null: as it was
             there.
@@ -182,7 +194,7 @@ class RefinementSettings(MaskSettings):
         refinement: a class of one's own that makes the masks instead (docs/extend.md).
     """
 
-    background: float | None = None
+    background: float | None = None  # type: ignore[assignment]
     refinement: Part = None
 
 
@@ -237,6 +249,9 @@ class InferenceSettings(Settings):
 
     The settings that a run's test is made with are those that `wsss predict`, `wsss app`, the report
     and the card of `wsss export model` take: a reported mIoU is that of the masks one gets.
+
+    >>> segmenter = wsss.Segmenter.load("runs/demo/segment/last.ckpt")
+    >>> segmenter.inference = wsss.InferenceSettings(scales=(0.75, 1.25), flip=True, max_side=512)
 
     Attributes:
         scales: image scales whose probabilities are averaged, above 0.

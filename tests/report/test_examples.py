@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
+from wsss.api import Segmenter
 from wsss.data.images import read_image
 from wsss.geometry import resize
 from wsss.localize.slots import sharpen_slots
 from wsss.report.examples import chain_rows, networks
 from wsss.run_folder import RunFolder
 from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.segmentation import SegmentationTask
 
 
 def test_slots_and_masks_are_those_of_the_run(small_run):
@@ -23,7 +23,7 @@ def test_slots_and_masks_are_those_of_the_run(small_run):
     expected = sharpen_slots(plain, 4.0)[0].numpy()
     np.testing.assert_allclose(dispatch, expected, atol=1e-5)
     assert not np.allclose(plain[0].numpy(), expected, atol=1e-3)
-    segmenter = SegmentationTask.from_checkpoint(run["segment"].checkpoint)
+    segmenter = Segmenter.load(run["segment"].checkpoint)
     np.testing.assert_array_equal(mask, segmenter.predict(image))
 
 

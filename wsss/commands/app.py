@@ -19,11 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     from wsss.app import serve
     from wsss.explore import Run
-    from wsss.run_folder import RunFolder
 
     # ended from outside, too, the uploads are removed
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        serve(Run(RunFolder(args.run).path), args.port)
+        serve(Run(args.run), args.port)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -32,6 +32,10 @@ class Record:
 class Catalog:
     """The images of one split.
 
+    >>> catalog = wsss.read_catalog("voc", "data", "val")
+    >>> len(catalog.records), catalog.classes
+    (8, ('ball', 'brick', 'kite', 'star'))
+
     Attributes:
         classes: foreground class names; class `classes[i]` has mask label i + 1.
         records: the images, in the order of the list.
@@ -52,6 +56,11 @@ def read_catalog(
     tags: str | Path | None = None,
 ) -> Catalog:
     """List the images of one split.
+
+    >>> catalog = wsss.read_catalog("voc", "data", "train")
+    >>> record = catalog.records[0]
+    >>> record.id, [catalog.classes[tag] for tag in record.tags]
+    ('train_00000', ['brick', 'star'])
 
     Args:
         layout: one of `wsss.data.layouts.LAYOUTS`, or the import path of a class of one's own.

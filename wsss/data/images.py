@@ -162,6 +162,10 @@ def look_at(paths: Sequence[Path]) -> list[Look]:
 def read_image(path: str | Path, white: int | None = None) -> np.ndarray:
     """Read a photograph as RGB, upright.
 
+    >>> image = wsss.read_image("photo.jpg")
+    >>> image.shape, image.dtype.name
+    ((64, 64, 3), 'uint8')
+
     The EXIF orientation is applied, transparency is laid over white, 16 bits are scaled to 8, and the
     first frame of an animation is taken.
 

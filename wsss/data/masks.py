@@ -18,6 +18,9 @@ _LABELS = {tuple(_PALETTE[3 * label : 3 * label + 3]): label for label in range(
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
     """Write labels as a palette PNG in VOC colours, atomically.
 
+    >>> mask = wsss.Segmenter.load("runs/demo/segment/last.ckpt").predict(wsss.read_image("photo.jpg"))
+    >>> wsss.write_mask("masks/photo.png", mask)
+
     Args:
         path: file to write; missing folders are made.
         mask: (H, W) integers in 0..255; 255 is void.
@@ -38,6 +41,10 @@ def read_mask(
     """Read a mask file as labels (H, W) uint8.
 
     The palette index (or the grey value of a one-channel PNG) is the label; colours are never read.
+
+    >>> mask = wsss.read_mask("data/SegmentationClass/train_00000.png")
+    >>> mask.shape, sorted(set(mask.flatten().tolist()))
+    ((64, 64), [0, 2, 4])
 
     Args:
         path: a palette ("P") or grey image; of 16 bits, too, while its labels are below 256.

@@ -20,6 +20,10 @@ def evaluate_folders(
 ) -> Scores:
     """Compare two folders of masks, from one confusion matrix over all images.
 
+    >>> scores = wsss.evaluate_folders("runs/demo/pseudo_masks/masks", "data/SegmentationClass")
+    >>> round(scores.miou), scores.images
+    (100, 32)
+
     Args:
         prediction: folder of predicted masks.
         target: folder of ground truth.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from wsss.api import Segmenter
 from wsss.errors import UserError
 from wsss.exchange.output import is_taken, new_output
-from wsss.tasks.segmentation import SegmentationTask
 from wsss.voc import VOID, palette
 
 TOLERANCE = 1e-3
@@ -45,19 +45,19 @@ def export_model(ckpt: Path, out: Path, size: tuple[int, int] | None = None) -> 
         raise UserError(f"--size must be multiples of {MULTIPLE}, got {size[0]} {size[1]}")
     if is_taken(out):
         raise UserError(f"--out {out} is there already: give a new folder")
-    task = SegmentationTask.from_checkpoint(ckpt)
+    segmenter = Segmenter.load(ckpt)
     with new_output(out) as aside:
         aside.mkdir()
-        apart = _write_models(task.model, aside, size)
-        text = json.dumps(card(task, size), indent=2, ensure_ascii=False) + "\n"
+        apart = _write_models(segmenter.network, aside, size)
+        text = json.dumps(card(segmenter, size), indent=2, ensure_ascii=False) + "\n"
         (aside / "preprocessing.json").write_text(text, encoding="utf-8")
     return apart
 
 
-def card(task: SegmentationTask, size: tuple[int, int] | None) -> dict:
+def card(segmenter: Segmenter, size: tuple[int, int] | None) -> dict:
     """What a program needs to know to use the model, and to show its masks."""
-    colours, labels = palette(), ["background", *task.classes]
-    mean, std = (v.flatten().tolist() for v in (task.model.mean, task.model.std))
+    colours, labels = palette(), ["background", *segmenter.classes]
+    mean, std = (v.flatten().tolist() for v in (segmenter.network.mean, segmenter.network.std))
     return {
         "input": {
             "name": "images",
@@ -66,7 +66,7 @@ def card(task: SegmentationTask, size: tuple[int, int] | None) -> dict:
             "channels": "RGB",
             "range": [0, 255],
             "multiple_of": MULTIPLE,
-            "max_side": task.inference.max_side,
+            "max_side": segmenter.inference.max_side,
             "resize": "turn upright by EXIF; a longer side above max_side, or more than a fixed shape "
             "holds, is scaled down, aspect kept, averaging over areas; smaller ones stay",
             "pad": "on the right and below with the mean colour, up to the shape or the multiple",
@@ -80,7 +80,7 @@ def card(task: SegmentationTask, size: tuple[int, int] | None) -> dict:
             "meaning": "logits, softmax over axis 1: probabilities of the labels; cut the padding off, "
             "scale to the photograph's size (bilinear, of probabilities), argmax: the mask",
         },
-        "tested_with": task.inference.to_dict()
+        "tested_with": segmenter.inference.to_dict()
         | {
             "meaning": "how the masks were made that the network's mIoU was measured by: probabilities "
             "averaged over scales and the horizontal flip, images above tile in windows half "

@@ -14,6 +14,11 @@ from wsss.settings import ClassMapSettings, SeedSettings
 class ClassMaps(NamedTuple):
     """Maps of a batch of images of one shape.
 
+    >>> classifier = wsss.Classifier.load("runs/demo/classify/last.ckpt")
+    >>> maps = classifier.class_maps(wsss.read_image("photo.jpg"), size=64)
+    >>> maps.probabilities.shape, maps.cam.shape, maps.dispatch.shape[1]  # 4 classes, 64 slots
+    (torch.Size([1, 4]), torch.Size([1, 4, 4, 4]), 64)
+
     Attributes:
         probabilities: (B, N) float32 in 0..1, at scale 1.
         cam: (B, N, h, w) float32 in 0..1, averaged over scales and mirror images.

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
 from wsss.errors import UserError
+from wsss.localize.crf import dense_crf
 from wsss.models.weights import load_weights, no_download
+from wsss.settings import CRFSettings
 
 
 class SegmentationNetwork(nn.Module):
@@ -135,3 +137,31 @@ def _tiled(network: nn.Module, images: Tensor, tile: int | None) -> Tensor:
 def _starts(side: int, tile: int) -> list[int]:
     last = max(0, side - tile)
     return sorted({*range(0, last, max(1, tile // 2)), last})
+
+
+def mask_of(
+    probabilities: Tensor, image: Tensor, size: tuple[int, int], crf: CRFSettings | None = None
+) -> Tensor:
+    """The labels of largest probability at the size of the photograph.
+
+    Args:
+        probabilities: (1, L, h, w) float32.
+        image: (1, 3, h, w) RGB in 0..255, what the network saw.
+        size: (height, width) of the photograph.
+        crf: dense CRF on the probabilities; None: none.
+
+    Returns:
+        (height, width) uint8.
+    """
+    if crf is not None:
+        seen = image[0].permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+        probabilities = torch.from_numpy(dense_crf(seen, probabilities[0].cpu().numpy(), crf))[None]
+    height, width = size
+    # label by label: all of them at the size of a large photograph would fill the memory
+    best = probabilities.new_full((height, width), -1.0)
+    mask = torch.zeros(height, width, dtype=torch.uint8, device=best.device)
+    for label in range(probabilities.shape[1]):
+        one = F.interpolate(probabilities[:, label, None], (height, width), mode="bilinear")[0, 0]
+        mask[one > best] = label
+        best = torch.maximum(best, one)
+    return mask

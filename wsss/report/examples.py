@@ -4,16 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 
+from wsss.api import Classifier, Segmenter
 from wsss.data.catalog import Record
 from wsss.data.images import read_image
 from wsss.data.masks import read_mask, read_scores
-from wsss.geometry import fit_long_side, resize
 from wsss.pictures.strip import Row, chain_row
 from wsss.run_folder import RunFolder
-from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.segmentation import SegmentationTask
 
 
 def networks(run: RunFolder) -> Callable[[np.ndarray], tuple[np.ndarray | None, np.ndarray]]:
@@ -24,16 +21,12 @@ def networks(run: RunFolder) -> Callable[[np.ndarray], tuple[np.ndarray | None, 
     """
     made = run["pseudo_masks"]
     how, size = replace(made.made_with, scales=(1.0,), flip=False), made.data().predict_size
-    classifier = ClassificationTask.from_checkpoint(run["classify"].checkpoint)
-    segmenter = SegmentationTask.from_checkpoint(run["segment"].checkpoint)
+    classifier = Classifier.load(run["classify"].checkpoint)
+    segmenter = Segmenter.load(run["segment"].checkpoint)
 
-    @torch.inference_mode()
     def look(image: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        if how.slots == "none":
-            return None, segmenter.predict(image)
-        small = resize(image, *fit_long_side(*image.shape[:2], size, multiple=32))
-        batch = torch.from_numpy(small.transpose(2, 0, 1).copy())[None]
-        return classifier.maps(batch, how).dispatch[0].numpy(), segmenter.predict(image)
+        dispatch = classifier.class_maps(image, how, size).dispatch
+        return None if dispatch is None else dispatch[0].numpy(), segmenter.predict(image)
 
     return look
 

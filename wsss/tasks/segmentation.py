@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.errors import UserError, notice
 from wsss.evaluation import Evaluator
-from wsss.geometry import fit_within, resize
-from wsss.localize.crf import dense_crf
-from wsss.models.fast import autocast, fast_layers
-from wsss.models.segmenter import SegmentationNetwork, predict_probabilities
+from wsss.models.fast import fast_layers
+from wsss.models.segmenter import SegmentationNetwork, mask_of, predict_probabilities
 from wsss.settings import CRFSettings, InferenceSettings
 from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
 from wsss.tasks.optim import freeze_before
@@ -118,23 +115,6 @@ class SegmentationTask(Task):
             of_trainer["max_side"] = side
         checkpoint["inference"] = replace(self.inference, **of_trainer).to_dict()
 
-    @torch.inference_mode()
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """The mask of a photograph, as this network's test makes it.
-
-        Args:
-            image: (H, W, 3) uint8 RGB, upright.
-
-        Returns:
-            (H, W) uint8 labels; 0 is background, i + 1 is `classes[i]`.
-        """
-        how = self.inference
-        shown = resize(image, *fit_within(*image.shape[:2], how.max_side))
-        tensor = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))[None]
-        batch = {"image": tensor.to(self.device), "size": torch.tensor([image.shape[:2]])}
-        with autocast(how.precision, self.device):
-            return self.predict_mask(batch, **self.test_settings).cpu().numpy()
-
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         logits, mask = self.model(batch["image"]), batch["mask"].long()
         losses = F.cross_entropy(logits.float(), mask, ignore_index=VOID, reduction="sum")
@@ -166,19 +146,7 @@ class SegmentationTask(Task):
     @staticmethod
     def labels(batch: dict[str, Any], probabilities: Tensor, crf: CRFSettings | None = None) -> Tensor:
         """Probabilities (1, L, h, w) of a batch of one image to its (H, W) uint8 labels."""
-        if crf is not None:
-            image = batch["image"][0].permute(1, 2, 0).to(torch.uint8).cpu().numpy()
-            sharp = dense_crf(image, probabilities[0].cpu().numpy(), crf)
-            probabilities = torch.from_numpy(sharp)[None]
-        height, width = batch["size"][0].tolist()
-        # label by label: all of them at the size of a large photograph would fill the memory
-        best = probabilities.new_full((height, width), -1.0)
-        mask = torch.zeros(height, width, dtype=torch.uint8, device=best.device)
-        for label in range(probabilities.shape[1]):
-            one = F.interpolate(probabilities[:, label, None], (height, width), mode="bilinear")[0, 0]
-            mask[one > best] = label
-            best = torch.maximum(best, one)
-        return mask
+        return mask_of(probabilities, batch["image"], batch["size"][0].tolist(), crf)
 
     def _log_scores(self, stage: str) -> None:
         if not self.evaluator.measurable:
