@@ -65,8 +65,6 @@ def test_imports_go_one_way():
 
 
 COMMANDS = [path for path in sorted((PACKAGE / "commands").glob("*.py")) if path.stem != "__init__"]
-UNFINISHED = set()
-"""Commands whose work is still to move into rooms of its own."""
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
@@ -76,8 +74,7 @@ def test_a_command_is_arguments_and_one_call(path):
     names = {node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
     others = {name for name in _imports(path) if name.startswith("wsss.commands.")}
     assert {"add_arguments", "main"} <= names
-    if path.stem not in UNFINISHED:
-        assert not others and len(text.splitlines()) < 80
+    assert not others and len(text.splitlines()) < 80
 
 
 def test_only_one_module_imports_pydensecrf():
