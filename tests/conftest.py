@@ -1,8 +1,10 @@
 """Data that the tests draw, and the places of real data."""
 
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wsss.machine import share_cores
@@ -10,6 +12,7 @@ from wsss.machine import share_cores
 share_cores()  # as the program does, before torch is imported
 
 
+from wsss.data.masks import read_mask  # noqa: E402
 from wsss.data.synthetic import draw_dataset  # noqa: E402
 
 PROJECT = Path(__file__).parent.parent
@@ -34,6 +37,21 @@ def small_run(drawn, tmp_path_factory) -> Path:
     out = folder / "run"
     run_pipeline(small_pipeline(folder / "configs"), out, str(drawn))
     return out
+
+
+@pytest.fixture(scope="session")
+def photographs(drawn, tmp_path_factory) -> Path:
+    """The drawn images as a folder with tags.csv and masks."""
+    root = tmp_path_factory.mktemp("data") / "folder"
+    shutil.copytree(drawn / "JPEGImages", root)
+    shutil.copytree(drawn / "SegmentationClass", root / "masks")
+    lines = ["image,tags,split"]
+    for path in sorted(root.glob("*.jpg")):
+        labels = sorted(set(np.unique(read_mask(root / "masks" / f"{path.stem}.png"))) - {0})
+        names = "|".join(("ball", "brick", "kite", "star")[label - 1] for label in labels)
+        lines.append(f"{path.name},{names},{path.stem.split('_')[0]}")
+    (root / "tags.csv").write_text("\n".join(lines))
+    return root
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from small_pipeline import PROJECT, small_pipeline
 
 import wsss.progress
 from wsss.cli import main
+from wsss.lightning_cli import run_task
 from wsss.progress import progress
 from wsss.tasks.classification import ClassificationTask
-from wsss.tasks.cli import run_task
 from wsss.tasks.segmentation import SegmentationTask
 
 
