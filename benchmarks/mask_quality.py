@@ -498,7 +498,7 @@ def run_seed(run: Path) -> str:
     made = PseudoMaskSettings.from_dict(RunFolder(run)["pseudo_masks"].config["masks"])
     if made.slots == "none":
         return "no slots"
-    if made.learn_slots:
+    if made.relabel_slots:
         if not made.border_prior:
             raise SystemExit(f"{run}: no row has learned slots without the border prior")
         return LEARNED

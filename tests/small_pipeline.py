@@ -18,7 +18,7 @@ def small_pipeline(folder: Path) -> Path:
         config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
         if name == "pseudo_masks":
             # as elsewhere, but for the steps: what slots teach each other takes seconds
-            config["masks"] |= {"learn_slots": True, "steps": 40}
+            config["masks"] |= {"relabel_slots": True, "steps": 40}
         else:
             config["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
         path.write_text(yaml.safe_dump(config))

@@ -55,7 +55,7 @@ def test_a_run_is_shown_as_its_masks_were_made(small_run, tmp_path):
     shutil.copytree(small_run, tmp_path / "run")
     note = tmp_path / "run" / "pseudo_masks" / "masks" / "settings.json"
     before = json.loads(note.read_text())
-    del before["learn_slots"], before["border_prior"]  # of before there were such settings
+    del before["relabel_slots"], before["border_prior"]  # of before there were such settings
     note.write_text(json.dumps(before | {"background": 0.25}))
     assert Run(small_run).taught
     run = Run(tmp_path / "run")

@@ -225,7 +225,7 @@ def test_a_training_that_keeps_other_settings_than_the_defaults_says_so(small_ru
             "trainer.devices 2 is not supported",
         ),
         (["--model.lr", "-1"], "lr must be 0 or more, got -1"),
-        (["--model.head_factor", "-1"], "head_factor must be 0 or more"),
+        (["--model.head_lr_multiplier", "-1"], "head_lr_multiplier must be 0 or more"),
         (["--model.weight_decay", "-1"], "weight_decay must be 0 or more"),
         (["--model.warmup", "5"], "warmup must be 0 to 1, got 5"),
         (["--model.crf.side", "-5"], "crf.side must be 1 or more, got -5"),
@@ -369,7 +369,7 @@ def test_slots_that_learn_make_other_masks(drawn, tmp_path):
     network = random_network("classify", tmp_path)
     made = []
     for learn in (True, False):
-        masks = {"out": str(tmp_path / f"{learn}" / "masks"), "learn_slots": learn, "crf": None}
+        masks = {"out": str(tmp_path / f"{learn}" / "masks"), "relabel_slots": learn, "crf": None}
         path = tmp_path / f"{learn}.yaml"
         config = {"masks": masks | {"steps": 40}, "trainer": {"accelerator": "cpu"}}
         path.write_text(yaml.safe_dump(config))
@@ -429,10 +429,11 @@ def test_settings_of_masks_in_the_form_before(way, drawn, tmp_path, capsys):
         *QUICK[2:],
         *network,
     ]
-    now = {"masks": quick | {"learn_slots": False, "out": str(tmp_path / "now" / "masks")}}
+    now = {"masks": quick | {"relabel_slots": False, "out": str(tmp_path / "now" / "masks")}}
     (tmp_path / "now.yaml").write_text(yaml.safe_dump(now))
     main_ok([*words, "-c", str(tmp_path / "now.yaml")])
-    given = quick | {"learn_slots": False, "out": str(tmp_path / "before" / "masks"), "void_below": 0.0}
+    given = quick | {"learn_slots": False, "out": str(tmp_path / "before" / "masks")}
+    given["void_below"] = 0.0
     path = "wsss.tasks.writers.PseudoMaskWriter"
     if way == "config":
         trainer = {"callbacks": [{"class_path": path, "init_args": given}]}
@@ -443,7 +444,7 @@ def test_settings_of_masks_in_the_form_before(way, drawn, tmp_path, capsys):
         for name, value in given.items():
             more += [f"--trainer.callbacks.{name}", yaml.safe_dump(value).split("\n")[0]]
     forget_notices()
-    with pytest.warns(UserNotice, match="stand under the key `masks` now"):
+    with pytest.warns(UserNotice, match=r"before.yaml: .*`masks`.*0\.3|--masks\.NAME.*0\.3"):
         main_ok([*words, *more])
     masks = sorted((tmp_path / "now" / "masks").glob("*.png"))
     assert len(masks) == 24
@@ -455,4 +456,26 @@ def test_a_setting_that_is_none_any_more_is_told(drawn, tmp_path, capsys):
     words = ["classify", "predict", "--data.root", str(drawn), *random_network("classify", tmp_path)]
     words += ["--trainer.callbacks", "wsss.tasks.writers.PseudoMaskWriter", "--trainer.callbacks.out"]
     assert main([*words, str(tmp_path / "m"), "--trainer.callbacks.void_below", "0.3"]) == 2
-    assert "there is no setting void_below any more, got 0.3" in capsys.readouterr().err
+    assert "--masks.void_below" in capsys.readouterr().err
+
+
+def test_names_of_settings_before(small_run, drawn, tmp_path, capsys):
+    """In a config, in words and in a checkpoint."""
+    config = yaml.safe_load((small_run / "classify" / "config.yaml").read_text())
+    config["model"]["head_factor"] = config["model"].pop("head_lr_multiplier")
+    config["model"] |= {"pooling": "top20", "schedule": "cosine"}
+    (tmp_path / "before.yaml").write_text(yaml.safe_dump(config))
+    checkpoint = torch.load(small_run / "classify" / "last.ckpt", weights_only=True)
+    settings = checkpoint["hyper_parameters"]
+    settings["head_factor"] = settings.pop("head_lr_multiplier")
+    settings |= {"pooling": "top20", "schedule": "cosine"}
+    torch.save(checkpoint, tmp_path / "before.ckpt")
+    words = ["classify", "fit", "-c", str(tmp_path / "before.yaml"), "--trainer.logger", "false"]
+    words += ["--ckpt_path", str(tmp_path / "before.ckpt"), "--trainer.limit_val_batches", "0"]
+    forget_notices()
+    with pytest.warns(UserNotice, match="model.head_factor is model.head_lr_multiplier"):
+        main_ok(words)
+    with pytest.warns(UserNotice, match="--model.head_factor"):
+        assert main([*words, "--model.head_factor", "7"]) == 2
+    assert "was trained with head_lr_multiplier" in capsys.readouterr().err
+    assert ClassificationTask.from_checkpoint(tmp_path / "before.ckpt").hparams.head_lr_multiplier == 1

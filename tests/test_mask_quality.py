@@ -92,7 +92,7 @@ def test_second_round_of_two_runs(bench, drawn, small_run, tmp_path):
     config["masks"]["slots"] = "none"
     path.write_text(yaml.safe_dump(config))
     assert bench.run_seed(run) == "learned slots" and bench.run_seed(other) == "no slots"
-    config["masks"] |= {"slots": "blocks", "learn_slots": False}
+    config["masks"] |= {"slots": "blocks", "relabel_slots": False}
     (tmp_path / "alone" / "pseudo_masks").mkdir(parents=True)
     (tmp_path / "alone" / "pseudo_masks" / "config.yaml").write_text(yaml.safe_dump(config))
     assert bench.run_seed(tmp_path / "alone") == "slots x own x prior"

@@ -1,20 +1,27 @@
 """Config files as dictionaries, in the form of today."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from wsss.errors import UserError
+from wsss.errors import UserError, notice
 
-OLD_FORM = (
-    "{}: settings of masks stand under the key `masks` now, not in trainer.callbacks; the form before "
-    "is read until wsss 0.3"
-)
+RENAMED = {
+    "model": {"head_factor": "head_lr_multiplier"},
+    "masks": {"learn_slots": "relabel_slots"},
+}
+"""Names of settings before wsss 0.2, and today."""
+
+GONE = {
+    "model": {"pooling": ("top20",), "schedule": ("poly", "cosine")},
+    "masks": {"void_below": (0, None)},
+}
+"""What was a setting before wsss 0.2, with the values that are what is done today."""
 
 _WRITERS = ("PseudoMaskWriter", "RefinedMaskWriter", "MaskWriter")
-"""Callbacks of earlier versions, whose settings stand under the key `masks` now."""
+"""Callbacks before wsss 0.2, whose settings stand under the key `masks` now."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -39,24 +46,78 @@ def yaml_text(config: Mapping[str, Any]) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
-def upgrade(config: dict[str, Any]) -> dict[str, Any]:
-    """A stage's config in the form of today: settings of masks stand under `masks`."""
-    model = config.get("model")
-    if isinstance(model, dict) and model.get("pooling") == "top20":  # there is no other any more
-        config = config | {"model": {k: v for k, v in model.items() if k != "pooling"}}
+def upgrade(config: dict[str, Any], told: str | Path | None = None) -> dict[str, Any]:
+    """A stage's config in the form of today.
+
+    Args:
+        config: of any version.
+        told: where it stands, for a notice of what is to be changed in it until wsss 0.3; None: none.
+
+    Returns:
+        The config with today's names, settings of masks under `masks`, and without settings that are
+        none any more, where their values are what is done today.
+    """
+    changed = []
+    for part, names in RENAMED.items():
+        values = config.get(part)
+        for before, now in names.items() if isinstance(values, dict) else ():
+            if before in values:
+                values = {now if name == before else name: v for name, v in values.items()}
+                changed.append(f"{part}.{before} is {part}.{now}")
+        config = config if values is config.get(part) else config | {part: values}
+    for part, names in GONE.items():
+        values = config.get(part)
+        gone = [n for n in names if isinstance(values, dict) and values.get(n, "-") in names[n]]
+        if gone:
+            config = config | {part: {k: v for k, v in values.items() if k not in gone}}
+            changed += [f"{part}.{name} is no setting any more" for name in gone]
     trainer = config.get("trainer")
     callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
     for callback in callbacks if isinstance(callbacks, list) else ():
         given = {"class_path": callback} if isinstance(callback, str) else callback
         path = given.get("class_path") if isinstance(given, dict) else None
-        if str(path).rpartition(".")[2] not in _WRITERS:
-            continue
-        masks = dict(given.get("init_args") or {})
-        if not masks.get("void_below", True):
-            del masks["void_below"]  # it did nothing, and is no setting any more
-        others = [one for one in callbacks if one is not callback]
-        trainer = {k: v for k, v in trainer.items() if k != "callbacks"}
-        if others:
-            trainer["callbacks"] = others
-        return config | {"trainer": trainer, "masks": masks | (config.get("masks") or {})}
+        if str(path).rpartition(".")[2] in _WRITERS:
+            others = [one for one in callbacks if one is not callback]
+            trainer = {k: v for k, v in trainer.items() if k != "callbacks"}
+            trainer |= {"callbacks": others} if others else {}
+            masks = (given.get("init_args") or {}) | (config.get("masks") or {})
+            changed.append("settings of masks stand under the key `masks`, not in trainer.callbacks")
+            config = upgrade(config | {"trainer": trainer, "masks": masks})
+    if changed and told is not None:
+        notice(f"{told}: {'; '.join(changed)} (the form before is read until wsss 0.3)")
     return config
+
+
+def upgrade_words(words: Sequence[str], told: str) -> list[str]:
+    """Words of the command line, and the config files that they name, in the form of today.
+
+    Args:
+        words: of `wsss classify` or `wsss segment`.
+        told: whose words they are, for notices.
+    """
+    names = {f"--{p}.{old}": f"--{p}.{new}" for p, its in RENAMED.items() for old, new in its.items()}
+    found, of_masks, changed = [], False, False
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in ("-c", "--config") and not equals and (path := next(rest, None)) is not None:
+            config = read_yaml(Path(path)) if Path(path).is_file() else None
+            now = config and upgrade(config, path)
+            found += [name, path if now == config else yaml_text(now)]
+            continue
+        if name == "--trainer.callbacks":
+            value = value if equals else next(rest, "")
+            if of_masks := value.rpartition(".")[2] in _WRITERS:
+                changed = True
+            else:
+                found += [name, value]
+            continue
+        if of_masks and name.startswith("--trainer.callbacks."):
+            name = f"--masks.{name.rpartition('.')[2]}"
+        if name in names:
+            name, changed = names[name], True
+        found.append(name + equals + value)
+    if changed:
+        notice(f"{told}: settings of masks are --masks.NAME, and {', '.join(names)} are "
+               f"{', '.join(names.values())} (the words before are read until wsss 0.3)")  # fmt: skip
+    return found

@@ -113,7 +113,7 @@ class Run:
         self.data, self.masks, self.maps = made.data(), made.masks, made.maps
         self.made_with = made.made_with
         self.crf = self.made_with.crf or CRFSettings()
-        self.taught = _taught(made) if self.made_with.learn_slots else []
+        self.taught = _taught(made) if self.made_with.relabel_slots else []
         self.classifier = Classifier.load(classify.checkpoint)
         self.classifier.precision = (made.config.get("trainer") or {}).get("precision") or "32-true"
         self.classes = self.classifier.classes

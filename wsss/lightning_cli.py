@@ -1,5 +1,6 @@
 """`wsss classify` and `wsss segment`: LightningCLI with a fixed task, fixed data and our trainer."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,16 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from wsss.config_files import upgrade_words
 from wsss.errors import UserError, notice
 from wsss.locks import locked
 from wsss.settings import InferenceSettings
-from wsss.stages.config import DATA, MASKS, OLD_FORM, TASKS, Kind, Parser, fill_in, one_line
+from wsss.stages.config import DATA, MASKS, TASKS, Kind, Parser, fill_in, one_line
 from wsss.stages.masks import make_pseudo_masks, predict_masks, refine_masks
+from wsss.stages.recipe import with_defaults
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.task import Task
 from wsss.tasks.trainer import Trainer, quiet
-from wsss.tasks.writers import OldForm
 
 COMMANDS = {"classify": ("fit", "validate", "predict"), "segment": ("fit", "test", "predict")}
 
@@ -25,17 +27,18 @@ class TaskCLI(LightningCLI):
 
     Args:
         kind: "classify" or "segment".
-        args: the words after it, or the same as a nested dictionary.
+        args: the words after it.
         locks: holds the folders that are written to.
     """
 
-    def __init__(self, kind: Kind, args: ArgsType, locks: ExitStack) -> None:
+    def __init__(self, kind: Kind, args: Sequence[str], locks: ExitStack) -> None:
         self.kind, self.locks = kind, locks
+        self.trained_with: dict[str, Any] = {}
         super().__init__(
             TASKS[kind],
             DATA[kind],
             trainer_class=Trainer,
-            args=args,
+            args=upgrade_words(args, f"wsss {kind}"),
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             # kept is what a training began with; a test in the same folder must not lie over it
@@ -66,16 +69,24 @@ class TaskCLI(LightningCLI):
         if path and (path not in ("best", "last") or self.config.subcommand != "fit"):
             # says what is wrong, where Lightning would break off
             checkpoint = read_checkpoint(path, self.kind)
+            self.trained_with = checkpoint["trained_with"]
             self.epochs_done = 1 + checkpoint.get("epoch", -1)
             if self.config.subcommand == "fit":
-                self._require_same(config["model"], checkpoint["trained_with"], path)
+                self._require_same(config["model"], path)
             elif self.kind == "segment":
                 fill_in(config, InferenceSettings.of_checkpoint(checkpoint))
 
-    def _require_same(self, given: Any, trained_with: dict[str, Any], path: str) -> None:
+    def _parse_ckpt_path(self) -> None:
+        # Lightning's own, which is not public, takes the settings of a checkpoint as they are written,
+        # also those that have another name today
+        if self.trained_with:
+            settings = {self.config.subcommand: {"model": self.trained_with}}
+            self.config = self.parser.parse_object(settings, self.config)
+
+    def _require_same(self, given: Any, path: str) -> None:
         """Refuse settings that the checkpoint's own will take the place of."""
-        usual = self._parser(self.config.subcommand).get_defaults()["model"]
-        others = {n: own for n, own in trained_with.items() if n in given and given[n] != own}
+        usual = with_defaults(TASKS[self.kind], {})
+        others = {n: own for n, own in self.trained_with.items() if n in given and given[n] != own}
         for name, own in others.items():
             if given[name] != usual[name]:
                 raise UserError(
@@ -125,11 +136,6 @@ class TaskCLI(LightningCLI):
     def predict(self, model: Task, datamodule: Any, ckpt_path: str, **_: Any) -> None:
         """Make masks."""
         masks = self.config_init[self.subcommand]["masks"]
-        old = [callback for callback in self.trainer.callbacks if isinstance(callback, OldForm)]
-        for callback in old:
-            notice(OLD_FORM.format(f"wsss {self.kind} predict"))
-            masks = callback
-            self.trainer.callbacks.remove(callback)
         if masks.out is None:
             raise UserError(
                 f"wsss {self.kind} predict writes masks: give their folder as masks.out"
@@ -151,12 +157,12 @@ class TaskCLI(LightningCLI):
         self.locks.enter_context(locked(folder, f"wsss {self.kind} {self.subcommand}"))
 
 
-def run_task(kind: Kind, args: list[str] | dict[str, Any]) -> Trainer:
+def run_task(kind: Kind, args: Sequence[str]) -> Trainer:
     """Run `wsss classify ...` or `wsss segment ...` in this process.
 
     Args:
         kind: "classify" or "segment".
-        args: the words of the command line after it, or the same as a nested dictionary.
+        args: the words of the command line after it.
 
     Returns:
         The trainer, whose `callback_metrics` hold the last metrics.

@@ -6,6 +6,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from wsss.config_files import upgrade
 from wsss.errors import UserError
 from wsss.files import read_json, write_json
 
@@ -37,7 +38,8 @@ def claim(folders: Mapping[Path, str], settings: Mapping[str, Any]) -> None:
 
 def before(noted: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they were noted, with what an earlier version did where it had none."""
-    return BEFORE | dict(noted) if "learn_slots" in noted else dict(noted)
+    noted = upgrade({"masks": dict(noted)})["masks"]
+    return BEFORE | noted if "slots" in noted else noted
 
 
 def plain(value: Any) -> Any:

@@ -187,7 +187,7 @@ class _Run:
         if not stage.is_done or "settings" not in stage.note:
             return False
         now = resolved_settings(config.kind, _method(stage.name), config.written)
-        before = made_with(stage.note, now)
+        before = made_with(stage.note)
         for one in (before, now):  # the run itself chooses what a network starts from
             one["model"]["pretrained"] = None
             one["model"]["encoder"] = str(one["model"].get("encoder")).removeprefix("tu-")

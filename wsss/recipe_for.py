@@ -148,9 +148,9 @@ def recipe(
         return 1 if quick else min(most, max(least, round(seen / count)))
 
     kept = {"freeze_norm": bool(start)} | ({"freeze_stride": 8} if start else {})
-    fresh = {"lr": 1e-3, "head_factor": 1}
-    tags = {"lr": 5e-5, "head_factor": 40} if start else fresh
-    masks = {"lr": 1e-4, "head_factor": 20} if start else fresh
+    fresh = {"lr": 1e-3, "head_lr_multiplier": 1}
+    tags = {"lr": 5e-5, "head_lr_multiplier": 40} if start else fresh
+    masks = {"lr": 1e-4, "head_lr_multiplier": 20} if start else fresh
     workers = min(8, machine.cores) if machine.gpu else min(4, max(1, machine.cores // 2))
     data = {
         "layout": "folder",
@@ -164,7 +164,7 @@ def recipe(
     first, second = results / "pseudo_masks", results / "refined_masks"
     # the defaults of what one's own data may need otherwise, to be changed where they stand
     shown = PseudoMaskSettings(scales=(1.0,)) if quick else PseudoMaskSettings()
-    names = ("background", "border_prior", "learn_slots", *(["scales"] if quick else []))
+    names = ("background", "border_prior", "relabel_slots", *(["scales"] if quick else []))
     segment_epochs = epochs(6, 60)
     return {
         "pipeline": {

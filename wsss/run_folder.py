@@ -10,7 +10,6 @@ RUN/pseudo_masks/slot_classes.npz               regressions that relabelled the 
 """
 
 import csv
-from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, read_counts
 from wsss.files import read_json
+from wsss.origin import before
 from wsss.settings import PseudoMaskSettings, RefinementSettings
 
 TITLES = {
@@ -102,7 +102,10 @@ class StageFolder:
     @cached_property
     def noted(self) -> dict[str, Any]:
         """What its masks were made with as it was noted, of whatever version."""
-        return as_before(read_json(self.masks / "settings.json"))
+        # what an earlier version did where it had no setting for it
+        return {"border_prior": False, "relabel_slots": False} | before(
+            read_json(self.masks / "settings.json")
+        )
 
     @cached_property
     def made_with(self) -> PseudoMaskSettings | RefinementSettings:
@@ -132,11 +135,6 @@ class StageFolder:
                     steps.append(float(row["step"]))
                     values.append(float(value))
         return columns
-
-
-def as_before(noted: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version noted, with what it did where it had no setting for it."""
-    return {"border_prior": False, "learn_slots": False} | dict(noted)
 
 
 class RunFolder:

@@ -129,13 +129,13 @@ class SlotLabelSettings(Settings):
     """How slots are relabelled by what those of other images teach (`wsss.localize.slot_classes`).
 
     Attributes:
-        learn_slots: relabel the slots, and correct the seeds by them.
+        relabel_slots: relabel the slots, and correct the seeds by them.
         folds: parts of the data set, each relabelled by what the others taught, 2 or more.
         rounds: how often labels are learned and corrected, 1 or more.
         steps: steps of a regression, few on purpose, 1 or more.
     """
 
-    learn_slots: bool = True
+    relabel_slots: bool = True
     folds: int = 8
     rounds: int = 5
     steps: int = 600
@@ -177,7 +177,7 @@ class PseudoMaskSettings(MaskSettings, SlotLabelSettings, SeedSettings, ClassMap
     @property
     def relabels(self) -> bool:
         """Whether slots are relabelled: there are some, and it is wanted."""
-        return self.learn_slots and self.slots != "none"
+        return self.relabel_slots and self.slots != "none"
 
 
 @dataclass(frozen=True)

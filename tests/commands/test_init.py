@@ -240,7 +240,7 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     defaults = PseudoMaskSettings()
     assert small["pseudo_masks"]["masks"] == {  # written down to be found, without changing anything
         "out": str(results / "pseudo_masks" / "masks"),
-        **{name: getattr(defaults, name) for name in ("background", "border_prior", "learn_slots")},
+        **{name: getattr(defaults, name) for name in ("background", "border_prior", "relabel_slots")},
     }
     assert small["refine"]["masks"] == {
         "out": str(results / "refined_masks" / "masks"),

@@ -60,9 +60,9 @@ def _data(drawn, **more) -> TagData:
 
 
 @pytest.mark.parametrize("border_prior", [True, False])
-@pytest.mark.parametrize("learn_slots", [True, False])
-def test_scores_are_those_of_the_settings(border_prior, learn_slots, classifier, drawn, tmp_path):
-    settings = replace(QUICK, border_prior=border_prior, learn_slots=learn_slots)
+@pytest.mark.parametrize("relabel_slots", [True, False])
+def test_scores_are_those_of_the_settings(border_prior, relabel_slots, classifier, drawn, tmp_path):
+    settings = replace(QUICK, border_prior=border_prior, relabel_slots=relabel_slots)
     data, out = _data(drawn), tmp_path / "masks"
     make_pseudo_masks(classifier, data, settings, out, _trainer(), workers=1)
     files, made = MaskFiles(out), 0
@@ -71,19 +71,20 @@ def test_scores_are_those_of_the_settings(border_prior, learn_slots, classifier,
             wanted = seed_maps(class_maps(classifier.model, batch["image"], settings), settings)
         for index, name in enumerate(batch["id"]):
             tags = batch["tags"][index].nonzero().flatten().tolist()
-            place = files.seed(name) if learn_slots else files.scores(name)
+            place = files.seed(name) if relabel_slots else files.scores(name)
             scores, labels = read_scores(place)
             assert labels == [tag + 1 for tag in tags]
             np.testing.assert_allclose(scores, wanted[index, tags], atol=1e-3)
             made += 1
     assert made == len(list(out.glob("*.png"))) == 8
-    assert files.seeds.exists() == files.slot_classes.exists() == learn_slots
+    assert files.seeds.exists() == files.slot_classes.exists() == relabel_slots
 
 
 def test_what_was_made_is_not_made_again(classifier, drawn, tmp_path, monkeypatch):
     predict = ClassificationTask.predict_step
-    for learn_slots in (True, False):
-        settings, out = replace(QUICK, learn_slots=learn_slots), tmp_path / str(learn_slots) / "masks"
+    for relabel_slots in (True, False):
+        settings = replace(QUICK, relabel_slots=relabel_slots)
+        out = tmp_path / str(relabel_slots) / "masks"
         make_pseudo_masks(classifier, _data(drawn, batch_size=4), settings, out, _trainer(), 1)
         masks = sorted(out.glob("*.png"))
         before = {path: path.read_bytes() for path in masks}
@@ -97,11 +98,11 @@ def test_what_was_made_is_not_made_again(classifier, drawn, tmp_path, monkeypatc
             )
             make_pseudo_masks(classifier, _data(drawn, batch_size=4), settings, out, _trainer(), 1)
         assert {path: path.read_bytes() for path in masks} == before
-        assert asked == ([] if learn_slots else [p.stem for p in masks[:4]])  # its batch, if no seed
+        assert asked == ([] if relabel_slots else [p.stem for p in masks[:4]])  # its batch, if no seed
 
 
 def test_a_seed_of_ones_own(parts, classifier, drawn, tmp_path):
-    settings = replace(QUICK, seed=f"{parts}.LeftHalf", learn_slots=False)
+    settings = replace(QUICK, seed=f"{parts}.LeftHalf", relabel_slots=False)
     make_pseudo_masks(classifier, _data(drawn), settings, tmp_path / "masks", _trainer(), 1)
     made = [read_mask(path) for path in (tmp_path / "masks").glob("*.png")]
     assert len(made) == 8
@@ -111,7 +112,7 @@ def test_a_seed_of_ones_own(parts, classifier, drawn, tmp_path):
 
 def test_a_refinement_of_ones_own(parts, classifier, drawn, tmp_path):
     first = tmp_path / "first" / "masks"
-    settings = replace(QUICK, learn_slots=False)
+    settings = replace(QUICK, relabel_slots=False)
     make_pseudo_masks(classifier, _data(drawn), settings, first, _trainer(), 1)
     torch.manual_seed(0)
     segmenter = SegmentationTask(CLASSES, "Unet", "glnet_nano").eval()

@@ -134,13 +134,19 @@ def _of_earlier(run: Path, version: int) -> None:
         note = json.loads((folder / "done.json").read_text())
         config = yaml.safe_load((folder / "config.yaml").read_text())
         settings = note["settings"]
+        for one in (config["model"], settings["model"]):
+            if "head_lr_multiplier" in one:
+                one["head_factor"] = one.pop("head_lr_multiplier")
         masks, made = config.pop("masks", None), settings.pop("masks")
+        for one in (masks or {}, made):
+            if "relabel_slots" in one:
+                one["learn_slots"] = one.pop("relabel_slots")
         if masks is not None:
             path = f"wsss.tasks.writers.{writers[folder.name]}"
             config["trainer"]["callbacks"] = [{"class_path": path, "init_args": masks}]
-            (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
             new = ("seed", "folds", "rounds", "steps", "refinement")
             made = {k: v for k, v in made.items() if k not in new} | {"void_below": 0.0}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         settings["callbacks"] = {} if masks is None else {writers[folder.name]: made}
         inputs = [prints.get(i, i) for i in note["inputs"]]
         written = without_places(config, run)
@@ -158,17 +164,19 @@ def _of_earlier(run: Path, version: int) -> None:
             noted = json.loads(path.read_text())
             for name in ("seed", "folds", "rounds", "steps", "refinement"):
                 noted.pop(name, None)
+            if "relabel_slots" in noted:
+                noted["learn_slots"] = noted.pop("relabel_slots")
             path.write_text(json.dumps(noted | {"void_below": 0.0}))
 
 
 @pytest.fixture
 def in_place(small_run, drawn, tmp_path):
-    """A run whose configs name neither `learn_slots` nor `steps`, where it was made."""
+    """A run whose configs name neither `relabel_slots` nor `steps`, where it was made."""
     configs = shutil.copytree(small_run.parent / "configs", tmp_path / "configs")
     run = tmp_path / "run"
     path = configs / "pseudo_masks.yaml"
     config = yaml.safe_load(path.read_text())
-    del config["masks"]["learn_slots"], config["masks"]["steps"]
+    del config["masks"]["relabel_slots"], config["masks"]["steps"]
     path.write_text(yaml.safe_dump(config))
     run_pipeline(configs / "pipeline.yaml", run, str(drawn))
     return configs / "pipeline.yaml", run
@@ -196,7 +204,7 @@ def test_runs_of_the_version_before(in_place, drawn, capsys):
     known = json.loads(writer.read_text())
     del known["learn_slots"]
     writer.write_text(json.dumps(known))
-    with pytest.raises(UserError, match=r"learn_slots not set \(now true\).*--keep"):
+    with pytest.raises(UserError, match=r"relabel_slots not set \(now true\).*--keep"):
         run_pipeline(config, run, str(drawn))
     before = shutil.copytree(run, run.parent / "before")
     for changed in ("keep", "tell"):  # what was kept once is not asked about again
@@ -206,13 +214,13 @@ def test_runs_of_the_version_before(in_place, drawn, capsys):
     done = run / "pseudo_masks" / "done.json"
     begun = done.rename(done.with_name("begun.json")).read_text()
     for changed in ("tell", "keep"):  # masks made in two ways do not go together
-        with pytest.raises(UserError, match=r"learn_slots not set.*half done.*--redo"):
+        with pytest.raises(UserError, match=r"relabel_slots not set.*half done.*--redo"):
             run_pipeline(config, run, str(drawn), changed=changed)
     done.write_text(begun)
     # written down, it is as it was
     path = config.parent / "pseudo_masks.yaml"
     settings = yaml.safe_load(path.read_text())
-    settings["masks"]["learn_slots"] = False
+    settings["masks"]["relabel_slots"] = False
     path.write_text(yaml.safe_dump(settings))
     run_pipeline(config, run, str(drawn))
     assert capsys.readouterr().out.count("done before, unchanged") >= 5
@@ -246,7 +254,7 @@ def test_classes_that_earlier_versions_counted_as_0_are_left_out(small_run, run,
 
 def test_all_that_matters_is_resolved():
     masks = resolved_settings("classify", "pseudo_masks", {"masks": {"out": "x"}})["masks"]
-    assert masks["learn_slots"] is True and masks["crf"]["iterations"] == 8
+    assert masks["relabel_slots"] is True and masks["crf"]["iterations"] == 8
     assert not {"out", "workers"} & set(masks)
     config = {"trainer": {}, "model": {"crf": {"side": 90}}}
     segment = resolved_settings("segment", "segment", config)

@@ -11,9 +11,9 @@ import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
 
-from wsss.config_files import OLD_FORM, read_yaml, upgrade
+from wsss.config_files import read_yaml, upgrade
 from wsss.data.modules import MaskData, TagData
-from wsss.errors import UserError, notice
+from wsss.errors import UserError
 from wsss.settings import (
     CRFSettings,
     InferenceSettings,
@@ -147,10 +147,7 @@ class StageConfig:
         weights: str | None = None,
     ) -> None:
         self.kind, self.makes_masks, self.path = kind, makes_masks, path
-        read = read_yaml(path)
-        config = upgrade(read)
-        if config.get("trainer") is not read.get("trainer"):
-            notice(OLD_FORM.format(path))
+        config = upgrade(read_yaml(path), path)
         for key in ("model", "data", "trainer", *(["masks"] if makes_masks else [])):
             config[key] = config.get(key) or {}
             if not isinstance(config[key], dict):

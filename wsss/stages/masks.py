@@ -140,7 +140,7 @@ def make_pseudo_masks(
     """
     settings = PseudoMaskSettings.from_dict(settings.to_dict())  # without places and processes
     files, catalog = MaskFiles(masks), data.catalog(data.predict_split)
-    noted = settings.to_dict() | {"learn_slots": settings.relabels}
+    noted = settings.to_dict() | {"relabel_slots": settings.relabels}
     kept = (files.seeds, files.maps) if settings.relabels else (files.maps,)
     _claim(files, task, data.predict_size, noted, *kept)
     missing = _missing(catalog, files.mask)

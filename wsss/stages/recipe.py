@@ -83,7 +83,7 @@ def resolved_settings(kind: Kind, method: str, config: dict[str, Any]) -> dict[s
     if method in _MASKS:
         masks = _MASKS[method].from_dict(config.get("masks") or {}).to_dict()
         if masks.get("slots") == "none":  # both are about slots
-            masks |= {"learn_slots": False, "border_prior": False}
+            masks |= {"relabel_slots": False, "border_prior": False}
     else:
         model = with_defaults(TASKS[kind], model)
         if kind == "segment":
@@ -221,34 +221,22 @@ def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) 
 def _recipe_of(folder: Path, note: dict[str, Any], wanted: Recipe) -> Recipe | None:
     """What a stage's results were made with; None where it cannot be told from what is wanted."""
     if "settings" in note:
-        settings = made_with(note, wanted.settings)
+        settings = made_with(note)
         return Recipe(note["method"], settings, note["inputs"], _written(folder))
     return _recipe_of_format_2(folder, note, wanted)
 
 
-def made_with(note: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The settings in a stage's note, in the form that they would have today.
-
-    Args:
-        note: of the stage, with settings.
-        now: those of today; what was an option once and is none among these is left out.
-    """
+def made_with(note: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a stage's note, in the form that they would have today."""
     settings = dict(note["settings"])
-    if "masks" not in settings:
-        found = dict(settings.pop("callbacks", {}))
-        writers = [name for name in found if name.endswith("MaskWriter")]
-        masks = before(found.pop(writers[0])) if writers else {}
-        callbacks = [{"class_path": n, "init_args": v} if v else n for n, v in found.items()]
-        settings = settings | {"masks": masks, "callbacks": callbacks}
-    fixed = {"schedule": ("poly", "cosine"), "void_below": (0.0,), "pooling": ("top20",)}
-    for part, values in settings.items():
-        if isinstance(values, Mapping):
-            settings[part] = {
-                name: value
-                for name, value in values.items()
-                if name in now[part] or value not in fixed.get(name, ())
-            }
-    return settings
+    if "masks" not in settings:  # of format 3
+        listed = [{"class_path": n, "init_args": v} for n, v in settings["callbacks"].items()]
+        trainer = settings["trainer"] | {"callbacks": listed}
+        settings = upgrade(settings | {"trainer": trainer})
+        others = settings["trainer"].pop("callbacks", [])
+        settings["callbacks"] = [one if one["init_args"] else one["class_path"] for one in others]
+        settings["masks"] = before(settings.get("masks") or {})
+    return upgrade(settings)
 
 
 def _recipe_of_format_2(folder: Path, note: dict[str, Any], wanted: Recipe) -> Recipe | None:
@@ -269,14 +257,13 @@ def _recipe_of_format_2(folder: Path, note: dict[str, Any], wanted: Recipe) -> R
     settings = resolved_settings(kind, method, config)
     stage = StageFolder(folder)
     if (stage.log / "config.yaml").is_file():
-        recorded = read_yaml(stage.log / "config.yaml")
+        recorded = upgrade(read_yaml(stage.log / "config.yaml"))
         settings = resolved_settings(kind, method, config | {k: recorded[k] for k in ("model", "data")})
         for part in ("model", "data"):
             known = recorded[part]
             settings[part] = {k: v if k in known else None for k, v in settings[part].items()}
     if settings["masks"] and (stage.masks / "settings.json").is_file():
-        recorded = {"learn_slots": None} | read_json(stage.masks / "settings.json")
-        recorded = before(recorded) if "scales" in recorded else recorded
+        recorded = before(read_json(stage.masks / "settings.json"))
         settings["masks"] = {key: recorded.get(key) for key in settings["masks"]}
     return Recipe(1, plain(settings), wanted.inputs, _written(folder))
 

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
+from wsss.config_files import upgrade
 from wsss.errors import UserError
 from wsss.files import write_atomic
 
@@ -58,16 +59,17 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
             f"{path} is a checkpoint of "
             f"{'`wsss ' + found + '`' if found else 'another program'}, not of `wsss {kind}`"
         )
-    checkpoint["hyper_parameters"].pop("_instantiator", None)  # the CLI's note to itself
-    pooling = checkpoint["hyper_parameters"].pop("pooling", "top20")  # an option of earlier versions
+    settings = upgrade({"model": dict(checkpoint["hyper_parameters"])})["model"]
+    settings.pop("_instantiator", None)  # the CLI's note to itself
+    pooling = settings.pop("pooling", "top20")  # an option of earlier versions
     if pooling != "top20":
         raise UserError(
             f"{path} was trained with pooling {pooling}, which is no setting any more: train it again, "
             "or use the wsss that wrote it"
         )
-    checkpoint["trained_with"] = dict(checkpoint["hyper_parameters"])
+    checkpoint["trained_with"] = settings
     # what is frozen matters in training only, and finding it needs gradients
-    checkpoint["hyper_parameters"]["freeze_stride"] = None
+    checkpoint["hyper_parameters"] = settings | {"freeze_stride": None}
     return checkpoint
 
 

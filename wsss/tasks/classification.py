@@ -65,7 +65,7 @@ class ClassificationTask(Task):
         freeze_stride: do not train the backbone's layers up to this stride, 2, 4, 8 or 16: faster, and
             a small data set cannot spoil them. null: train all.
         lr: learning rate of the backbone.
-        head_factor: the class head learns this many times faster.
+        head_lr_multiplier: the class head learns this many times faster.
         weight_decay: of AdamW.
         warmup: share of the steps with a rising rate.
         backbone_args: further arguments of the timm model, for example GLNet's slot_scale_init.
@@ -87,7 +87,7 @@ class ClassificationTask(Task):
         freeze_norm: bool = False,
         freeze_stride: Literal[2, 4, 8, 16] | None = None,
         lr: float = 1e-4,
-        head_factor: float = 10.0,
+        head_lr_multiplier: float = 10.0,
         weight_decay: float = 0.05,
         warmup: float = 0.05,
         backbone_args: dict[str, Any] | None = None,

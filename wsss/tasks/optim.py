@@ -19,7 +19,7 @@ def adamw(
     backbone: nn.Module,
     head: Iterable[nn.Parameter],
     lr: float,
-    head_factor: float,
+    head_lr_multiplier: float,
     weight_decay: float,
     warmup: float,
     schedule: Schedule,
@@ -39,10 +39,10 @@ def adamw(
         {"params": plain, "lr": lr, "weight_decay": 0.0},
         {
             "params": [p for p in head if p.ndim >= 2],
-            "lr": lr * head_factor,
+            "lr": lr * head_lr_multiplier,
             "weight_decay": weight_decay,
         },
-        {"params": [p for p in head if p.ndim < 2], "lr": lr * head_factor, "weight_decay": 0.0},
+        {"params": [p for p in head if p.ndim < 2], "lr": lr * head_lr_multiplier, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
     if trainer.estimated_stepping_batches == float("inf"):
@@ -58,6 +58,8 @@ def adamw(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The epoch parameter")
         both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, falling], [rising])
+    # what is set here goes into its state, and so into checkpoints
+    both.planned = rising + max(1, total - rising)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": both, "interval": "step"}}
 
 

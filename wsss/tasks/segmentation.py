@@ -34,7 +34,7 @@ class SegmentationTask(Task):
         freeze_stride: do not train the encoder's layers up to this stride, 2, 4, 8 or 16: faster, and
             a small data set cannot spoil them. null: train all.
         lr: learning rate of the encoder.
-        head_factor: the decoder learns this many times faster.
+        head_lr_multiplier: the decoder learns this many times faster.
         weight_decay: of AdamW.
         warmup: share of the steps with a rising rate.
         scales: image scales at test and prediction (validation uses scale 1 alone). These four: null
@@ -57,7 +57,7 @@ class SegmentationTask(Task):
         freeze_norm: bool = False,
         freeze_stride: Literal[2, 4, 8, 16] | None = None,
         lr: float = 1e-4,
-        head_factor: float = 10.0,
+        head_lr_multiplier: float = 10.0,
         weight_decay: float = 0.01,
         warmup: float = 0.05,
         scales: Sequence[float] | None = None,

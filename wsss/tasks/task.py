@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import pytorch_lightning as pl
-import torch
 from torch import nn
 
 from wsss.errors import UserError
@@ -37,7 +36,7 @@ class Task(pl.LightningModule):
         self.white: int | None = None  # of the photographs it was trained on (`Catalog.white`)
 
     def _check_rates(self) -> None:
-        for name in ("lr", "head_factor", "weight_decay", "warmup"):
+        for name in ("lr", "head_lr_multiplier", "weight_decay", "warmup"):
             value, most = self.hparams[name], 1 if name == "warmup" else float("inf")
             if not 0 <= value <= most:
                 raise UserError(f"{name} must be 0 {'to 1' if most == 1 else 'or more'}, got {value}")
@@ -101,7 +100,7 @@ class Task(pl.LightningModule):
             backbone,
             head,
             h.lr,
-            h.head_factor,
+            h.head_lr_multiplier,
             h.weight_decay,
             h.warmup,
             self.schedule,
@@ -111,11 +110,8 @@ class Task(pl.LightningModule):
         """Note what is white; refuse to go on beyond the steps that the rate was planned for."""
         self.white = getattr(self.trainer.datamodule, "white", None)
         for one in self.trainer.lr_scheduler_configs:
-            if not isinstance(one.scheduler, torch.optim.lr_scheduler.SequentialLR):
-                continue  # the user's own
-            rise, falling = one.scheduler._schedulers
-            rest = falling.T_max if hasattr(falling, "T_max") else falling.total_iters
-            planned, asked = rise.total_iters + rest, int(self.trainer.estimated_stepping_batches)
+            asked = int(self.trainer.estimated_stepping_batches)
+            planned = getattr(one.scheduler, "planned", asked)  # the user's own has none
             if asked > planned:
                 raise UserError(
                     f"the checkpoint's training ends after {planned:,} steps, where its learning rate "
