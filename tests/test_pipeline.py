@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
@@ -175,6 +176,18 @@ def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
         SegmentationTask.from_checkpoint(out / "classify" / "last.ckpt")
     task = ClassificationTask.from_checkpoint(out / "classify" / "last.ckpt")
     assert task.classes == ["ball", "brick", "kite", "star"] and not task.training
+
+
+def test_a_run_with_nothing_to_do_makes_no_network(small_run, drawn, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a network is made")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    report = small_run / "report.html"
+    before = report.stat().st_mtime_ns
+    run_pipeline(small_run.parent / "configs" / "pipeline.yaml", small_run, str(drawn))
+    assert capsys.readouterr().out.count("done before, unchanged") == 5
+    assert report.stat().st_mtime_ns == before
 
 
 def test_a_moved_run_is_not_made_again(small_run, drawn, tmp_path, capsys):

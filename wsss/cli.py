@@ -22,7 +22,7 @@ USAGE = """usage: wsss COMMAND ...
 
 From photographs with image-level tags to pixel masks and a trained segmenter.
 
-  demo                               the whole chain on drawn images, in minutes
+  demo                               the whole chain on synthetic images, in minutes
   run -c PIPELINE.yaml               the whole chain on your data; run again to go on
   classify fit|validate|predict      train the tag classifier; predict makes pseudo-masks
   segment fit|test|predict           train and use the segmentation network

@@ -1,4 +1,4 @@
-"""`wsss demo`: the whole chain on drawn images."""
+"""`wsss demo`: the whole chain on synthetic images."""
 
 import argparse
 from pathlib import Path

@@ -262,7 +262,8 @@ class MaskData(_Data):
     def test_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.val_split, tagged=False)
         masked = tuple(record for record in catalog.records if record.mask)
-        if self.layout == "folder" and 0 < len(masked) < len(catalog.records):
+        # lists of VOC are official: all of their images are judged
+        if self.layout != "voc" and 0 < len(masked) < len(catalog.records):
             notice(
                 f"{len(masked)} of {len(catalog.records)} images of split '{self.val_split}' have a "
                 "true mask: the scores are those of these images alone"

@@ -1,4 +1,4 @@
-"""Class maps of whole images: several scales and the mirror image, present classes, slots."""
+"""Class maps of whole images: several scales and the horizontal flip, present classes, slots."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -21,7 +21,7 @@ class ClassMaps(NamedTuple):
 
     Attributes:
         probabilities: (B, N) float32 in 0..1, at scale 1.
-        cam: (B, N, h, w) float32 in 0..1, averaged over scales and mirror images.
+        cam: (B, N, h, w) float32 in 0..1, averaged over scales and horizontal flips.
         dispatch: (B, K, h', w') float32 slot shares at scale 1, or None.
         slots: (B, K, C) float32, what describes the slots (`wsss.localize.slots.slot_means`), or None.
     """

@@ -88,13 +88,13 @@ def predict_probabilities(
     flip: bool = False,
     tile: int | None = None,
 ) -> Tensor:
-    """Average the network's probabilities over scales and the mirror image.
+    """Average the network's probabilities over scales and the horizontal flip.
 
     Args:
         network: (B, 3, H, W) in 0..255 to logits (B, L, H, W).
         images: (B, 3, H, W), RGB in 0..255.
         scales: factors of the image size.
-        flip: also take the mirror image.
+        flip: also take the horizontal flip.
         tile: slide a window of this side, half overlapping, over images larger than it.
 
     Returns:
@@ -107,13 +107,13 @@ def predict_probabilities(
         if scale != 1.0:
             shape = [max(32, round(height * scale)), max(32, round(width * scale))]
             view = F.interpolate(view, shape, mode="bilinear", antialias=scale < 1)
-        for mirrored in (False, True)[: 1 + flip]:
-            logits = _tiled(network, view.flip(3) if mirrored else view, tile)
+        for flipped in (False, True)[: 1 + flip]:
+            logits = _tiled(network, view.flip(3) if flipped else view, tile)
             logits = logits.float()
             if logits.shape[-2:] != (height, width):  # of many labels, copies fill the memory
                 logits = F.interpolate(logits, (height, width), mode="bilinear")
-            shares = (logits.flip(3) if mirrored else logits).softmax(1)
-            total = shares if total is None else total.add_(shares)
+            found = (logits.flip(3) if flipped else logits).softmax(1)
+            total = found if total is None else total.add_(found)
     return total.div_(len(scales) * (1 + flip))
 
 

@@ -39,7 +39,7 @@ class SegmentationTask(Task):
         warmup: share of the steps with a rising rate.
         scales: image scales at test and prediction (validation uses scale 1 alone). These four: null
             takes what the checkpoint was trained to be tested with, at first 1.0 and no more.
-        flip: test and predict with the mirror image too.
+        flip: test and predict with the horizontal flip, too.
         tile: at test and prediction, window side for images larger than it; 0: whole images.
         crf: dense CRF at test and prediction; false: none.
     """
