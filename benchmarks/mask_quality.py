@@ -43,7 +43,7 @@ from wsss.geometry import fit_long_side, fit_within, resize
 from wsss.lightning_cli import run_task
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_mask
-from wsss.localize.slot_classes import classify_slots, shares_of_slots
+from wsss.localize.slot_classes import classify_slots, slot_probabilities
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, slot_means
 from wsss.models.classifier import TagClassifier
 from wsss.models.segmenter import predict_probabilities
@@ -277,7 +277,7 @@ class Images:
         shares, _ = classify_slots(
             torch.stack(slots),
             torch.stack([dispatch.mean((1, 2)) for dispatch in dispatches]),
-            [shares_of_slots(seed, dispatch, floor) for seed, dispatch in pairs],
+            [slot_probabilities(seed, dispatch, floor) for seed, dispatch in pairs],
             self.labels,
             len(self.classes) + 1,
         )

@@ -23,7 +23,7 @@ from wsss.data.synthetic import draw_scene
 from wsss.explore import Entry, Run
 from wsss.geometry import resize, resize_scores
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
-from wsss.localize.pseudo_masks import pseudo_mask, shares_of_rounds
+from wsss.localize.pseudo_masks import probabilities_of_rounds, pseudo_mask
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate
 from wsss.models.segmenter import predict_probabilities
 from wsss.pictures.masks import Cell, heat, overlay, show_mask, thumbnail
@@ -113,7 +113,7 @@ def second_round(run: Run) -> list[Row]:
         scores, labels = read_scores(run.maps / f"{record.id}.npz")
         x = _batch(thumbnail(read_image(record.image), run.mask_data.crop))
         probabilities = predict_probabilities(segmenter, x)[0].numpy()
-        seen, own = shares_of_rounds(scores, labels, probabilities, run.background)
+        seen, own = probabilities_of_rounds(scores, labels, probabilities, run.background)
         joined = np.sqrt(seen * own)
         maps = {"seed": scores[0], "first segmenter": seen[1], "joined": joined[1] / joined.sum(0)}
         maps = {name: resize_scores(one[None], *image.shape[:2])[0] for name, one in maps.items()}

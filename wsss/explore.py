@@ -193,7 +193,7 @@ class Run:
         slots, dispatch = (
             _as_kept(part[0].numpy()) for part in (found.maps.slots, found.maps.dispatch)
         )
-        shares = classifier.shares(torch.from_numpy(slots), labels).numpy()
+        shares = classifier.probabilities(torch.from_numpy(slots), labels).numpy()
         return corrected_scores(seed, dispatch, shares, background)
 
     def pseudo_mask(self, found: Analysis, tags: list[int], background: float, crf: bool) -> np.ndarray:

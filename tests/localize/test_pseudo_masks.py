@@ -5,9 +5,9 @@ import pytest
 
 from wsss.localize.pseudo_masks import (
     corrected_scores,
+    probabilities_of_rounds,
     pseudo_mask,
     refined_mask,
-    shares_of_rounds,
 )
 
 
@@ -36,7 +36,7 @@ def test_refined_mask_joins_both_and_keeps_to_the_tags():
     # shares by hand at the upper left pixel: segmenter .04 / .04 (its maximum) for 3, .001 / .5 for 5;
     # first round 1 of 1.8 for 3
     share = np.array([0.04, 1.0, 0.002])
-    second, first = (s[:, 0, 0] for s in shares_of_rounds(scores, [3, 5], seen, 0.4))
+    second, first = (s[:, 0, 0] for s in probabilities_of_rounds(scores, [3, 5], seen, 0.4))
     np.testing.assert_allclose(second, share / share.sum(), rtol=1e-5)
     np.testing.assert_allclose(first, np.array([0.4, 1.0, 0.4]) / 1.8, rtol=1e-5)
     assert (refined_mask(image, scores[:0], [], seen, 0.4) == 0).all()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from wsss.localize.slot_classes import classify_slots as _classify_slots
-from wsss.localize.slot_classes import mean_classifier, shares_of_slots
+from wsss.localize.slot_classes import mean_classifier, slot_probabilities
 from wsss.settings import SlotLabelSettings
 
 BOAT, BIRD = 1, 2
@@ -48,9 +48,11 @@ def test_what_one_class_takes_others_give_back():
         is_object = torch.tensor([kind != "water" for kind in own])
         assert torch.equal((q * r).argmax(0) > 0, is_object), index
         assert labels[index] == [BIRD] or not torch.equal(r.argmax(0) > 0, is_object)  # it was wrong
-        of_others = taught[index % FEWER.folds].shares(features[index], labels[index])
+        of_others = taught[index % FEWER.folds].probabilities(features[index], labels[index])
         torch.testing.assert_close(of_others, q, atol=1e-4, rtol=1e-4)
-        mean = mean_classifier(taught).shares(features[index], labels[index])  # for further images
+        mean = mean_classifier(taught).probabilities(
+            features[index], labels[index]
+        )  # for further images
         assert torch.equal((mean * r).argmax(0) > 0, is_object)
 
 
@@ -77,7 +79,8 @@ def test_only_differences_between_slots_count():
     features, areas, seeds, labels, _ = _lake()
     moved = features + torch.tensor([3.0, -2.0, 5.0])
     ways = [
-        classify_slots(f, areas, seeds, labels, 3)[1][0].shares(f[0], [1]) for f in (features, moved)
+        classify_slots(f, areas, seeds, labels, 3)[1][0].probabilities(f[0], [1])
+        for f in (features, moved)
     ]
     torch.testing.assert_close(*ways, atol=1e-3, rtol=1e-3)
 
@@ -104,7 +107,7 @@ def test_shares_of_slots_are_means_over_their_pixels():
     rng = np.random.default_rng(0)
     scores = torch.tensor(rng.random((2, 3, 4)), dtype=torch.float32)
     dispatch = torch.tensor(rng.random((5, 3, 4)), dtype=torch.float32).softmax(0)
-    shares = shares_of_slots(scores, dispatch, 0.4)
+    shares = slot_probabilities(scores, dispatch, 0.4)
     for slot in range(5):
         total, weight = np.zeros(3), 0.0
         for y in range(3):
@@ -113,6 +116,6 @@ def test_shares_of_slots_are_means_over_their_pixels():
                 total += dispatch[slot, y, x].item() * own / own.sum()
                 weight += dispatch[slot, y, x].item()
         np.testing.assert_allclose(shares[:, slot], total / weight, rtol=1e-5)
-    torch.testing.assert_close(shares_of_slots(scores[:0], dispatch, 0.4), torch.ones(1, 5))
+    torch.testing.assert_close(slot_probabilities(scores[:0], dispatch, 0.4), torch.ones(1, 5))
     finer = F.interpolate(dispatch[None], (6, 8))[0]
-    assert shares_of_slots(scores, finer, 0.4).shape == (3, 5)
+    assert slot_probabilities(scores, finer, 0.4).shape == (3, 5)

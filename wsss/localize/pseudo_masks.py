@@ -83,7 +83,7 @@ def refined_mask(
     """
     if len(labels) == 0:
         return np.zeros(image.shape[:2], np.uint8)
-    seen, own = shares_of_rounds(scores, labels, probabilities, background)
+    seen, own = probabilities_of_rounds(scores, labels, probabilities, background)
     return _label(image, np.sqrt(seen * own), labels, crf)
 
 
@@ -109,13 +109,13 @@ def corrected_scores(
         return scores
     background = min(max(background, 0.01), 0.99)
     seen = np.tensordot(slot_shares, dispatch.astype(np.float32), 1)
-    seen, own = shares_of_rounds(scores, range(1, len(scores) + 1), seen, background)
+    seen, own = probabilities_of_rounds(scores, range(1, len(scores) + 1), seen, background)
     joint = np.sqrt(seen * own)
     part = joint[1:] / (joint[1:] + joint[:1]).clip(1e-6)
     return part ** (np.log(background) / np.log(0.5))
 
 
-def shares_of_rounds(
+def probabilities_of_rounds(
     scores: np.ndarray, labels: Sequence[int], probabilities: np.ndarray, background: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `refined_mask` joins: every label's share of what a segmenter sees, and of the scores.

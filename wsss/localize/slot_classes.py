@@ -29,8 +29,8 @@ class SlotClassifier(NamedTuple):
     weight: Tensor
     bias: Tensor
 
-    def shares(self, features: Tensor, labels: Sequence[int]) -> Tensor:
-        """Shares of background and tags in slots, of their features ``(K, C)``, ``(n + 1, K)``.
+    def probabilities(self, features: Tensor, labels: Sequence[int]) -> Tensor:
+        """Probabilities of background and tags in slots, of their features ``(K, C)``, ``(n + 1, K)``.
 
         Each tag's probability is divided by its maximum: it is in the image somewhere.
         """
@@ -63,7 +63,7 @@ def classify_slots(
     Args:
         features: What describes each slot, ``(I, K, C)``, of I images.
         areas: Share of its image that each slot covers, ``(I, K)``.
-        seeds: For each image, ``(n + 1, K)`` shares of background and tags in each slot.
+        seeds: For each image, ``(n + 1, K)`` probabilities of background and tags in each slot.
         labels: The n mask labels of each image's tags.
         num_labels: Background and all classes.
         settings: Folds, rounds and steps.
@@ -87,7 +87,7 @@ def classify_slots(
         pairs = zip(labels, shares, seeds, strict=True)
         targets = torch.stack([torch.tensor([0, *own])[(q * r).argmax(0)] for own, q, r in pairs])
         taught = _regressions(x, targets, areas, learned, num_labels, settings.steps)
-        shares = [taught[k % settings.folds].shares(x[k], labels[k]) for k in range(count)]
+        shares = [taught[k % settings.folds].probabilities(x[k], labels[k]) for k in range(count)]
     weights = [one.weight / deviation for one in taught]  # for features as they are
     biases = [one.bias - weight @ mean for one, weight in zip(taught, weights, strict=True)]
     return shares, list(map(SlotClassifier, weights, biases))
@@ -98,8 +98,8 @@ def mean_classifier(taught: Sequence[SlotClassifier]) -> SlotClassifier:
     return SlotClassifier(*(torch.stack(parts).mean(0) for parts in zip(*taught, strict=True)))
 
 
-def shares_of_slots(scores: Tensor, dispatch: Tensor, background: float) -> Tensor:
-    """Shares (n + 1, K) that background and tags have in each slot, of scores (n, h, w) in 0..1.
+def slot_probabilities(scores: Tensor, dispatch: Tensor, background: float) -> Tensor:
+    """Probabilities (n + 1, K) that background and tags have in each slot, of scores (n, h, w) in 0..1.
 
     The background has the score `background` everywhere; a slot's share is the mean over its pixels, by
     the dispatch map (K, h', w').

@@ -24,7 +24,7 @@ from wsss.errors import UserError
 from wsss.files import file_stamp, read_json
 from wsss.geometry import fit_within
 from wsss.localize.cam import ClassMaps, Seed, seed_maps
-from wsss.localize.slot_classes import SlotClassifier, classify_slots, shares_of_slots
+from wsss.localize.slot_classes import SlotClassifier, classify_slots, slot_probabilities
 from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.origin import NOTE, claim
 from wsss.parts import make_part
@@ -211,7 +211,7 @@ def label_slots(
     for name in progress(names, "read slots", brief=True):
         seed = {key: torch.from_numpy(a) for key, a in read_arrays(files.seed(name)).items()}
         dispatch = seed["dispatch"]  # not kept: those of all images take gigabytes
-        shares = shares_of_slots(seed["scores"], dispatch, settings.background)
+        shares = slot_probabilities(seed["scores"], dispatch, settings.background)
         found.append((seed["slots"], dispatch.mean((1, 2)), shares, seed["labels"].tolist()))
     features, areas, seeds, labels = zip(*found, strict=True)
     learned, taught = classify_slots(
