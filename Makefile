@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo picture test lint types
+.PHONY: demo picture test test-fast lint types
 
 # -c keeps the install repeatable: the versions last tested
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -19,6 +19,10 @@ picture: demo
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+# without trainings: while one works on the code
+test-fast: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not trains"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

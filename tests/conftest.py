@@ -18,6 +18,22 @@ from wsss.data.synthetic import draw_dataset  # noqa: E402
 PROJECT = Path(__file__).parent.parent
 
 
+TRAINING = {"small_run", "judged", "in_place", "shared", "voc_root"}
+"""Fixtures whose making trains a network, or that are large."""
+
+LONG = {
+    "test_pipeline", "test_lightning_cli", "test_locks", "test_tour", "test_task", "test_distil",
+    "test_mask_quality", "test_own_photos", "test_own_photos_run", "test_own_photos_tutorial",
+}  # fmt: skip
+"""Files of tests that do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if TRAINING & set(getattr(item, "fixturenames", ())) or item.path.stem in LONG:
+            item.add_marker("trains")
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
     """A drawn data set in VOC layout: 24 train and 8 val images of 64 pixels."""

@@ -1,6 +1,10 @@
 """Configs of earlier versions in the form of today."""
 
-from wsss.config_files import upgrade
+import pytest
+import yaml
+
+from wsss.config_files import upgrade, upgrade_words
+from wsss.errors import UserNotice, forget_notices
 
 
 def test_the_one_pooling_is_no_setting_any_more():
@@ -9,3 +13,33 @@ def test_the_one_pooling_is_no_setting_any_more():
     assert model["pooling"] == "top20"  # what was given stays as it is
     other = {"model": {"pooling": "average"}, "trainer": {"callbacks": ["EMA"]}}
     assert upgrade(other) == other  # refused where it is read, as any setting that there is none of
+
+
+def test_words_before_and_today(tmp_path):
+    writer = [
+        "--trainer.callbacks",
+        "wsss.tasks.writers.PseudoMaskWriter",
+        "--trainer.callbacks.out",
+        "m",
+    ]
+    more = ["--trainer.callbacks.learn_slots=false", "--trainer.callbacks.void_below", "0"]
+    words = ["predict", *writer, *more, "--model.head_factor", "2", "--model.pooling=top20"]
+    (tmp_path / "a.yaml").write_text("masks: {learn_slots: true}")
+    (tmp_path / "b.yaml").write_text("masks: {relabel_slots: true}")
+    words += ["-c", str(tmp_path / "a.yaml"), "-c", str(tmp_path / "b.yaml"), "-c", "nowhere.yaml"]
+    forget_notices()
+    with pytest.warns(UserNotice) as told:
+        now = upgrade_words(words, "wsss classify")
+    assert now[:5] == [
+        "predict",
+        "--masks.out",
+        "m",
+        "--masks.relabel_slots=false",
+        "--model.head_lr_multiplier",
+    ]
+    assert now[5:7] == ["2", "-c"] and yaml.safe_load(now[7]) == {"masks": {"relabel_slots": True}}
+    assert now[8:] == ["-c", str(tmp_path / "b.yaml"), "-c", "nowhere.yaml"]
+    assert len(told) == 2
+    callbacks = ["fit", "--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"]
+    assert upgrade_words(callbacks, "x") == callbacks
+    assert upgrade_words(["--masks.void_below", "0.3"], "x") == ["--masks.void_below=0.3"]

@@ -1,5 +1,6 @@
 """`wsss classify` and `wsss segment`: every shipped config, bad input, masks by the command line."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -150,10 +151,10 @@ def test_predictions_are_not_kept_in_memory(small_run, drawn, tmp_path):
     trainer = run_task("segment", [*words, "--ckpt_path", checkpoint])
     assert list((tmp_path / "m").glob("*.png")) and not trainer.predict_loop.predictions
     # photographs are shown as large as in the training, not at the default's size
-    assert trainer.datamodule.max_side == 96
+    assert json.loads((tmp_path / "m" / "settings.json").read_text())["long_side"] == 96
     told = ["--data.max_side", "64", "--masks.out", str(tmp_path / "m64")]
-    trainer = run_task("segment", [*words, "--ckpt_path", checkpoint, *told])
-    assert trainer.datamodule.max_side == 64
+    run_task("segment", [*words, "--ckpt_path", checkpoint, *told])
+    assert json.loads((tmp_path / "m64" / "settings.json").read_text())["long_side"] == 64
 
 
 def test_predicting_needs_a_folder_of_its_own(small_run, drawn, tmp_path, capsys):
@@ -268,11 +269,7 @@ def test_values_that_cannot_be_used_are_told(words, said, drawn, capsys):
         (["segment", "fit", "--data.root", "ROOT", "--model.scales", "[1, 0]"], "got [1.0, 0.0]"),
         (["segment", "fit", "--data.root", "ROOT", "--model.tile", "8"], "32 pixels or more"),
         (
-            [
-                *("classify", "fit", "--data.root", "ROOT"),
-                *("--trainer.callbacks", "wsss.tasks.writers.PseudoMaskWriter"),
-                *("--trainer.callbacks.out", "m", "--trainer.callbacks.crf", "{side: -5}"),
-            ],
+            ["segment", "fit", "--data.root", "ROOT", *SMALL, "--model.crf", "{side: -5}"],
             "error: crf.side must be 1 or more, got -5",
         ),
         (["segment", "fit", "--data.root", "ROOT", *SMALL, "--data.batch_size", "1"], "two images"),
@@ -442,7 +439,7 @@ def test_settings_of_masks_in_the_form_before(way, drawn, tmp_path, capsys):
     else:
         more = ["--trainer.callbacks", path]
         for name, value in given.items():
-            more += [f"--trainer.callbacks.{name}", yaml.safe_dump(value).split("\n")[0]]
+            more += [f"--trainer.callbacks.{name}", value if name == "out" else json.dumps(value)]
     forget_notices()
     with pytest.warns(UserNotice, match=r"before.yaml: .*`masks`.*0\.3|--masks\.NAME.*0\.3"):
         main_ok([*words, *more])

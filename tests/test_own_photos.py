@@ -264,7 +264,6 @@ def test_predict_runs_no_code_from_a_checkpoint(good, tmp_path, capsys):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.slow
 def test_training_goes_on_with_odd_files(good, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, (make, _) in (UNREADABLE | ODD).items():

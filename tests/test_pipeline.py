@@ -74,7 +74,6 @@ def test_a_run_without_data_is_told(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_whole_run_again_and_changed(drawn, tmp_path, capsys):
     config, out = small_pipeline(tmp_path / "configs"), tmp_path / "run"
     numbers = run_pipeline(config, out, str(drawn), upper_bound=True)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import yaml
 from small_pipeline import PROJECT, small_pipeline
@@ -132,15 +131,18 @@ def _break_off(monkeypatch, kind: str, epoch: int) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning stops listening to Ctrl-C
 
 
-class _Order(pl.Callback):
-    """Which images a training sees, and how."""
+def _watch(monkeypatch) -> dict[int, list]:
+    """Which images a classifier's training sees in each epoch, and how."""
+    seen: dict[int, list] = {}
+    step = ClassificationTask.training_step
 
-    def __init__(self) -> None:
-        self.seen: dict[int, list] = {}
+    def spy(self, batch, index):
+        shown = (*batch["id"], float(batch["image"].sum()))
+        seen.setdefault(self.current_epoch, []).append(shown)
+        return step(self, batch, index)
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        seen = (*batch["id"], float(batch["image"].sum()))
-        self.seen.setdefault(trainer.current_epoch, []).append(seen)
+    monkeypatch.setattr(ClassificationTask, "training_step", spy)
+    return seen
 
 
 def test_a_training_that_goes_on_does_not_see_its_first_epoch_again(drawn, tmp_path, monkeypatch):
@@ -148,15 +150,16 @@ def test_a_training_that_goes_on_does_not_see_its_first_epoch_again(drawn, tmp_p
     words += " --data.batch_size 8 --trainer.accelerator cpu --trainer.logger false"
     words += f" --trainer.enable_progress_bar false --trainer.default_root_dir {tmp_path}"
     words = [*words.split(), "--trainer.max_epochs", "2"]
-    again, on = _Order(), _Order()
     with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        again = _watch(broken)
         _break_off(broken, "classify", epoch=1)
-        run_task("classify", words, [again])
+        run_task("classify", words)
     last = ["--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt")]
-    run_task("classify", [*words, *last], [on])
-    assert list(again.seen) == [0] and list(on.seen) == [1]
-    assert not {batch[-1] for batch in again.seen[0]} & {batch[-1] for batch in on.seen[1]}
-    assert [batch[:-1] for batch in again.seen[0]] != [batch[:-1] for batch in on.seen[1]]
+    on = _watch(monkeypatch)
+    run_task("classify", [*words, *last])
+    assert list(again) == [0] and list(on) == [1]
+    assert not {batch[-1] for batch in again[0]} & {batch[-1] for batch in on[1]}
+    assert [batch[:-1] for batch in again[0]] != [batch[:-1] for batch in on[1]]
 
 
 @pytest.mark.parametrize("doing", ["train classifier", "make masks with classifier"])

@@ -96,6 +96,7 @@ def upgrade_words(words: Sequence[str], told: str) -> list[str]:
         told: whose words they are, for notices.
     """
     names = {f"--{p}.{old}": f"--{p}.{new}" for p, its in RENAMED.items() for old, new in its.items()}
+    gone = {f"--{part}.{name}": its[name] for part, its in GONE.items() for name in its}
     found, of_masks, changed = [], False, False
     rest = iter(words)
     for word in rest:
@@ -116,6 +117,12 @@ def upgrade_words(words: Sequence[str], told: str) -> list[str]:
             name = f"--masks.{name.rpartition('.')[2]}"
         if name in names:
             name, changed = names[name], True
+        if name in gone:
+            value = value if equals else next(rest, "")
+            if yaml.safe_load(value) in gone[name]:
+                changed = True
+                continue
+            equals = "="
         found.append(name + equals + value)
     if changed:
         notice(f"{told}: settings of masks are --masks.NAME, and {', '.join(names)} are "

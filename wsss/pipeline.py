@@ -129,6 +129,7 @@ class _Run:
         self.out, self.folder, self.changed = out, RunFolder(out), changed
         self.files, self.root, self.weights = files, root, weights
         self.catalogs: dict = {}
+        self.classifier: Any = None  # made to check its settings
 
     def config(self, key: str) -> StageConfig:
         """The config of a stage, to be changed for it; what was read of the data is shared."""
@@ -152,6 +153,7 @@ class _Run:
                 data[key] = self._check(key, config, configs)
             except UserError as error:
                 raise UserError(f"{config.path}: {error}") from error
+        self.classifier = None
         learned, made = data["segment"], data["pseudo_masks"]
         ids = {record.id for record in made.catalog(made.predict_split).records}
         for record in learned.catalog(learned.train_split, tagged=False).records:
@@ -171,11 +173,13 @@ class _Run:
             if not self._is_done(key, config):
                 config.trainer(logger=False)
                 if slots == "blocks":
-                    _task(configs["classify"], data.classes).model.require_blocks()
+                    made = self.classifier or _task(configs["classify"], data.classes)
+                    made.model.require_blocks()
             data.catalog(data.predict_split)
             return data
         if not self._is_done(key, config):
-            _task(config, data.classes)
+            made = _task(config, data.classes)
+            self.classifier = made if key == "classify" else self.classifier
             config.trainer(logger=False)
         for split in (data.train_split, data.val_split):
             data.catalog(split, tagged=config.kind == "classify")
