@@ -26,7 +26,7 @@ from wsss.stages.recipe import (
     stamp_catalog,
     stamp_weights,
 )
-from wsss.stages.training import for_rounds, leave_out_unseen, network_of, train
+from wsss.stages.training import for_rounds, leave_out_unseen, logged_in, network_of, train
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
@@ -128,16 +128,19 @@ class _Run:
     ) -> None:
         self.out, self.folder, self.changed = out, RunFolder(out), changed
         self.files, self.root, self.weights = files, root, weights
+        self.configs: dict[str, StageConfig] = {}
         self.catalogs: dict = {}
         self.classifier: Any = None  # made to check its settings
 
     def config(self, key: str) -> StageConfig:
         """The config of a stage, to be changed for it; what was read of the data is shared."""
-        kind = "classify" if key in ("classify", "pseudo_masks") else "segment"
-        makes_masks = key in ("pseudo_masks", "refine")
-        config = StageConfig(kind, makes_masks, self.files[key], self.root, self.weights)
-        config.catalogs = self.catalogs
-        return config
+        if key not in self.configs:
+            kind = "classify" if key in ("classify", "pseudo_masks") else "segment"
+            makes_masks = key in ("pseudo_masks", "refine")
+            config = StageConfig(kind, makes_masks, self.files[key], self.root, self.weights)
+            config.catalogs = self.catalogs
+            self.configs[key] = config
+        return self.configs[key].copy()
 
     def check(self) -> None:
         """Refuse settings that a stage will not take, now and not when its turn comes.
@@ -236,13 +239,7 @@ class _Run:
         inputs.append(stamp_catalog(data.catalog(data.val_split), truth))
         if masks is not None:
             inputs.append(self._fingerprint(masks))
-        written["trainer"] |= {
-            "default_root_dir": str(folder),
-            "logger": {
-                "class_path": "pytorch_lightning.loggers.CSVLogger",
-                "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
-            },
-        }
+        written["trainer"] = logged_in(folder, written["trainer"])
         self._do(folder, config, inputs, lambda: train(config, data, folder))
         if kind == "classify":
             leave_out_unseen(folder / "metrics.json", data.catalog(data.val_split))

@@ -2,8 +2,9 @@
 
 import difflib
 import re
+from copy import copy, deepcopy
 from dataclasses import asdict
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -164,6 +165,14 @@ class StageConfig:
             config["model"]["weights"] = str(Path(weights).resolve())
         self.written: dict[str, Any] = config
         """The config as it is written, to be changed before anything is made of it."""
+        self.catalogs: dict = {}
+        """What of the data set was read so far; to be shared by the configs of a run."""
+
+    def copy(self) -> "StageConfig":
+        """Another one of the same config, to be changed by itself."""
+        other = copy(self)
+        other.written = deepcopy(self.written)
+        return other
 
     @property
     def values(self) -> Namespace:
@@ -173,11 +182,6 @@ class StageConfig:
             UserError: a setting is unknown, or its value cannot be used.
         """
         return _settings_parser(self.kind, self.makes_masks).parse_object(self.written)
-
-    @cached_property
-    def catalogs(self) -> dict:
-        """What of the data set was read so far, to be shared with other configs of a run."""
-        return {}
 
     def data(self) -> TagData | MaskData:
         """The data module."""

@@ -58,7 +58,7 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     ground truth is known.
 
     Args:
-        config: of the stage.
+        config: of the stage, whose trainer is `logged_in` the folder.
         data: the images.
         folder: of the stage; gets `last.ckpt`, and the logs and checkpoints of the training in `log`.
 
@@ -68,10 +68,6 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     last = folder / "log" / "checkpoints" / "last.ckpt"
     _keep_log(folder / "log" / "metrics.csv")
     config.seed()
-    logger = {
-        "class_path": "pytorch_lightning.loggers.CSVLogger",
-        "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
-    }
     goes_on = str(last) if last.is_file() else None
     if goes_on:  # its weights take the place of the initial ones, which need not be there
         seed_again(config.random_seed, last, config.kind)
@@ -79,7 +75,7 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     else:
         task = config.task(data.classes)
     task.checkpoint = goes_on
-    trainer = config.trainer(logger=logger, default_root_dir=str(folder))
+    trainer = config.trainer()
     with trainer.at_work():
         trainer.fit(task, datamodule=data, ckpt_path=goes_on)
     if not last.is_file():
@@ -87,7 +83,7 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     metrics = _plain(trainer.callback_metrics)
     write_atomic(folder / "last.ckpt", lambda aside: aside.write_bytes(last.read_bytes()))
     # a logger would begin the training's log anew
-    trainer = config.trainer(logger=False, default_root_dir=str(folder))
+    trainer = config.trainer(logger=False)
     return metrics | measure(task, data, folder, trainer, folder / "last.ckpt")
 
 
@@ -130,6 +126,15 @@ def _keep_log(path: Path) -> None:
     if path.is_file():
         number = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
         path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
+
+
+def logged_in(folder: Path, trainer: dict[str, Any]) -> dict[str, Any]:
+    """The config of a trainer whose logs and checkpoints go to `log` in a folder."""
+    logger = {
+        "class_path": "pytorch_lightning.loggers.CSVLogger",
+        "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
+    }
+    return trainer | {"default_root_dir": str(folder), "logger": logger}
 
 
 def for_rounds(trainer: dict[str, Any], rounds: int) -> dict[str, Any]:
