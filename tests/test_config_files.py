@@ -43,3 +43,18 @@ def test_words_before_and_today(tmp_path):
     callbacks = ["fit", "--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"]
     assert upgrade_words(callbacks, "x") == callbacks
     assert upgrade_words(["--masks.void_below", "0.3"], "x") == ["--masks.void_below=0.3"]
+
+
+def test_every_way_in_which_words_gave_a_writer():
+    name = "wsss.tasks.writers.PseudoMaskWriter"
+    one = f"{{class_path: {name}, init_args: {{out: m, scales: [1]}}}}"
+    more = ["--trainer.callbacks.init_args.out=m", "--trainer.callbacks.crf.side", "100"]
+    forget_notices()
+    with pytest.warns(UserNotice):
+        given = upgrade_words([f"--trainer.callbacks+={name}", *more], "x")
+        as_dict = upgrade_words(["--trainer.callbacks", one], "x")
+        as_list = upgrade_words([f"--trainer.callbacks=[EMA, {one}]"], "x")
+    assert given == ["--masks.out=m", "--masks.crf.side", "100"]
+    assert as_dict == ["--masks.out=m", "--masks.scales=[1]"]
+    assert as_list == ['--trainer.callbacks=["EMA"]', *as_dict]
+    assert upgrade_words(["--model.pooling=["], "x") == ["--model.pooling=["]  # refused when parsed

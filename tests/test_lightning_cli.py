@@ -476,3 +476,12 @@ def test_names_of_settings_before(small_run, drawn, tmp_path, capsys):
         assert main([*words, "--model.head_factor", "7"]) == 2
     assert "was trained with head_lr_multiplier" in capsys.readouterr().err
     assert ClassificationTask.from_checkpoint(tmp_path / "before.ckpt").hparams.head_lr_multiplier == 1
+
+
+@pytest.mark.parametrize("masks", [None, 3, [1]])
+def test_masks_that_are_no_settings(masks, drawn, tmp_path, capsys):
+    config = {"data": {"root": str(drawn), "size": 64, "num_workers": 0}, "masks": masks}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
+    words = ["-c", "a.yaml", *random_network("classify", tmp_path)]
+    assert main(["classify", "predict", *words]) == 2
+    assert f"masks must be lines of `name: value`, got {masks}" in capsys.readouterr().err

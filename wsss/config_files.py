@@ -1,5 +1,6 @@
 """Config files as dictionaries, in the form of today."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,14 @@ def upgrade(config: dict[str, Any], told: str | Path | None = None) -> dict[str,
     return config
 
 
+def _value(word: str) -> Any:
+    """What a word of the command line is as YAML; the word itself where it is none."""
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
+
+
 def upgrade_words(words: Sequence[str], told: str) -> list[str]:
     """Words of the command line, and the config files that they name, in the form of today.
 
@@ -106,20 +115,28 @@ def upgrade_words(words: Sequence[str], told: str) -> list[str]:
             now = config and upgrade(config, path)
             found += [name, path if now == config else yaml_text(now)]
             continue
-        if name == "--trainer.callbacks":
+        if name in ("--trainer.callbacks", "--trainer.callbacks+"):
             value = value if equals else next(rest, "")
-            if of_masks := value.rpartition(".")[2] in _WRITERS:
+            given = _value(value)
+            of_masks = str(given).rpartition(".")[2] in _WRITERS
+            listed = given if isinstance(given, list) else [given]
+            now = upgrade({"trainer": {"callbacks": listed}})
+            if "masks" in now:
                 changed = True
+                others = now["trainer"].get("callbacks")
+                found += [f"{name}={json.dumps(others)}"] if others else []
+                for key, one in now["masks"].items():
+                    found.append(f"--masks.{key}={one if isinstance(one, str) else json.dumps(one)}")
             else:
                 found += [name, value]
             continue
         if of_masks and name.startswith("--trainer.callbacks."):
-            name = f"--masks.{name.rpartition('.')[2]}"
+            name = f"--masks.{name.removeprefix('--trainer.callbacks.').removeprefix('init_args.')}"
         if name in names:
             name, changed = names[name], True
         if name in gone:
             value = value if equals else next(rest, "")
-            if yaml.safe_load(value) in gone[name]:
+            if _value(value) in gone[name]:
                 changed = True
                 continue
             equals = "="

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.config_files import upgrade_words
@@ -59,6 +60,9 @@ class TaskCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
+        for part in ("model", "data", "trainer", "masks"):
+            if part in config and not isinstance(config[part], Namespace):
+                raise UserError(f"{part} must be lines of `name: value`, got {config[part]!r}")
         path = config.get("ckpt_path")
         self.epochs_done = 0
         if not path and self.config.subcommand != "fit":

@@ -1,5 +1,6 @@
 """What the program `wsss` sets for its processes; an import of the package sets nothing."""
 
+import signal
 import warnings
 
 
@@ -11,3 +12,9 @@ def quiet_libraries() -> None:
     for one call would be seen by the threads that read other images.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def start_process() -> None:
+    """Set what a process that makes masks needs; Ctrl-C, which all get, is left to the program."""
+    quiet_libraries()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,6 +8,7 @@ import torch
 
 from wsss.data.masks import read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
+from wsss.errors import UserError
 from wsss.localize.cam import class_maps, seed_maps
 from wsss.settings import PseudoMaskSettings, RefinementSettings
 from wsss.stages.masks import MaskFiles, make_pseudo_masks, predict_masks, refine_masks
@@ -137,3 +138,11 @@ def test_masks_of_the_segmenter_alone(drawn, tmp_path):
         made = read_mask(tmp_path / "masks" / f"{batch['id'][0]}.png")
         with torch.inference_mode():
             assert (made == segmenter.predict_mask(batch).numpy()).mean() > 0.99
+
+
+def test_a_limit_of_batches_is_told(drawn, tmp_path):
+    segmenter = SegmentationTask(CLASSES, "Unet", "glnet_nano").eval()
+    data = MaskData(str(drawn), crop=64, num_workers=0, batch_size=2)
+    limited = Trainer(accelerator="cpu", logger=False, limit_predict_batches=1)
+    with pytest.raises(UserError, match="images have no mask: run again without a limit"):
+        predict_masks(segmenter, data, tmp_path / "masks", limited)

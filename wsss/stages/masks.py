@@ -28,7 +28,7 @@ from wsss.localize.slot_classes import SlotClassifier, classify_slots, slot_prob
 from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.origin import NOTE, claim
 from wsss.parts import make_part
-from wsss.program import quiet_libraries
+from wsss.program import start_process
 from wsss.progress import progress
 from wsss.settings import PseudoMaskSettings, RefinementSettings
 from wsss.stages.jobs import Job, mask_of_scores, mask_of_seed, mask_of_segmenter
@@ -88,7 +88,7 @@ class MaskPool:
         workers = workers or workers_for(largest_image(records))
         # spawned, not forked: a fork of a process whose threads hold locks can hang
         self.pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=quiet_libraries
+            workers, mp_context=get_context("spawn"), initializer=start_process
         )
         self.jobs: set[Future] = set()
 
@@ -162,11 +162,7 @@ def make_pseudo_masks(
                 pool.submit(mask_of_scores, jobs[name], settings, scores, seed["labels"])
 
         _class_maps(task, data, missing, settings, trainer, take)
-    if left := _missing(catalog, files.mask):  # trainer.limit_predict_batches
-        raise UserError(
-            f"{len(left)} of {len(catalog.records)} images have no mask: run again without a limit of "
-            "batches"
-        )
+    _require_all(catalog, files)
 
 
 def make_seeds(
@@ -279,6 +275,7 @@ def refine_masks(
                     pool.submit(mask_of_segmenter, job, settings, seen[index])
 
         trainer.hand_on(task, data.whole_images(missing), take)
+    _require_all(catalog, files)
 
 
 def predict_masks(task: SegmentationTask, data: MaskData, masks: str | Path, trainer: Trainer) -> None:
@@ -297,6 +294,7 @@ def predict_masks(task: SegmentationTask, data: MaskData, masks: str | Path, tra
 
     if missing:
         trainer.hand_on(task, data.whole_images(missing), take)
+        _require_all(catalog, files)
 
 
 def _class_maps(
@@ -337,6 +335,15 @@ def _job(files: MaskFiles, record: Record, white: int | None) -> Job:
 def _missing(catalog: Catalog, file: Callable[[str], Path]) -> dict[str, Record]:
     """The images whose file is not there yet, by their ids."""
     return {record.id: record for record in catalog.records if not file(record.id).is_file()}
+
+
+def _require_all(catalog: Catalog, files: MaskFiles) -> None:
+    """Refuse to end without the masks of all images, as a limit of the trainer would have it."""
+    if left := _missing(catalog, files.mask):  # trainer.limit_predict_batches
+        raise UserError(
+            f"{len(left)} of {len(catalog.records)} images have no mask: run again without a limit of "
+            "batches"
+        )
 
 
 def _claim(files: MaskFiles, task: Task, side: int, settings: dict[str, Any], *kept: Path) -> None:
