@@ -9,7 +9,7 @@ import pytest
 from wsss.cli import main
 from wsss.data.masks import write_mask
 from wsss.errors import UserError
-from wsss.files import file_stamp, read_json, write_atomic, write_json
+from wsss.files import file_stamp, read_json, sweep, write_atomic, write_json, write_text
 
 
 def test_a_file_is_told_by_its_content_not_its_date(tmp_path):
@@ -52,3 +52,11 @@ def test_a_full_disk_is_told(good, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"error: {tmp_path / 'r.json'}: No space left on device"
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_was_written_half_is_removed(tmp_path):
+    write_text(tmp_path / "masks" / "a.png", "whole")
+    (tmp_path / "masks" / ".650f-e7b50b89.part").write_text("half")
+    (tmp_path / "b.part").write_text("somebody's own")
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.png", "b.part"]

@@ -189,6 +189,20 @@ def test_a_run_with_nothing_to_do_makes_no_network(small_run, drawn, capsys, mon
     assert report.stat().st_mtime_ns == before
 
 
+def test_a_break_after_the_last_step_loses_no_number(small_run, drawn, tmp_path):
+    out = shutil.copytree(small_run, tmp_path / "run")
+    metrics = {
+        name: json.loads((out / name / "metrics.json").read_text()) for name in ("classify", "segment")
+    }
+    for name in metrics:
+        (out / name / "done.json").unlink()
+        (out / name / "metrics.json").unlink()
+    run_pipeline(small_run.parent / "configs" / "pipeline.yaml", out, str(drawn))
+    for name, before in metrics.items():
+        assert json.loads((out / name / "metrics.json").read_text()) == before
+        assert "train_loss" in before
+
+
 def test_a_moved_run_is_not_made_again(small_run, drawn, tmp_path, capsys):
     out, root = tmp_path / "moved", tmp_path / "data"
     shutil.copytree(small_run, out)

@@ -28,6 +28,12 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
         aside.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have written half; nobody else may write there."""
+    for path in folder.rglob(".*-*.part"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text in UTF-8, atomically."""
     write_atomic(path, lambda aside: aside.write_text(text, encoding="utf-8"))

@@ -90,7 +90,12 @@ class TaskCLI(LightningCLI):
     def _require_same(self, given: Any, path: str) -> None:
         """Refuse settings that the checkpoint's own will take the place of."""
         usual = with_defaults(TASKS[self.kind], {})
-        others = {n: own for n, own in self.trained_with.items() if n in given and given[n] != own}
+        others = {
+            name: own
+            for name, own in self.trained_with.items()
+            # a run writes timm's encoders as tu-NAME
+            if name in given and own not in (given[name], f"tu-{given[name]}")
+        }
         for name, own in others.items():
             if given[name] != usual[name]:
                 raise UserError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsss.config_files import read_yaml
 from wsss.errors import UserError
-from wsss.files import read_json, write_json
+from wsss.files import read_json, sweep, write_json
 from wsss.locks import locked
 from wsss.machine import require_locks
 from wsss.origin import differences
@@ -97,6 +97,7 @@ def run_pipeline(
         if upper_bound:
             run.require_truth()
         stack.enter_context(locked(run.out, "wsss run"))
+        sweep(run.out)
         started = time.monotonic()
         classify = run.train("classify")
         masks = run.make_masks(classify)

@@ -40,6 +40,9 @@ def one_line(message: str) -> str:
         text = re.match(r'(Parser key "[^"]*": )?', text)[0] + of_union[1]
     text = re.sub(r'Parser key "([^"]*)":', r"\1:", text)
     text = re.sub(r"a <class '(?:[\w.]+\.)?(\w+)'>", r"\1", text)
+    text = re.sub(
+        r"Not a valid subclass of (\w+).*", r"give \1 as lines of `name: value`, or null", text
+    )
     return text.replace("a typing.Literal", "one of ")
 
 

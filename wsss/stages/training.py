@@ -80,7 +80,11 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
         trainer.fit(task, datamodule=data, ckpt_path=goes_on)
     if not last.is_file():
         raise UserError(f"training in {folder} wrote no checkpoint")
-    metrics = _plain(trainer.callback_metrics)
+    metrics, fitted = _plain(trainer.callback_metrics), folder / "log" / "fitted.json"
+    if metrics:
+        write_json(fitted, metrics)
+    elif fitted.is_file():  # broken off after its last step
+        metrics = read_json(fitted)
     write_atomic(folder / "last.ckpt", lambda aside: aside.write_bytes(last.read_bytes()))
     # a logger would begin the training's log anew
     trainer = config.trainer(logger=False)
