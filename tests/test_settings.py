@@ -38,6 +38,7 @@ def test_plain_types_and_back(settings):
     [
         (ClassMapSettings, {"scales": ()}, "scales must be positive"),
         (ClassMapSettings, {"scales": (1.0, -1.0)}, "scales must be positive"),
+        (ClassMapSettings, {"slots": "block"}, "slots must be one of none, features, blocks, got"),
         (ClassMapSettings, {"sharpen": -1.0}, "sharpen is a power above 0, got -1"),
         (SlotLabelSettings, {"folds": 1}, "folds must be 2 or more, got 1"),
         (SlotLabelSettings, {"rounds": 0}, "rounds must be 1 or more"),

@@ -6,7 +6,7 @@ keys), goes through the stage, and is kept in checkpoints and beside results. Im
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from wsss.errors import UserError
 
@@ -106,6 +106,8 @@ class ClassMapSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive_scales(self.scales)
+        if self.slots not in get_args(Slots):
+            raise UserError(f"slots must be one of {', '.join(get_args(Slots))}, got {self.slots!r}")
         if not self.sharpen > 0:
             raise UserError(f"sharpen is a power above 0, got {self.sharpen}")
 
@@ -235,6 +237,9 @@ class SegmenterMaskConfig(Output, RefinementSettings):
 
     maps: str | None = None
 
+
+SIDE = 448
+"""Long side in pixels that a classifier sees photographs at, unless one is given."""
 
 MAX_SIDE = 1024
 """Long side in pixels for checkpoints that do not tell theirs."""

@@ -51,6 +51,13 @@ def seed_again(random_seed: int | bool, checkpoint: Path, kind: Kind) -> None:
         pl.seed_everything(random_seed + epochs, workers=True, verbose=False)
 
 
+def outputs(folder: Path) -> dict[str, Any]:
+    """Where a trainer writes, as settings of it: its log and checkpoints in `log` of a folder."""
+    arguments = {"save_dir": str(folder), "name": "", "version": "log"}
+    logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": arguments}
+    return {"default_root_dir": str(folder), "logger": logger}
+
+
 def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[str, float | None]:
     """Train a network in a folder, or go on with its training, and measure it.
 
@@ -68,10 +75,6 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     last = folder / "log" / "checkpoints" / "last.ckpt"
     _keep_log(folder / "log" / "metrics.csv")
     config.seed()
-    logger = {
-        "class_path": "pytorch_lightning.loggers.CSVLogger",
-        "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
-    }
     goes_on = str(last) if last.is_file() else None
     if goes_on:  # its weights take the place of the initial ones, which need not be there
         seed_again(config.random_seed, last, config.kind)
@@ -79,7 +82,7 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     else:
         task = config.task(data.classes)
     task.checkpoint = goes_on
-    trainer = config.trainer(logger=logger, default_root_dir=str(folder))
+    trainer = config.trainer(**outputs(folder))
     with trainer.at_work():
         trainer.fit(task, datamodule=data, ckpt_path=goes_on)
     if not last.is_file():
