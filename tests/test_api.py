@@ -103,7 +103,7 @@ def test_a_segmenters_mask_is_its_largest_probability(segmenter):
 
 
 def test_what_is_no_image_is_told(classifier, segmenter):
-    for wrong in (_noise(8, 8)[..., 0], _noise(8, 8) / 255, _noise(8, 8)[:0]):
+    for wrong in (_noise(8, 8)[..., 0], _noise(8, 8) / 255, _noise(8, 8)[:0], "photo.jpg"):
         for ask in (classifier.probabilities, classifier.slots, segmenter.predict):
             with pytest.raises(wsss.UserError, match=r"an image is an array \(H, W, 3\) of uint8"):
                 ask(wrong)

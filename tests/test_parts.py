@@ -53,7 +53,7 @@ def test_a_class_by_its_path_and_with_arguments(here):
         ("own_parts.NOT_A_CLASS", "is no class"),
         ("own_parts.Bad", "is no Doubles, which has double: see docs/extend.md"),
         ({"class_path": "own_parts.Good", "init_args": {"less": 1}}, "cannot be made with .*less"),
-        ({}, "masks.seed None cannot be imported"),
+        ({}, "masks.seed {} lacks class_path"),
     ],
 )
 def test_what_is_wrong_is_told(spec, said, here):

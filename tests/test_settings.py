@@ -38,10 +38,16 @@ def test_plain_types_and_back(settings):
     [
         (ClassMapSettings, {"scales": ()}, "scales must be positive"),
         (ClassMapSettings, {"scales": (1.0, -1.0)}, "scales must be positive"),
+        (ClassMapSettings, {"slots": "block"}, "slots must be one of none, features, blocks, got"),
         (ClassMapSettings, {"sharpen": -1.0}, "sharpen is a power above 0, got -1"),
         (SlotLabelSettings, {"folds": 1}, "folds must be 2 or more, got 1"),
         (SlotLabelSettings, {"rounds": 0}, "rounds must be 1 or more"),
+        (ClassMapSettings, {"scales": 1.0}, "scales must be positive numbers, got 1.0"),
+        (ClassMapSettings, {"scales": "x"}, "scales must be positive numbers, got 'x'"),
         (MaskSettings, {"background": 1.5}, "background must lie in 0..1, got 1.5"),
+        (PseudoMaskSettings, {"background": None}, "background must lie in 0..1, got None"),
+        (MaskSettings, {"crf": True}, "crf must be CRFSettings, or None for no CRF, got True"),
+        (InferenceSettings, {"crf": {"side": 3}}, "crf must be CRFSettings"),
         (PseudoMaskConfig, {"workers": 0}, "workers must be 1 or more, or null"),
         (PseudoMaskSettings, {"steps": 0}, "steps must be 1 or more"),
         (PseudoMaskSettings, {"sharpen": 0}, "sharpen"),
@@ -74,3 +80,7 @@ def test_options_over_settings():
     assert tested.with_options(crf=True).crf == CRFSettings(side=9)
     assert bare.with_options(crf=True).crf == CRFSettings()
     assert bare.with_options(crf={"side": 7}).crf == CRFSettings(side=7)
+
+
+def test_scales_are_a_tuple_of_numbers():
+    assert ClassMapSettings([1, 2]) == ClassMapSettings((1.0, 2.0))

@@ -15,20 +15,22 @@ from torch import nn
 
 from wsss.errors import UserError
 from wsss.geometry import fit_long_side, fit_within, resize
-from wsss.localize.cam import ClassMaps, Seed, class_maps, seed_maps
+from wsss.localize.cam import ClassMaps, class_maps, seeds_of_maps
 from wsss.localize.pseudo_masks import pseudo_mask
 from wsss.localize.slot_maps import SlotView
 from wsss.models.classifier import TagClassifier
 from wsss.models.fast import autocast
 from wsss.models.segmenter import mask_of, predict_probabilities
 from wsss.models.slot_views import block_names, check_blocks, default_blocks, slot_views
-from wsss.parts import make_part
-from wsss.settings import ClassMapSettings, InferenceSettings, PseudoMaskSettings, SeedSettings
+from wsss.settings import (
+    SIDE,
+    ClassMapSettings,
+    InferenceSettings,
+    PseudoMaskSettings,
+    SeedSettings,
+)
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
-
-SIDE = 448
-"""Long side in pixels that a classifier sees photographs at, unless one is given."""
 
 T = TypeVar("T", bound="_Network")
 
@@ -71,6 +73,8 @@ class _Network:
 
 
 def _require_image(image: np.ndarray) -> None:
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"an image is an array (H, W, 3) of uint8, RGB, not a {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise UserError(
             f"an image is an array (H, W, 3) of uint8, RGB, got {image.shape} of {image.dtype}: "
@@ -278,11 +282,7 @@ class Classifier(_Network):
 def seeds_of(maps: ClassMaps, settings: SeedSettings) -> np.ndarray:
     """The seed of every class, (N, h, w) float32 in 0..1, of the maps of one image."""
     with torch.inference_mode():
-        if settings.seed is None:
-            seeds = seed_maps(maps, settings)
-        else:
-            seeds = make_part(settings.seed, Seed, "masks.seed")(maps)
-    return seeds[0].float().numpy()
+        return seeds_of_maps(maps, settings)[0].float().numpy()
 
 
 class Segmenter(_Network):

@@ -24,6 +24,8 @@ def make_part(spec: Part, protocol: type[P], setting: str) -> P:
     """
     named = {"class_path": spec} if isinstance(spec, str) else spec
     path, given = named.get("class_path"), named.get("init_args")
+    if path is None:
+        raise UserError(f"{setting} {named} lacks class_path: give the path of a class of yours as it")
     module, _, name = str(path).rpartition(".")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # one's own file may lie beside the config, where one works

@@ -26,7 +26,7 @@ from wsss.stages.recipe import (
     stamp_catalog,
     stamp_weights,
 )
-from wsss.stages.training import for_rounds, leave_out_unseen, logged_in, network_of, train
+from wsss.stages.training import for_rounds, leave_out_unseen, network_of, outputs, train
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
@@ -240,7 +240,7 @@ class _Run:
         inputs.append(stamp_catalog(data.catalog(data.val_split), truth))
         if masks is not None:
             inputs.append(self._fingerprint(masks))
-        written["trainer"] = logged_in(folder, written["trainer"])
+        written["trainer"] |= outputs(folder)
         self._do(folder, config, inputs, lambda: train(config, data, folder))
         if kind == "classify":
             leave_out_unseen(folder / "metrics.json", data.catalog(data.val_split))

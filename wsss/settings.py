@@ -6,7 +6,7 @@ keys), goes through the stage, and is kept in checkpoints and beside results. Im
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from wsss.errors import UserError
 
@@ -40,9 +40,22 @@ class Settings:
         return cls(**own)
 
 
-def _positive_scales(scales: tuple[float, ...]) -> None:
+def _check_scales(settings: Any) -> None:
+    """Let scales be a tuple of positive numbers."""
+    given = settings.scales
+    try:
+        scales = tuple(map(float, given))
+    except (TypeError, ValueError):
+        scales = ()
     if not scales or min(scales) <= 0:
-        raise UserError(f"scales must be positive numbers, got {list(scales)}")
+        shown = list(given) if isinstance(given, tuple | list) else repr(given)
+        raise UserError(f"scales must be positive numbers, got {shown}")
+    object.__setattr__(settings, "scales", scales)
+
+
+def _check_crf(crf: Any) -> None:
+    if not isinstance(crf, CRFSettings | None):
+        raise UserError(f"crf must be CRFSettings, or None for no CRF, got {crf!r}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,9 @@ class ClassMapSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive_scales(self.scales)
+        _check_scales(self)
+        if self.slots not in get_args(Slots):
+            raise UserError(f"slots must be one of {', '.join(get_args(Slots))}, got {self.slots!r}")
         if not self.sharpen > 0:
             raise UserError(f"sharpen is a power above 0, got {self.sharpen}")
 
@@ -161,7 +176,10 @@ class MaskSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.background is not None and not 0 <= self.background <= 1:
+        _check_crf(self.crf)
+        if self.background is None and isinstance(self, RefinementSettings):
+            return  # as in the first round
+        if self.background is None or not 0 <= self.background <= 1:
             raise UserError(f"background must lie in 0..1, got {self.background}")
 
 
@@ -236,6 +254,9 @@ class SegmenterMaskConfig(Output, RefinementSettings):
     maps: str | None = None
 
 
+SIDE = 448
+"""Long side in pixels that a classifier sees photographs at, unless one is given."""
+
 MAX_SIDE = 1024
 """Long side in pixels for checkpoints that do not tell theirs."""
 
@@ -271,7 +292,8 @@ class InferenceSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive_scales(self.scales)
+        _check_scales(self)
+        _check_crf(self.crf)
         if self.tile is not None and self.tile < 32:
             raise UserError(f"tile must be 32 pixels or more, or null, got {self.tile}")
         if self.max_side < 32:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from wsss.api import SIDE, Classifier, own_weights
+from wsss.api import Classifier, own_weights
 from wsss.data.images import read_image
 from wsss.data.photographs import find_photographs
 from wsss.data.results import is_result_of, result_note
@@ -23,6 +23,7 @@ from wsss.locks import locked
 from wsss.origin import NOTE, claim
 from wsss.pictures.slots import group_sheet, map_sheet, position_sheet
 from wsss.progress import progress
+from wsss.settings import SIDE
 
 GROUPS, MAPS = "-groups.png", "-maps.png"
 

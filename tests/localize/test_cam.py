@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
+from wsss.errors import UserError
+from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps, seeds_of_maps
 from wsss.models.classifier import ClassifierOutput, TagClassifier
 from wsss.settings import ClassMapSettings, SeedSettings
 
@@ -113,3 +114,21 @@ def test_a_power_sharpens_glnets_own_slots(power):
     expected = (shares / shares.sum(1, keepdim=True)).float()
     torch.testing.assert_close(maps.dispatch, expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(clustered, features)  # hard enough by their temperature
+
+
+class OfOneClass:
+    def __call__(self, maps):
+        return maps.cam[:, :1]
+
+
+class AsNumpy:
+    def __call__(self, maps):
+        return maps.cam.numpy()
+
+
+@pytest.mark.parametrize(("own", "got"), [(OfOneClass, r"\[2, 1, 4, 4\]"), (AsNumpy, "a ndarray")])
+def test_a_seed_of_ones_own_gives_scores_of_every_class(own, got):
+    maps = ClassMaps(torch.rand(2, 3), torch.rand(2, 3, 4, 4), None)
+    settings = SeedSettings(seed=f"{__name__}.{own.__name__}")
+    with pytest.raises(UserError, match=rf"must return a tensor \[2, 3, h, w\].*got {got}"):
+        seeds_of_maps(maps, settings)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from wsss.errors import UserError
+from wsss.settings import SIDE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--at", type=_position, metavar="X,Y", help="also draw the slots at this pixel, and their reach"
     )
     parser.add_argument(
-        "--size", type=int, help="long side in pixels that the network sees (default: at most 448)"
+        "--size", type=int, help=f"long side in pixels that the network sees (default: at most {SIDE})"
     )
 
 

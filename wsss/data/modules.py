@@ -16,6 +16,7 @@ from wsss.data.names import as_written
 from wsss.errors import UserError, notice
 from wsss.geometry import fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
+from wsss.settings import SIDE
 
 
 class _Data(pl.LightningDataModule):
@@ -123,7 +124,7 @@ class TagData(_Data):
         train_split: str = "train",
         val_split: str = "val",
         predict_split: str = "train",
-        size: int = 448,
+        size: int = SIDE,
         predict_size: int | None = None,
         min_scale: float = 0.4,
         batch_size: int = 16,
@@ -139,11 +140,6 @@ class TagData(_Data):
         _at_least(32, size=size, predict_size=self.predict_size)
         if not 0 < min_scale <= 1:
             raise UserError(f"data.min_scale is a share of the area, above 0 to 1, got {min_scale}")
-
-    @property
-    def predict_side(self) -> int:
-        """Long side in pixels at which images are predicted."""
-        return self.predict_size
 
     def train_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.train_split)
@@ -225,11 +221,6 @@ class MaskData(_Data):
         self.crop, self.max_side, self.batch_size = crop, max_side or crop * 3 // 2, batch_size
         _at_least(1, batch_size=batch_size)
         _at_least(32, crop=crop, max_side=self.max_side)
-
-    @property
-    def predict_side(self) -> int:
-        """Long side in pixels that images are scaled down to for prediction."""
-        return self.max_side
 
     def train_dataloader(self) -> DataLoader:
         catalog = self.catalog(self.train_split, tagged=False)

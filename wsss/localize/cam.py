@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.errors import UserError
 from wsss.localize.slots import foreground_prior, propagate, sharpen_slots, slot_means
+from wsss.parts import make_part
 from wsss.settings import ClassMapSettings, SeedSettings
 
 
@@ -115,3 +117,22 @@ def seed_maps(
     if settings.border_prior:
         scores = scores * foreground_prior(scores, maps.dispatch)
     return normalise_maps(scores)
+
+
+def seeds_of_maps(maps: ClassMaps, settings: SeedSettings) -> Tensor:
+    """Scores (B, N, h, w) by `seed_maps`, or by the class that `settings.seed` names.
+
+    Raises:
+        UserError: there is no such class, or what it returns has another shape.
+    """
+    if settings.seed is None:
+        return seed_maps(maps, settings)
+    scores = make_part(settings.seed, Seed, "masks.seed")(maps)
+    batch, classes = maps.cam.shape[:2]
+    if not isinstance(scores, Tensor) or scores.ndim != 4 or scores.shape[:2] != (batch, classes):
+        got = list(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise UserError(
+            f"masks.seed {settings.seed} must return a tensor [{batch}, {classes}, h, w] of scores "
+            f"for every class of the batch, got {got}: see docs/extend.md"
+        )
+    return scores

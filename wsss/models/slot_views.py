@@ -54,7 +54,7 @@ def check_blocks(classifier: TagClassifier, blocks: Sequence[str]) -> list[str]:
 
 @torch.inference_mode()
 def slot_views(
-    classifier: TagClassifier, image: np.ndarray, blocks: Sequence[str], long_side: int = 448
+    classifier: TagClassifier, image: np.ndarray, blocks: Sequence[str], long_side: int
 ) -> list[SlotView]:
     """Run the network once on a photograph of any shape and take its slots.
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from wsss.data.images import read_image
 from wsss.data.masks import read_arrays, read_scores, write_arrays, write_mask
+from wsss.errors import UserError
 from wsss.localize.pseudo_masks import Refinement, corrected_scores, pseudo_mask, refined_mask
 from wsss.parts import make_part
 from wsss.settings import MaskSettings, RefinementSettings
@@ -52,4 +53,10 @@ def mask_of_segmenter(job: Job, settings: RefinementSettings, probabilities: np.
     if settings.refinement is not None:
         refine = make_part(settings.refinement, Refinement, "masks.refinement")
     background, crf = settings.background, settings.crf
-    write_mask(job.mask, refine(image, scores, labels, probabilities, background, crf))
+    mask = refine(image, scores, labels, probabilities, background, crf)
+    if getattr(mask, "shape", None) != image.shape[:2]:
+        raise UserError(
+            f"masks.refinement {settings.refinement} must return a mask {image.shape[:2]} of labels, "
+            f"got {getattr(mask, 'shape', type(mask).__name__)}: see docs/extend.md"
+        )
+    write_mask(job.mask, mask)

@@ -23,11 +23,10 @@ from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.files import file_stamp, read_json
 from wsss.geometry import fit_within
-from wsss.localize.cam import ClassMaps, Seed, seed_maps
+from wsss.localize.cam import ClassMaps, seeds_of_maps
 from wsss.localize.slot_classes import SlotClassifier, classify_slots, slot_probabilities
 from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.origin import NOTE, claim
-from wsss.parts import make_part
 from wsss.program import start_process
 from wsss.progress import progress
 from wsss.settings import PseudoMaskSettings, RefinementSettings
@@ -314,10 +313,7 @@ def _seeds(
     maps: ClassMaps, batch: dict[str, Any], settings: PseudoMaskSettings, wanted: Collection[str]
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """The seed of each wanted image: scores (n, h, w) of its tags, their labels, its slots."""
-    if settings.seed is None:
-        scores = seed_maps(maps, settings)
-    else:
-        scores = make_part(settings.seed, Seed, "masks.seed")(maps)
+    scores = seeds_of_maps(maps, settings)
     for index, name in enumerate(batch["id"]):
         if name not in wanted:
             continue

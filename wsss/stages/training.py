@@ -51,6 +51,13 @@ def seed_again(random_seed: int | bool, checkpoint: Path, kind: Kind) -> None:
         pl.seed_everything(random_seed + epochs, workers=True, verbose=False)
 
 
+def outputs(folder: Path) -> dict[str, Any]:
+    """Where a trainer writes, as settings of it: its log and checkpoints in `log` of a folder."""
+    arguments = {"save_dir": str(folder), "name": "", "version": "log"}
+    logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": arguments}
+    return {"default_root_dir": str(folder), "logger": logger}
+
+
 def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[str, float | None]:
     """Train a network in a folder, or go on with its training, and measure it.
 
@@ -58,7 +65,7 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     ground truth is known.
 
     Args:
-        config: of the stage, whose trainer is `logged_in` the folder.
+        config: of the stage, whose trainer has the `outputs` of the folder.
         data: the images.
         folder: of the stage; gets `last.ckpt`, and the logs and checkpoints of the training in `log`.
 
@@ -130,15 +137,6 @@ def _keep_log(path: Path) -> None:
     if path.is_file():
         number = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
         path.rename(path.with_name(f"{path.stem}.{number}{path.suffix}"))
-
-
-def logged_in(folder: Path, trainer: dict[str, Any]) -> dict[str, Any]:
-    """The config of a trainer whose logs and checkpoints go to `log` in a folder."""
-    logger = {
-        "class_path": "pytorch_lightning.loggers.CSVLogger",
-        "init_args": {"save_dir": str(folder), "name": "", "version": "log"},
-    }
-    return trainer | {"default_root_dir": str(folder), "logger": logger}
 
 
 def for_rounds(trainer: dict[str, Any], rounds: int) -> dict[str, Any]:
