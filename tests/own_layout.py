@@ -43,3 +43,13 @@ class Half:
 
     def classes(self, root, tags):
         return ("thing",)
+
+
+class Listing(Underived):
+    """Gives a list where a catalog belongs."""
+
+    def catalog(self, root, split, tagged, tags):
+        return []
+
+    def prepare(self, root):
+        pass

@@ -1,6 +1,5 @@
 """docs/extend.md from start to finish: its files are written, its commands and code are run."""
 
-import os
 import re
 import shlex
 
@@ -19,7 +18,6 @@ BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.(?:py|yaml))\n)?(.*?)^```$", re.MULTI
 def blocks(place, monkeypatch) -> dict[str, list[tuple[str, str, str]]]:
     """Title of each section -> its blocks: language, name of the file or nothing, text."""
     monkeypatch.syspath_prepend(str(place))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")]))
     text = (PROJECT / "docs" / "extend.md").read_text(encoding="utf-8")
     sections = re.split(r"^(?:# (?=Parts)|## )", text, flags=re.MULTILINE)[1:]
     return {part.partition("\n")[0]: BLOCK.findall(part) for part in sections}
@@ -45,7 +43,6 @@ def _run(blocks: list[tuple[str, str, str]], *more: str) -> dict[str, object]:
 
 def test_each_part_is_short(blocks):
     assert list(blocks)[1:] == ["Another seed", "Another refinement", "Another layout"]
-    assert blocks["Parts of your own"] == [("sh", "", "export PYTHONPATH=.\n")]
     for title in list(blocks)[1:]:
         lines = blocks[title][0][2].splitlines()
         code = [line for line in lines if line.strip() and not line.startswith(("import", "from"))]

@@ -110,7 +110,7 @@ class Run:
                     f"{place} is not the folder of a finished run, it has no "
                     f"{needed.relative_to(place)}: give the --out of wsss run or wsss demo"
                 )
-        self.data, self.masks, self.maps = made.data(), made.masks, made.maps
+        self.made, self.data, self.masks, self.maps = made, made.data(), made.masks, made.maps
         self.made_with = made.made_with
         self.crf = self.made_with.crf or CRFSettings()
         self.taught = _taught(made) if self.made_with.relabel_slots else []
@@ -256,7 +256,7 @@ class Run:
         made = [(record, self.learnt / f"{record.id}.png") for record in records]
         made = [(record, mask) for record, mask in made if mask.is_file()]
         for record, mask in progress(made, "look at the maps", brief=True):
-            scores, _ = read_scores(self.maps / f"{record.id}.npz")
+            scores, _ = read_scores(self.made.scores(record.id))
             yield Entry(record, mask, uncertainty(scores, self.background))
 
     def thumbnail(self, entry: Entry) -> np.ndarray:
@@ -270,7 +270,7 @@ class Run:
         """The stages of one of the run's images side by side, with captions."""
         record = entry.record
         image = read_image(record.image, self.classifier.white)
-        found, made = self.analyse(image, record.id), self.maps / f"{record.id}.npz"
+        found, made = self.analyse(image, record.id), self.made.scores(record.id)
         if made.is_file():
             scores, _ = read_scores(made)
         else:  # of another split
@@ -278,7 +278,7 @@ class Run:
         best = scores.max(0) if len(scores) else np.zeros((1, 1), np.float32)
         pictures = [(shown(image), "photograph"), (heat_picture(image, best), "seed")]
         files = {
-            "pseudo-mask": self.masks / f"{record.id}.png",
+            "pseudo-mask": self.made.mask(record.id),
             "refined": self.refined and self.refined / f"{record.id}.png",
             "segmenter": self.folder["segment"].test / f"{record.id}.png",
             "truth": record.mask,

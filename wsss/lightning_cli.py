@@ -45,7 +45,11 @@ class TaskCLI(LightningCLI):
             # kept is what a training began with; a test in the same folder must not lie over it
             save_config_callback=SaveConfigCallback if "fit" in args else None,
             parser_class=Parser,
-            parser_kwargs={"prog": f"wsss {kind}", "predict": {"masks": MASKS[kind]}},
+            parser_kwargs={
+                "prog": f"wsss {kind}",
+                "description": f"Train and use the {TASKS[kind].name}.",
+                "predict": {"masks": MASKS[kind]},
+            },
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]

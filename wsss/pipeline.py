@@ -259,11 +259,12 @@ class _Run:
             masks = config.masks()
             task, its_data, trainer = config.trained(classify / "last.ckpt")
             make_pseudo_masks(task, its_data, masks, folder / "masks", trainer, masks.workers)
-            records, metrics = judge_masks(folder, catalog)
+            records, metrics = judge_masks(self.folder[folder.name], catalog)
             if not records:
                 return metrics
             num_labels = len(catalog.classes) + 1
-            return metrics | judge_seed(folder / "maps", records, num_labels, masks.background)
+            stage = self.folder[folder.name]
+            return metrics | judge_seed(stage, records, num_labels, masks.background)
 
         self._do(folder, config, inputs, work)
         return folder
@@ -290,7 +291,7 @@ class _Run:
             task, its_data, trainer = config.trained(segment / "last.ckpt")
             place = folder / "masks"
             refine_masks(task, its_data, how, masks / "maps", place, trainer, how.workers)
-            return judge_masks(folder, catalog)[1]
+            return judge_masks(self.folder[folder.name], catalog)[1]
 
         self._do(folder, config, inputs, work)
         return folder

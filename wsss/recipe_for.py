@@ -163,8 +163,8 @@ def recipe(
     results = (out / "results").resolve()
     first, second = results / "pseudo_masks", results / "refined_masks"
     # the defaults of what one's own data may need otherwise, to be changed where they stand
-    shown = PseudoMaskSettings(scales=(1.0,)) if quick else PseudoMaskSettings()
-    names = ("background", "border_prior", "relabel_slots", *(["scales"] if quick else []))
+    shown = PseudoMaskSettings(scales=(1.0,), steps=60) if quick else PseudoMaskSettings()
+    names = ("background", "border_prior", "relabel_slots", *(["scales", "steps"] if quick else []))
     segment_epochs = epochs(6, 60)
     return {
         "pipeline": {

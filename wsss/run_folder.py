@@ -42,7 +42,32 @@ PLACES = ("root", "tags", "weights")
 """Settings that say where something lies: what it holds is stamped instead."""
 
 
-class StageFolder:
+class MaskFiles:
+    """Where the files of pseudo-masks lie: beside the folder of the masks.
+
+    Args:
+        masks: the folder of the masks, `<id>.png`.
+    """
+
+    def __init__(self, masks: str | Path) -> None:
+        self.masks = Path(masks)
+        self.seeds, self.maps = self.masks.parent / "seeds", self.masks.parent / "maps"
+        self.slot_classes = self.masks.parent / "slot_classes.npz"
+
+    def mask(self, name: str) -> Path:
+        """Of an image, by its id."""
+        return self.masks / f"{name}.png"
+
+    def seed(self, name: str) -> Path:
+        """Scores, labels, slots and dispatch maps of an image, about 80 kilobytes."""
+        return self.seeds / f"{name}.npz"
+
+    def scores(self, name: str) -> Path:
+        """Scores (n, h, w) in 0..1 that an image's mask is made from, and their labels."""
+        return self.maps / f"{name}.npz"
+
+
+class StageFolder(MaskFiles):
     """One stage of a run.
 
     Args:
@@ -50,10 +75,9 @@ class StageFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path / "masks")
         self.path, self.name = path, path.name
-        self.checkpoint, self.log = path / "last.ckpt", path / "log"
-        self.masks, self.maps, self.seeds = path / "masks", path / "maps", path / "seeds"
-        self.slot_classes, self.test = path / "slot_classes.npz", path / "test"
+        self.checkpoint, self.log, self.test = path / "last.ckpt", path / "log", path / "test"
 
     @property
     def title(self) -> str:

@@ -249,6 +249,7 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     quick = config("quick", "--quick", "--weights", table)
     assert quick["classify"]["model"]["weights"] == str(table) and "pretrained" not in quick["classify"]
     assert quick["pseudo_masks"]["masks"]["scales"] == [1.0]
+    assert quick["pseudo_masks"]["masks"]["steps"] < 600
     assert {quick[s]["trainer"]["max_epochs"] for s in ("classify", "segment")} == {1}
     monkeypatch.setattr(recipe_for, "find_machine", lambda: CARD)
     found = gather(photos, table, tmp_path)

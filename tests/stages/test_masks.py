@@ -10,8 +10,9 @@ from wsss.data.masks import read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.localize.cam import class_maps, seed_maps
+from wsss.run_folder import MaskFiles
 from wsss.settings import PseudoMaskSettings, RefinementSettings
-from wsss.stages.masks import MaskFiles, make_pseudo_masks, predict_masks, refine_masks
+from wsss.stages.masks import make_pseudo_masks, predict_masks, refine_masks
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.trainer import Trainer

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wsss.data.images import image_size
 from wsss.data.layouts import existing, layout_of
+from wsss.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,13 @@ def read_catalog(
     Raises:
         UserError: anything the layout asks for is missing or contradicts itself.
     """
-    its = layout_of(layout)
-    return its.catalog(existing(root), split, tagged, Path(tags) if tags else None)
+    found = layout_of(layout).catalog(existing(root), split, tagged, Path(tags) if tags else None)
+    if not isinstance(found, Catalog):
+        raise UserError(
+            f"data layout {layout} gives a {type(found).__name__} as the images of split '{split}': "
+            "it must give a wsss.Catalog (docs/extend.md)"
+        )
+    return found
 
 
 def read_classes(layout: str, root: str | Path, tags: str | Path | None = None) -> tuple[str, ...]:

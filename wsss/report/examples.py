@@ -41,10 +41,10 @@ def chain_rows(run: RunFolder, count: int = 6) -> list[Row]:
 
     def row(record: Record) -> Row:
         image = read_image(record.image, catalog.white)
-        seed, labels = read_scores(made.maps / f"{record.id}.npz")
-        masks = {"pseudo-mask": read_mask(made.masks / f"{record.id}.png")}
+        seed, labels = read_scores(made.scores(record.id))
+        masks = {"pseudo-mask": read_mask(made.mask(record.id))}
         if refined is not None:
-            masks["refined"] = read_mask(refined.masks / f"{record.id}.png")
+            masks["refined"] = read_mask(refined.mask(record.id))
         dispatch, masks["segmenter"] = look(image)
         if record.mask is not None:
             masks["ground truth"] = read_mask(record.mask)

@@ -289,7 +289,7 @@ def _void(final: StageFolder, made: StageFolder) -> dict[str, Any]:
         images = list(counted[1].values())
     else:
         spread = np.linspace(0, len(catalog.records) - 1, min(MOST_MASKS, len(catalog.records)))
-        files = [final.masks / f"{catalog.records[int(i)].id}.png" for i in spread]
+        files = [final.mask(catalog.records[int(i)].id) for i in spread]
         images = [pixel_counts(mask, np.full_like(mask, VOID)) for mask in map(read_mask, files)]
     predicted, true, left_out = np.zeros(256), np.zeros(256), np.zeros(256)
     for label_of_truth, label, pixels in (count for counts in images for count in counts):

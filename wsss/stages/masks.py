@@ -29,6 +29,7 @@ from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.origin import NOTE, claim
 from wsss.program import start_process
 from wsss.progress import progress
+from wsss.run_folder import MaskFiles
 from wsss.settings import PseudoMaskSettings, RefinementSettings
 from wsss.stages.jobs import Job, mask_of_scores, mask_of_seed, mask_of_segmenter
 from wsss.tasks.classification import ClassificationTask
@@ -41,31 +42,6 @@ JOIN_SIDE = 256
 
 PROCESS_BYTES, PIXEL_BYTES = 150e6, 16
 """Memory of a process that makes masks: its own, and for each pixel of a photograph."""
-
-
-class MaskFiles:
-    """Where the files of pseudo-masks lie: beside the folder of the masks.
-
-    Args:
-        masks: the folder of the masks, `<id>.png`.
-    """
-
-    def __init__(self, masks: str | Path) -> None:
-        self.masks = Path(masks)
-        self.seeds, self.maps = self.masks.parent / "seeds", self.masks.parent / "maps"
-        self.slot_classes = self.masks.parent / "slot_classes.npz"
-
-    def mask(self, name: str) -> Path:
-        """Of an image, by its id."""
-        return self.masks / f"{name}.png"
-
-    def seed(self, name: str) -> Path:
-        """Scores, labels, slots and dispatch maps of an image, about 80 kilobytes."""
-        return self.seeds / f"{name}.npz"
-
-    def scores(self, name: str) -> Path:
-        """Scores (n, h, w) in 0..1 that an image's mask is made from, and their labels."""
-        return self.maps / f"{name}.npz"
 
 
 def workers_for(pixels: int) -> int:

@@ -1,7 +1,6 @@
 """How good masks and seeds are, where the ground truth of some is known."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,14 @@ from wsss.data.masks import read_mask, read_scores
 from wsss.errors import NotMeasurable, notice
 from wsss.evaluation import evaluate_files, threshold_curve, write_counts
 from wsss.progress import progress
+from wsss.run_folder import MaskFiles, StageFolder
 
 
-def judge_masks(folder: Path, catalog: Catalog) -> tuple[list[Record], dict[str, Any]]:
+def judge_masks(stage: StageFolder, catalog: Catalog) -> tuple[list[Record], dict[str, Any]]:
     """Measure the masks of a stage, and keep the pixel counts of each image in `masks.json`.
 
     Args:
-        folder: of the stage.
+        stage: where they are.
         catalog: the images that masks were made of.
 
     Returns:
@@ -27,25 +27,25 @@ def judge_masks(folder: Path, catalog: Catalog) -> tuple[list[Record], dict[str,
     records = [record for record in catalog.records if record.mask is not None]
     if not records:
         return [], {}
-    made, counts = folder / "masks", []
-    pairs = [(made / f"{record.id}.png", record.mask) for record in records]
+    counts: list = []
+    pairs = [(stage.mask(record.id), record.mask) for record in records]
     try:
         scores = evaluate_files(pairs, catalog.classes, counts)
     except NotMeasurable as error:
-        notice(f"mIoU of {folder.name} is not measurable: {error}")
+        notice(f"mIoU of {stage.name} is not measurable: {error}")
         return [], {}
     images = {record.id: pixels for record, pixels in zip(records, counts, strict=True)}
-    write_counts(folder / "masks.json", catalog.classes, images)
+    write_counts(stage.masks.with_suffix(".json"), catalog.classes, images)
     return records, {"mask": scores.to_dict()}
 
 
 def judge_seed(
-    maps: Path, records: Sequence[Record], num_labels: int, background: float
+    files: MaskFiles, records: Sequence[Record], num_labels: int, background: float
 ) -> dict[str, Any]:
     """mIoU in percent of the scores that masks are made from, at every threshold.
 
     Args:
-        maps: folder of the scores.
+        files: where they are.
         records: the images whose ground truth is known.
         num_labels: background and all classes.
         background: score of the background in use, 0..1.
@@ -54,7 +54,7 @@ def judge_seed(
     def found() -> Iterator[tuple[np.ndarray, list[int], np.ndarray]]:
         for record in progress(records, "sweep the seed's threshold"):
             truth = read_mask(record.mask, num_labels)
-            yield *read_scores(maps / f"{record.id}.npz"), truth
+            yield *read_scores(files.scores(record.id)), truth
 
     curve = threshold_curve(found(), num_labels, also=[background])
     best = max(curve, key=lambda point: point[1])

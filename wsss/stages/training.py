@@ -11,6 +11,7 @@ from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.files import read_json, write_atomic, write_json
+from wsss.run_folder import StageFolder
 from wsss.stages.config import Kind, StageConfig
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.task import Task
@@ -72,8 +73,9 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     Returns:
         The metrics in percent, None where there was nothing to measure with.
     """
-    last = folder / "log" / "checkpoints" / "last.ckpt"
-    _keep_log(folder / "log" / "metrics.csv")
+    stage = StageFolder(folder)
+    last = stage.log / "checkpoints" / "last.ckpt"
+    _keep_log(stage.log / "metrics.csv")
     config.seed()
     goes_on = str(last) if last.is_file() else None
     if goes_on:  # its weights take the place of the initial ones, which need not be there
@@ -87,15 +89,15 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
         trainer.fit(task, datamodule=data, ckpt_path=goes_on)
     if not last.is_file():
         raise UserError(f"training in {folder} wrote no checkpoint")
-    metrics, fitted = _plain(trainer.callback_metrics), folder / "log" / "fitted.json"
+    metrics, fitted = _plain(trainer.callback_metrics), stage.log / "fitted.json"
     if metrics:
         write_json(fitted, metrics)
     elif fitted.is_file():  # broken off after its last step
         metrics = read_json(fitted)
-    write_atomic(folder / "last.ckpt", lambda aside: aside.write_bytes(last.read_bytes()))
+    write_atomic(stage.checkpoint, lambda aside: aside.write_bytes(last.read_bytes()))
     # a logger would begin the training's log anew
     trainer = config.trainer(logger=False)
-    return metrics | measure(task, data, folder, trainer, folder / "last.ckpt")
+    return metrics | measure(task, data, folder, trainer, stage.checkpoint)
 
 
 def measure(
