@@ -72,5 +72,5 @@ def test_a_root_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_layout_that_gives_something_else_is_told(tmp_path):
-    with pytest.raises(UserError, match="own_layout.Listing gives a list as the images of split 'x'"):
+    with pytest.raises(UserError, match=r"own_layout\.Listing gives a list as the images of split 'x'"):
         read_catalog("own_layout.Listing", tmp_path, "x")
