@@ -22,15 +22,20 @@ TRAINING = {"small_run", "judged", "in_place", "shared", "voc_root"}
 """Fixtures whose making trains a network, or that are large."""
 
 LONG = {
-    "test_pipeline", "test_lightning_cli", "test_locks", "test_tour", "test_task", "test_distil",
-    "test_mask_quality", "test_own_photos", "test_own_photos_run", "test_own_photos_tutorial",
+    "benchmarks", "commands/test_slots.py", "exchange/test_model.py", "localize/test_slot_classes.py",
+    "report/test_page.py", "tasks", "test_distil.py", "test_extend.py", "test_imports.py",
+    "test_lightning_cli.py", "test_locks.py", "test_machine.py", "test_mask_quality.py",
+    "test_metrics.py", "test_no_network.py", "test_own_photos.py", "test_own_photos_run.py",
+    "test_own_photos_tutorial.py", "test_pipeline.py", "test_progress.py", "test_tour.py",
 }  # fmt: skip
-"""Files of tests that do."""
+"""Files and folders of tests that train a network, look long at one or start many programs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if TRAINING & set(getattr(item, "fixturenames", ())) or item.path.stem in LONG:
+        place = item.path.relative_to(Path(__file__).parent)
+        long = place.as_posix() in LONG or place.parts[0] in LONG
+        if long or TRAINING & set(getattr(item, "fixturenames", ())):
             item.add_marker("trains")
 
 
