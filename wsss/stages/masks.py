@@ -4,7 +4,7 @@ Where nothing is learned over all images, masks are made while the network goes 
 Where slots are relabelled, seeds come first and masks after them. Each goes on image by image.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,8 @@ from wsss.errors import UserError
 from wsss.files import file_stamp, read_json
 from wsss.geometry import fit_within
 from wsss.localize.cam import ClassMaps, seeds_of_maps
-from wsss.localize.slot_classes import SlotClassifier, classify_slots, slot_probabilities
+from wsss.localize.slot_classes import learn_slots, slot_probabilities
+from wsss.localize.slot_classifier import SlotClasses
 from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.origin import NOTE, claim
 from wsss.program import start_process
@@ -113,28 +114,27 @@ def make_pseudo_masks(
         UserError: the folder holds masks of other settings or of another network, or an image cannot
             be read.
     """
-    settings = PseudoMaskSettings.from_dict(settings.to_dict())  # without places and processes
     files, catalog = MaskFiles(masks), data.catalog(data.predict_split)
+    # without places and processes
+    settings = PseudoMaskSettings.from_dict(settings.to_dict()).for_images(len(catalog.records))
     noted = settings.to_dict() | {"relabel_slots": settings.relabels}
     kept = (files.seeds, files.maps) if settings.relabels else (files.maps,)
     _claim(files, task, data.predict_size, noted, *kept)
     missing = _missing(catalog, files.mask)
     if settings.relabels:
         make_seeds(task, data, settings, files, trainer)
-        slot_labels = label_slots(catalog, settings, files) if missing else {}
     if not missing:
         return
+    if settings.relabels:
+        learn_slot_classes(catalog, settings, files)
+        return masks_of_seeds(missing.values(), catalog.white, settings, files, workers)
     with MaskPool(missing.values(), workers) as pool:
-        jobs = {name: _job(files, r, catalog.white) for name, r in missing.items()}
-        if settings.relabels:
-            for name in progress(jobs, "make masks"):
-                pool.submit(mask_of_seed, jobs[name], settings, files.seed(name), slot_labels[name])
-            return
 
         def take(maps: ClassMaps, batch: dict[str, Any]) -> None:
             for name, seed in _seeds(maps, batch, settings, missing):
                 scores = seed["scores"].astype(np.float16).astype(np.float32)  # as they are kept
-                pool.submit(mask_of_scores, jobs[name], settings, scores, seed["labels"])
+                job = _job(files, missing[name], catalog.white)
+                pool.submit(mask_of_scores, job, settings, scores, seed["labels"])
 
         _class_maps(task, data, missing, settings, trainer, take)
     _require_all(catalog, files)
@@ -170,22 +170,26 @@ def make_seeds(
         )
 
 
-def label_slots(
-    catalog: Catalog, settings: PseudoMaskSettings, files: MaskFiles
-) -> dict[str, np.ndarray]:
-    """Relabel the slots of all images by what those of others teach.
+def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: MaskFiles) -> None:
+    """Learn what slots are from the seeds of a sample of the images; writes `files.slot_classes`.
 
-    Returns:
-        For each image, by its id, the probabilities (n + 1, K) of background and tags in its slots.
+    What is there stays where the sample is of the same images. Where images came to the data set since,
+    it is learned anew, from a sample of all.
     """
-    names, found = [record.id for record in catalog.records], []
+    records = _sample(catalog.records, settings.sample)
+    names = [record.id for record in records]
+    learned = read_arrays(files.slot_classes) if files.slot_classes.is_file() else {}
+    if np.array_equal(learned.get("images", []), names):
+        return
+    found = []
     for name in progress(names, "read slots", brief=True):
         seed = {key: torch.from_numpy(a) for key, a in read_arrays(files.seed(name)).items()}
         dispatch = seed["dispatch"]  # not kept: those of all images take gigabytes
         shares = slot_probabilities(seed["scores"], dispatch, settings.background)
         found.append((seed["slots"], dispatch.mean((1, 2)), shares, seed["labels"].tolist()))
     features, areas, seeds, labels = zip(*found, strict=True)
-    learned, taught = classify_slots(
+    taught = learn_slots(
+        names,
         torch.stack(features),
         torch.stack(areas),
         seeds,
@@ -194,12 +198,38 @@ def label_slots(
         settings,
         partial(progress, what="learn slots", unit="rounds", brief=True),
     )
-    of_others = {
-        name: torch.stack([getattr(one, name) for one in taught]).numpy()
-        for name in SlotClassifier._fields
-    }
-    write_arrays(files.slot_classes, half=False, **of_others)
-    return {name: shares.numpy() for name, shares in zip(names, learned, strict=True)}
+    write_arrays(files.slot_classes, half=False, **taught._asdict())
+
+
+def _sample(records: Sequence[Record], most: int | None) -> Sequence[Record]:
+    """At most so many of the images, evenly over their list."""
+    count = len(records)
+    if most is None or most >= count:
+        return records
+    return [records[index * count // most] for index in range(most)]
+
+
+def masks_of_seeds(
+    records: Collection[Record],
+    white: int | None,
+    settings: PseudoMaskSettings,
+    files: MaskFiles,
+    workers: int | None = None,
+) -> None:
+    """Make the pseudo-masks of images whose seeds are there, by what slots were learned to be.
+
+    Args:
+        records: the images.
+        white: as in `read_image`.
+        settings: of all steps.
+        files: where seeds, slot classes and masks lie.
+        workers: as for `make_pseudo_masks`.
+    """
+    taught = SlotClasses(**read_arrays(files.slot_classes))
+    with MaskPool(records, workers) as pool:
+        for record in progress(records, "make masks"):
+            how = settings, files.seed(record.id), taught.without(record.id)
+            pool.submit(mask_of_seed, _job(files, record, white), *how)
 
 
 def refine_masks(
