@@ -1,7 +1,7 @@
 """Evaluation by the VOC protocol: one confusion matrix over the whole set of images."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.errors import NotMeasurable, UserError
-from wsss.files import read_json, write_text
+from wsss.files import read_json, write_atomic
 from wsss.geometry import resize_scores
 from wsss.progress import progress
 from wsss.voc import VOID
@@ -104,22 +104,31 @@ class Evaluator:
         )
 
 
-def evaluate_files(
-    pairs: Iterable[tuple[Path, Path]], classes: Sequence[str], counts: list | None = None
-) -> Scores:
+def evaluate_files(pairs: Iterable[tuple[Path, Path]], classes: Sequence[str]) -> Scores:
     """Compare mask files, (prediction, target) each.
 
     Args:
         pairs: the files.
         classes: foreground class names.
-        counts: a list that the `pixel_counts` of each pair are appended to.
 
     Raises:
         UserError: a file is missing, has an unknown label, or the sizes of a pair differ.
+        NotMeasurable: no pixel has both a true and a predicted label.
     """
     evaluator = Evaluator(classes)
-    count = len(classes) + 1
-    pairs, foreign = list(pairs), []
+    for _ in compare_files(list(pairs), evaluator):
+        pass
+    return evaluator.compute()
+
+
+def compare_files(pairs: Sequence[tuple[Path, Path]], evaluator: Evaluator) -> Iterator["Counts"]:
+    """Add mask files, (prediction, target) each, to an evaluator; gives the `pixel_counts` of each.
+
+    Raises:
+        UserError: as `evaluate_files`.
+        NotMeasurable: after the last pair, where no pixel has both a true and a predicted label.
+    """
+    count, foreign = len(evaluator.names), []
     with progress(pairs, "evaluate masks") as bar:
         for prediction_path, target_path in bar:
             prediction = read_mask(prediction_path, count, foreign)
@@ -131,13 +140,12 @@ def evaluate_files(
                     "predictions must have the target's size"
                 )
             evaluator.update(torch.from_numpy(prediction), torch.from_numpy(target))
-            if counts is not None:
-                counts.append(pixel_counts(prediction, target))
             bar.set_postfix(evaluator.so_far(), refresh=False)
+            yield pixel_counts(prediction, target)
     tell_palettes(foreign)
     if evaluator.images == 0:
         raise UserError("there is no mask to evaluate")
-    return evaluator.compute()
+    evaluator.compute()
 
 
 Counts = list[tuple[int, int, int]]
@@ -150,10 +158,21 @@ def pixel_counts(prediction: np.ndarray, target: np.ndarray) -> Counts:
     return [(int(i) // 256, int(i) % 256, int(counts[i])) for i in counts.nonzero()[0]]
 
 
-def write_counts(path: Path, classes: Sequence[str], images: dict[str, Counts]) -> None:
-    """Keep the pixel counts of each image, by its id, as JSON: about 100 bytes an image."""
-    text = json.dumps({"classes": list(classes), "images": images}, separators=(",", ":"))
-    write_text(path, text + "\n")
+def write_counts(path: Path, classes: Sequence[str], images: Iterable[tuple[str, Counts]]) -> None:
+    """Keep the pixel counts of each image, by its id, as JSON: a line and about 100 bytes an image.
+
+    They are written as they come, and are there once all have come.
+    """
+
+    def write(aside: Path) -> None:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(f'{{"classes": {json.dumps(list(classes))}, "images": {{')
+            for index, (name, counts) in enumerate(images):
+                line = f"{json.dumps(name)}:{json.dumps(counts, separators=(',', ':'))}"
+                file.write(f"{',' if index else ''}\n{line}")
+            file.write("\n}}\n")
+
+    write_atomic(path, write)
 
 
 def read_counts(path: Path) -> tuple[list[str], dict[str, Counts]]:

@@ -42,7 +42,7 @@ class _Test(pl.Callback):
         self.counts[name] = pixel_counts(mask, batch["mask"][0].cpu().numpy())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        write_counts(self.folder / "test.json", pl_module.classes, self.counts)
+        write_counts(self.folder / "test.json", pl_module.classes, self.counts.items())
 
 
 def seed_again(random_seed: int | bool, checkpoint: Path, kind: Kind) -> None:
