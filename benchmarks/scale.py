@@ -59,7 +59,7 @@ def link_dataset(root: Path, count: int, size: int) -> None:
 
 
 def make(root: Path, out: Path, size: int, loaders: int, workers: int, steps: int) -> dict[str, float]:
-    """The chain from images to measured masks; returns the seconds of each step."""
+    """The chain from images to measured masks; returns seconds of each step and MiB of the process."""
     from wsss.machine import share_cores
 
     share_cores()  # as the program does
@@ -100,7 +100,7 @@ def make(root: Path, out: Path, size: int, loaders: int, workers: int, steps: in
     with timed("judged"):
         records, _ = judge_masks(stage, catalog)
         judge_seed(stage, records, len(catalog.classes) + 1, settings.background)
-    return seconds
+    return seconds | {"main MiB": peak(os.getpid()) / MIB}
 
 
 def peak(process: int) -> int:
@@ -130,9 +130,8 @@ def _children(process: int) -> list[int]:
 
 
 def watch(process: int, most: dict[str, int], ended: Callable[[], bool]) -> None:
-    """Note the largest memory of a process and of those that it starts, by `PROCESSES`."""
+    """Note the largest memory of the processes that a process starts, by `PROCESSES`."""
     while not ended():
-        most["main"] = max(most["main"], peak(process))
         for child in _children(process):
             try:
                 line = Path(f"/proc/{child}/cmdline").read_bytes()
@@ -156,7 +155,7 @@ def measure(count: int, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--measure", str(place), "--out", str(args.out)]
     command += [f"--{name}={getattr(args, name)}" for name in HOW]
     process = subprocess.Popen(command)
-    most = dict.fromkeys(PROCESSES, 0)
+    most = {"masks": 0, "loader": 0}
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(process.pid, most, ended.is_set))
     watcher.start()
@@ -166,9 +165,9 @@ def measure(count: int, args: argparse.Namespace) -> dict[str, float]:
     finally:
         ended.set()
         watcher.join()
-    seconds = json.loads((place / "seconds.json").read_text())
+    row = json.loads((place / "row.json").read_text())
     shutil.rmtree(place)
-    return seconds | {f"{kind} MiB": size / MIB for kind, size in most.items()}
+    return row | {f"{kind} MiB": size / MIB for kind, size in most.items()}
 
 
 def write_table(out: Path, rows: dict[str, dict[str, float]]) -> None:
@@ -219,8 +218,8 @@ def main(words: Sequence[str] | None = None) -> None:
     args.out = args.out.resolve()
     how = {name: getattr(args, name) for name in HOW}
     if args.measure:
-        seconds = make(args.measure / "root", args.measure / "made", **how)
-        (args.measure / "seconds.json").write_text(json.dumps(seconds))
+        row = make(args.measure / "root", args.measure / "made", **how)
+        (args.measure / "row.json").write_text(json.dumps(row))
         return
     args.out.mkdir(parents=True, exist_ok=True)
     kept, rows = args.out / "scale.json", {}

@@ -112,9 +112,10 @@ def test_slots_are_learned_from_a_sample(classifier, drawn, tmp_path):
     files, ids = MaskFiles(out), [record.id for record in data.catalog("val").records]
     taught = SlotClasses(**read_arrays(files.slot_classes))
     assert taught.images.tolist() == [ids[0], ids[2], ids[5]]  # evenly over the list of eight
-    folds, mean = range(3), SlotClassifier(taught.weight.mean(0), taught.bias.mean(0))
-    assert taught.weight.shape == (3, 5, taught.weight.shape[2])
-    asked = {ids[i]: SlotClassifier(taught.weight[k], taught.bias[k]) for k, i in zip(folds, (0, 2, 5))}
+    assert len(taught.weight) == 3
+    mean = SlotClassifier(taught.weight.mean(0), taught.bias.mean(0))
+    others = {ids[0]: 0, ids[2]: 1, ids[5]: 2}
+    asked = {name: SlotClassifier(taught.weight[k], taught.bias[k]) for name, k in others.items()}
     for name in ids:
         seed = read_arrays(files.seed(name))
         shares = asked.get(name, mean).probabilities(seed["slots"], seed["labels"])
@@ -128,9 +129,12 @@ def test_slots_are_learned_from_a_sample(classifier, drawn, tmp_path):
 def test_what_slots_were_learned_stays_until_images_come(classifier, drawn, tmp_path, monkeypatch):
     data, out, learned = _data(drawn), tmp_path / "masks", []
     learn = masks.learn_slots
-    monkeypatch.setattr(
-        masks, "learn_slots", lambda names, *a: learned.append(names) or learn(names, *a)
-    )
+
+    def noted(names, *more):
+        learned.append(names)
+        return learn(names, *more)
+
+    monkeypatch.setattr(masks, "learn_slots", noted)
     whole = data.catalog("val")
     few = replace(whole, records=whole.records[::2])
     for catalog in (few, few, whole, whole):
