@@ -95,8 +95,8 @@ def test_threshold_curve_resizes_scores_to_the_mask():
 
 
 def test_refuses_other_size_and_unknown_label(tmp_path):
-    write_mask(tmp_path / "a.png", np.zeros((4, 5)))
-    write_mask(tmp_path / "b.png", np.zeros((5, 4)))
+    write_mask(tmp_path / "a.png", np.zeros((4, 5), int))
+    write_mask(tmp_path / "b.png", np.zeros((5, 4), int))
     write_mask(tmp_path / "c.png", np.full((4, 5), 9))
     with pytest.raises(UserError, match=r"a\.png is 5x4 pixels.*b\.png is 4x5"):
         evaluate_files([(tmp_path / "a.png", tmp_path / "b.png")], ["x"])

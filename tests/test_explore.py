@@ -28,6 +28,12 @@ def test_masks_are_those_of_the_run(run, small_run):
     made = run.pseudo_mask(found, list(entry.record.tags), run.background, crf=True)
     stored = read_mask(small_run / "pseudo_masks" / "masks" / f"{entry.record.id}.png")
     assert (made != stored).mean() < 0.01  # the stored scores are float16
+    names = [run.classes[tag] for tag in reversed(entry.record.tags)]  # in any order, and twice
+    same = run.pseudo_mask(found, [*names, *entry.record.tags], run.background, crf=True)
+    np.testing.assert_array_equal(same, made)
+    for wrong in ("dog", 4, -1):
+        with pytest.raises(UserError, match=f"tag {wrong!r} is unknown.*ball, brick, kite, star"):
+            run.scores(found, [wrong], run.background)
     other = run.pseudo_mask(found, list(entry.record.tags), 0.95, crf=False)
     assert (other > 0).sum() < (made > 0).sum()
     assert found.predicted.shape == (64, 64)

@@ -3,7 +3,7 @@
 What the page of `wsss app` shows, without the page.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from wsss.api import Classifier, Segmenter, SlotView, seeds_of
+from wsss.api import Classifier, Segmenter, SlotView, seeds_of, tag_indices
 from wsss.data.catalog import Record
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_arrays, read_mask, read_scores
@@ -177,12 +177,21 @@ class Run:
         """The slots of one of the classifier's `blocks`, as the run's masks were made with."""
         return self.classifier.slots(found.image, [block], self.data.predict_size)[0]
 
-    def scores(self, found: Analysis, tags: list[int], background: float) -> np.ndarray:
+    def scores(self, found: Analysis, tags: Sequence[str | int], background: float) -> np.ndarray:
         """(n, h, w) float32 in 0..1, scores of the given classes as the pseudo-masks are made from.
 
         The slots of the run's own images are classified without what these images taught, as in the
         run; those of other photographs by what all have taught.
+
+        Args:
+            found: of the photograph.
+            tags: names, or indices into `classes`.
+            background: score of the background, 0..1.
+
+        Raises:
+            UserError: the network does not know a tag.
         """
+        tags = tag_indices(tags, self.classes)
         seed, labels = _as_kept(found.scores[tags]), [tag + 1 for tag in tags]
         if not self.taught:
             return seed
@@ -196,8 +205,21 @@ class Run:
         shares = classifier.probabilities(torch.from_numpy(slots), labels).numpy()
         return corrected_scores(seed, dispatch, shares, background)
 
-    def pseudo_mask(self, found: Analysis, tags: list[int], background: float, crf: bool) -> np.ndarray:
-        """(H, W) uint8 pseudo-mask of the given classes, made as the run's own are."""
+    def pseudo_mask(
+        self, found: Analysis, tags: Sequence[str | int], background: float, crf: bool
+    ) -> np.ndarray:
+        """(H, W) uint8 pseudo-mask of the given classes, made as the run's own are.
+
+        Args:
+            found: of the photograph.
+            tags: names, or indices into `classes`, of what is in it.
+            background: score of the background, 0..1.
+            crf: sharpen by the dense CRF.
+
+        Raises:
+            UserError: the network does not know a tag.
+        """
+        tags = sorted(set(tag_indices(tags, self.classes)))
         return pseudo_mask(
             found.image,
             self.scores(found, tags, background),

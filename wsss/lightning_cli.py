@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -16,6 +15,7 @@ from wsss.settings import InferenceSettings
 from wsss.stages.config import DATA, MASKS, TASKS, Kind, Parser, fill_in, one_line
 from wsss.stages.masks import make_pseudo_masks, predict_masks, refine_masks
 from wsss.stages.recipe import with_defaults
+from wsss.stages.training import seed_again
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.task import Task
 from wsss.tasks.trainer import Trainer, quiet
@@ -114,10 +114,8 @@ class TaskCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("ckpt_path"):  # its weights replace the initial ones, which need not be there
             config["model"]["pretrained"], config["model"]["weights"] = False, None
-        seed = config["seed_everything"]
-        if self.subcommand == "fit" and self.epochs_done and seed is not False:
-            # else the crops of the first epochs come again
-            pl.seed_everything(seed + self.epochs_done, workers=True, verbose=False)
+        if self.subcommand == "fit":
+            seed_again(config["seed_everything"], self.epochs_done)
 
     def instantiate_classes(self) -> None:
         try:

@@ -110,7 +110,7 @@ def _predict(segmenter: Segmenter, files: dict[str, Path], out: Path) -> list[st
             _write(target, picture, image, mask, path)
         except torch.OutOfMemoryError:
             faults.append(
-                f"image {path} does not fit into the memory of {segmenter.device.type} at a long side "
+                f"image {path} does not fit into the memory of {segmenter.device} at a long side "
                 f"of {segmenter.inference.max_side} pixels: give a smaller --max-side or --device cpu"
             )
         except OSError as error:

@@ -49,11 +49,18 @@ def _tensor(image: np.ndarray) -> Tensor:
 
 
 class TaggedImages(Dataset):
-    """Images and tags at one square size, for training and validating the classifier."""
+    """Images and tags at one square size, for training and validating the classifier.
 
-    def __init__(self, catalog: Catalog, size: int, augment: bool, min_scale: float = 0.4) -> None:
-        self.catalog, self.augment = catalog, augment
-        if augment:
+    Args:
+        catalog: the images.
+        size: side in pixels.
+        min_scale: smallest share of the image's area in a random training crop; None gives whole
+            images.
+    """
+
+    def __init__(self, catalog: Catalog, size: int, min_scale: float | None) -> None:
+        self.catalog, self.augment = catalog, min_scale is not None
+        if min_scale is not None:
             steps = [
                 A.RandomResizedCrop(
                     (size, size),

@@ -150,7 +150,7 @@ class TagData(_Data):
                 f"no image of split '{self.train_split}' in {self.root} has the tag {names}: "
                 "add such images, or list only the classes in use in classes.txt"
             )
-        dataset = TaggedImages(catalog, self.size, augment=True, min_scale=self.min_scale)
+        dataset = TaggedImages(catalog, self.size, self.min_scale)
         return self._loader(dataset, self.batch_size, self._pixels(self.size), train=True)
 
     def _pixels(self, side: int) -> int:
@@ -158,7 +158,7 @@ class TagData(_Data):
         return 3 * self.batch_size * side**2
 
     def val_dataloader(self) -> DataLoader:
-        dataset = TaggedImages(self.catalog(self.val_split), self.predict_size, augment=False)
+        dataset = TaggedImages(self.catalog(self.val_split), self.predict_size, min_scale=None)
         return self._loader(dataset, self.batch_size, self._pixels(self.predict_size))
 
     def predict_dataloader(self) -> DataLoader:

@@ -42,6 +42,18 @@ class ClassifierOutput(NamedTuple):
     middle: Tensor | None = None
 
 
+def check_backbone(name: str) -> None:
+    """Refuse what is no timm model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
+        hint = f"did you mean one of {near}?" if near else "see timm.list_models()"
+        raise UserError(f"backbone '{name}' is no timm model: {hint}")
+
+
 def _any_size(backbone: str, pretrained: bool, **options: object) -> nn.Module:
     """Create a timm model that takes images of any size where the model can."""
     for resizable in ({"dynamic_img_size": True}, {"strict_img_size": False}):  # ViT, Swin
@@ -81,9 +93,7 @@ class TagClassifier(nn.Module):
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not timm.is_model(backbone):
-            near = ", ".join(timm.list_models(f"*{backbone[:6]}*")[:5]) or "see timm.list_models()"
-            raise UserError(f"backbone '{backbone}' is no timm model: did you mean one of {near}?")
+        check_backbone(backbone)
         stride = {} if output_stride == 32 else {"output_stride": output_stride}
         own = dict(backbone_args or {})
         try:

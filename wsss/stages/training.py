@@ -12,7 +12,8 @@ from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.files import read_json, write_atomic, write_json
 from wsss.run_folder import StageFolder
-from wsss.stages.config import Kind, StageConfig
+from wsss.stages.config import TASKS, StageConfig
+from wsss.stages.recipe import with_defaults
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.task import Task
 from wsss.tasks.trainer import Trainer
@@ -45,9 +46,8 @@ class _Test(pl.Callback):
         write_counts(self.folder / "test.json", pl_module.classes, self.counts)
 
 
-def seed_again(random_seed: int | bool, checkpoint: Path, kind: Kind) -> None:
+def seed_again(random_seed: int | bool, epochs: int) -> None:
     """Set the random seed of a training that goes on; else the crops of its first epochs come again."""
-    epochs = 1 + read_checkpoint(checkpoint, kind).get("epoch", -1)
     if epochs and random_seed is not False:
         pl.seed_everything(random_seed + epochs, workers=True, verbose=False)
 
@@ -79,7 +79,7 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     config.seed()
     goes_on = str(last) if last.is_file() else None
     if goes_on:  # its weights take the place of the initial ones, which need not be there
-        seed_again(config.random_seed, last, config.kind)
+        seed_again(config.random_seed, 1 + read_checkpoint(last, config.kind).get("epoch", -1))
         task = config.task(data.classes, pretrained=False, weights=None)
     else:
         task = config.task(data.classes)
@@ -151,8 +151,8 @@ def for_rounds(trainer: dict[str, Any], rounds: int) -> dict[str, Any]:
 
 def network_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The timm model that a stage trains, as backbone or as encoder, and the backbone's arguments."""
-    model = config.get("model", {})
-    name = str(model.get("backbone") or model.get("encoder") or "glnet_4g").removeprefix("tu-")
+    model = with_defaults(TASKS["classify"], config.get("model", {}))
+    name = str(model.get("encoder") or model["backbone"]).removeprefix("tu-")
     return name, model.get("backbone_args") or {}
 
 
