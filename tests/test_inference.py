@@ -29,7 +29,7 @@ ALL = InferenceSettings(
 
 @pytest.fixture
 def val(drawn, tmp_path) -> Path:
-    """The drawn data set's val images, not square, with their masks, in VOC's layout."""
+    """The synthetic data set's val images, not square, with their masks, in VOC's layout."""
     root = tmp_path / "val"
     for inner in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
         (root / inner).mkdir(parents=True)

@@ -97,8 +97,8 @@ def own_weights(backbone: str) -> str:
     cfg = timm.get_pretrained_cfg(backbone)
     if cfg is None or not cfg.file:
         raise UserError(
-            f"no weights of the backbone {backbone} come with wsss, and the slots of a network that has "
-            "not been trained show nothing: give its weight file (weights)"
+            f"no weights of the backbone {backbone} come with wsss, and the slots of a network that "
+            "has not been trained show nothing: give its weight file (weights)"
         )
     return cfg.file
 
@@ -264,7 +264,7 @@ class Classifier(_Network):
 
         >>> classifier = wsss.Classifier.of_backbone("glnet_nano")
         >>> view, = classifier.slots(wsss.read_image("photo.jpg"), ["2.0"], size=128)
-        >>> view.name, view.dispatch.shape  # 64 slots, and the share of each pixel in them
+        >>> view.name, view.dispatch.shape  # 64 slots, and their probabilities at each pixel
         ('2.0', (64, 8, 8))
 
         Args:

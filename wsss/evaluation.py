@@ -27,12 +27,12 @@ class Scores:
     (['background', 'ball', 'brick', 'kite', 'star'], 100)
 
     Attributes:
-        miou: mean of the IoU over the classes that occur in truth or prediction; void pixels of truth
-            and prediction are left out.
+        miou: mean of the IoU over the classes that occur in ground truth or prediction; void pixels of
+            either are left out.
         iou: IoU per class, background first; None for a class that occurs in neither.
         pixel_accuracy: share of the compared pixels with the right label.
-        void: share of the pixels with a true label that the prediction leaves void. Read `miou` with
-            it: leaving out the hard pixels raises it.
+        void: share of the pixels with a ground-truth label that the prediction leaves void. Read
+            `miou` with it: leaving out the hard pixels raises it.
         images: number of images.
     """
 
@@ -75,7 +75,7 @@ class Evaluator:
 
     @property
     def measurable(self) -> bool:
-        """Whether any pixel so far has both a true and a predicted label."""
+        """Whether any pixel so far has both a ground-truth and a predicted label."""
         return self.labelled > self.void
 
     def so_far(self) -> dict[str, float]:
@@ -86,10 +86,12 @@ class Evaluator:
         """The scores of all images so far.
 
         Raises:
-            NotMeasurable: no pixel has both a true and a predicted label.
+            NotMeasurable: no pixel has both a ground-truth and a predicted label.
         """
         if not self.measurable:
-            raise NotMeasurable("no pixel has both a true and a predicted label: nothing to evaluate")
+            raise NotMeasurable(
+                "no pixel has a ground-truth and a predicted label: nothing to evaluate"
+            )
         matrix = self.confusion.compute().double()
         hits = matrix.diag()
         union = matrix.sum(0) + matrix.sum(1) - hits
@@ -141,7 +143,7 @@ def evaluate_files(
 
 
 Counts = list[tuple[int, int, int]]
-"""(true label, predicted label, pixels) for each pair of labels that occurs in an image."""
+"""(ground-truth label, predicted label, pixels) for each pair of labels that occurs in an image."""
 
 
 def pixel_counts(prediction: np.ndarray, target: np.ndarray) -> Counts:
@@ -163,7 +165,7 @@ def read_counts(path: Path) -> tuple[list[str], dict[str, Counts]]:
 
 
 def confusion_matrix(counts: Iterable[Counts], num_labels: int) -> np.ndarray:
-    """Sum pixel counts to (num_labels, num_labels) int64: row true, column predicted; no void."""
+    """Sum pixel counts to (num_labels, num_labels) int64: row target, column predicted; no void."""
     matrix = np.zeros((num_labels, num_labels), np.int64)
     for image in counts:
         for true, predicted, pixels in image:
@@ -189,30 +191,30 @@ def threshold_curve(
 
     Args:
         maps: per image the scores (n, h, w) in 0..1, which are resized to the mask's size, their
-            labels, and the true mask (H, W).
+            labels, and the ground-truth mask (H, W).
         num_labels: number of labels with background.
         steps: number of steps.
         also: further thresholds, 0..1.
 
     Returns:
-        (threshold, mIoU in percent) per step; choosing the best one uses the true masks.
+        (threshold, mIoU in percent) per step; choosing the best one uses the ground truth.
     """
     # bin = number of thresholds that the pixel's best score beats, so one pass serves all of them
     thresholds = np.linspace(0, 1, steps + 1)
     off_grid = [value for value in also if not np.isclose(thresholds, value).any()]
     thresholds = np.unique([*thresholds, *off_grid])
     counts = np.zeros((len(thresholds) + 1, num_labels, num_labels))
-    for scores, labels, truth in maps:
-        best, winner = np.zeros(truth.shape, np.float32), np.zeros(truth.shape, np.uint8)
+    for scores, labels, target in maps:
+        best, winner = np.zeros(target.shape, np.float32), np.zeros(target.shape, np.uint8)
         for label, score in zip(labels, scores, strict=True):  # all at once would fill the memory
-            one = resize_scores(score[None].astype(np.float32), *truth.shape)[0]
+            one = resize_scores(score[None].astype(np.float32), *target.shape)[0]
             winner[one > best] = label
             np.maximum(best, one, out=best)
-        rows = max(1, 2**20 // truth.shape[1])  # in bands: the indices of a large mask fill the memory
-        for band in (slice(top, top + rows) for top in range(0, len(truth), rows)):
-            known = truth[band] != VOID
+        rows = max(1, 2**20 // target.shape[1])  # in bands: the indices of a large mask fill the memory
+        for band in (slice(top, top + rows) for top in range(0, len(target), rows)):
+            known = target[band] != VOID
             level = np.searchsorted(thresholds, best[band][known], side="left")
-            index = (level * num_labels + winner[band][known]) * num_labels + truth[band][known]
+            index = (level * num_labels + winner[band][known]) * num_labels + target[band][known]
             counts += np.bincount(index, minlength=counts.size).reshape(counts.shape)
     curve = []
     for number, threshold in enumerate(thresholds):

@@ -73,8 +73,8 @@ class Entry(NamedTuple):
     Attributes:
         record: the image.
         mask: file of the mask that the list is about.
-        value: what the list is sorted by: mean IoU of the mask in percent over the labels of truth
-            and mask, or `uncertainty`, 0..1.
+        value: what the list is sorted by: mean IoU of the mask in percent over the labels of the
+            ground truth and the mask, or `uncertainty`, 0..1.
     """
 
     record: Record
@@ -202,8 +202,8 @@ class Run:
         slots, dispatch = (
             _as_kept(part[0].numpy()) for part in (found.maps.slots, found.maps.dispatch)
         )
-        shares = classifier.probabilities(torch.from_numpy(slots), labels).numpy()
-        return corrected_scores(seed, dispatch, shares, background)
+        probabilities = classifier.probabilities(torch.from_numpy(slots), labels).numpy()
+        return corrected_scores(seed, dispatch, probabilities, background)
 
     def pseudo_mask(
         self, found: Analysis, tags: Sequence[str | int], background: float, crf: bool
@@ -235,7 +235,7 @@ class Run:
 
     @property
     def orders(self) -> list[str]:
-        """Those of `ORDERS` that can be had: an IoU takes true masks."""
+        """Those of `ORDERS` that can be had: an IoU takes ground truth."""
         judged = [order for order in self._judged if self._counts(order)]
         return [order for order in ORDERS if order == "unsure" or order in judged]
 
@@ -303,7 +303,7 @@ class Run:
             "pseudo-mask": self.made.mask(record.id),
             "refined": self.refined and self.refined / f"{record.id}.png",
             "segmenter": self.folder["segment"].test / f"{record.id}.png",
-            "truth": record.mask,
+            "ground truth": record.mask,
         }
         masks = {what: read_mask(file) for what, file in files.items() if file and file.is_file()}
         if found.predicted is not None:
@@ -336,10 +336,11 @@ def uncertainty(scores: np.ndarray, background: float) -> float:
     """
     if not len(scores):
         return 0.0
-    shares = np.concatenate([np.full((1, *scores.shape[1:]), background, np.float32), scores])
-    shares = shares / shares.sum(0).clip(1e-6)
-    entropy = -(shares * np.log(shares.clip(1e-12))).sum(0)
-    return float(entropy.mean() / np.log(len(shares)))
+    floor = np.full((1, *scores.shape[1:]), background, np.float32)
+    probabilities = np.concatenate([floor, scores])
+    probabilities = probabilities / probabilities.sum(0).clip(1e-6)
+    entropy = -(probabilities * np.log(probabilities.clip(1e-12))).sum(0)
+    return float(entropy.mean() / np.log(len(probabilities)))
 
 
 def shown(image: np.ndarray) -> np.ndarray:

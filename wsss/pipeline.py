@@ -66,7 +66,7 @@ def run_pipeline(
         out: folder for the results instead of the config's.
         root: data.root for all stages.
         weights: model.weights for classifier and segmenter.
-        upper_bound: also train the segmenter on the true masks, for as many steps in all.
+        upper_bound: also train the fully supervised baseline, for as many steps in all.
         changed: what becomes of stages that an earlier version of wsss made otherwise than this one
             would: "tell" stops with a UserError that says what differs, "keep" goes on with them,
             "redo" moves them aside and makes them anew.
@@ -202,7 +202,7 @@ class _Run:
         return not any(differences(before[part], now[part]) for part in ("model", "trainer"))
 
     def require_truth(self) -> None:
-        """Refuse an upper bound whose images lack true masks, before anything is trained."""
+        """Refuse a fully supervised baseline without ground-truth masks, before anything is trained."""
         data = self.config("segment").data()
         data.true_masks(data.catalog(data.train_split, tagged=False), data.train_split)
 
@@ -230,7 +230,7 @@ class _Run:
                 pretrained=False,
                 weights=str(start / "last.ckpt"),
             )
-        written["data"].pop("mask_dir", None)  # true masks, or those of the run
+        written["data"].pop("mask_dir", None)  # ground truth, or masks of the run
         if masks is not None:
             written["data"]["mask_dir"] = str(masks / "masks")
         data = config.data()
@@ -335,22 +335,22 @@ class _Run:
         rows = [
             (f"classifier, mAP on {val}", numbers["cls_map_val"]),
             (f"seed, mIoU on {train}, fixed rule", numbers["seed_miou_fixed"]),
-            (f"seed, mIoU on {train}, best threshold (uses the truth)", numbers["seed_miou_best"]),
+            (f"seed, mIoU on {train}, best threshold (uses ground truth)", numbers["seed_miou_best"]),
             (f"first round's pseudo-masks, mIoU on {train}", numbers.get("mask_miou_first")),
             ("first round's pseudo-masks, void pixels", numbers.get("mask_void_first")),
             (f"first round's segmenter, mIoU on {val}", numbers.get("seg_miou_val_first")),
             (f"pseudo-masks, mIoU on {train}", numbers["mask_miou"]),
             ("pseudo-masks, void pixels", numbers["mask_void"]),
             (f"segmenter, mIoU on {val}", numbers["seg_miou_val"]),
-            (f"segmenter trained on true masks, mIoU on {val}", numbers["seg_miou_val_true_masks"]),
+            (f"fully supervised baseline, mIoU on {val}", numbers["seg_miou_val_true_masks"]),
         ]
         for name, value in rows:
             if value is not None:
-                print(f"{name:54s} {value:6.1f} %")
+                print(f"{name:60s} {value:6.1f} %")
             elif name == rows[0][0]:
-                print(f"{name:54s} not measurable: no image of {val} has a tag")
+                print(f"{name:60s} not measurable: no image of {val} has a tag")
         for name, value in minutes.items():
-            print(f"{name:54s} {value:6.1f} min")
+            print(f"{name:60s} {value:6.1f} min")
         run = RunFolder(self.out)
         path = run.report if report_is_current(run) else write_report(run)
         print(f"report in {path}", flush=True)

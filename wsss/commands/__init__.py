@@ -11,7 +11,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upper-bound",
         action="store_true",
-        help="also train the same segmenter on the true masks, to compare with",
+        help="also train the fully supervised baseline: the same segmenter on the ground-truth masks",
     )
     changed = parser.add_mutually_exclusive_group()
     for name, does in (

@@ -7,7 +7,7 @@ from wsss.commands import add_run_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Draw a tagged data set and run the whole chain on it."
+    parser.description = "Make a synthetic data set with tags and run the whole chain on it."
     parser.add_argument("--out", default="runs/demo", help="folder for data and results")
     add_run_options(parser)
 

@@ -39,7 +39,7 @@ def one_thread(_: int) -> None:
 
 
 def _augment(transform: A.Compose, **arrays: np.ndarray) -> dict[str, Tensor]:
-    """Albumentations ignores the global seeds; drawn from torch's, a seed repeats a training."""
+    """Albumentations ignores the global random seed; one from torch's generator repeats a training."""
     transform.set_random_seed(int(torch.randint(2**31, ())))
     return transform(**arrays)
 

@@ -100,7 +100,7 @@ class TagData(_Data):
 
     Args:
         root: folder of the data set.
-        layout: "voc" (VOC development kit), "folder" (images and tags.csv), "synthetic" (drawn
+        layout: "voc" (VOC development kit), "folder" (images and tags.csv), "synthetic" (made
             into the root when it is not there, then read as `voc`), or the import path of a class of
             one's own (`wsss.data.layouts.Layout`).
         train_split: list of the images to train on.
@@ -186,9 +186,9 @@ class MaskData(_Data):
     Args:
         root: folder of the data set.
         layout: as in `TagData`.
-        mask_dir: folder of the masks to train on, `<id>.png` (pseudo-masks); None: the true masks.
+        mask_dir: folder of the masks to train on, `<id>.png` (pseudo-masks); None: the ground truth.
         train_split: list of the images to train on.
-        val_split: list of the images to validate and test on, always with the true masks.
+        val_split: list of the images to validate and test on, always with the ground truth.
         predict_split: list of the images to predict.
         crop: side of the square training crops, in pixels.
         max_side: images longer than this are scaled down before they enter the network at test
@@ -257,7 +257,7 @@ class MaskData(_Data):
         if self.layout != "voc" and 0 < len(masked) < len(catalog.records):
             notice(
                 f"{len(masked)} of {len(catalog.records)} images of split '{self.val_split}' have a "
-                "true mask: the scores are those of these images alone"
+                "ground-truth mask: the scores are those of these images alone"
             )
             catalog = replace(catalog, records=masked)
         masks = self.true_masks(catalog, self.val_split)
@@ -283,6 +283,6 @@ class MaskData(_Data):
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(catalog.records)} images of split '{split}' in {self.root} "
-                f"have no true mask (first: {missing[0]}): add the masks, or choose another split"
+                f"have no ground-truth mask (first: {missing[0]}): add them, or choose another split"
             )
         return [record.mask for record in catalog.records]

@@ -30,8 +30,8 @@ class ClassifierOutput(NamedTuple):
     Attributes:
         logits: (B, N) float32, one per class.
         class_map: (B, N, H/s, W/s) float32 at the output stride s, signed, without the class bias.
-        dispatch: (B, K, h, w) float32 share of every pixel in each of the K slots, or None where it
-            was not asked for.
+        dispatch: (B, K, h, w) float32 probability of each of the K slots at every pixel, or None
+            where it was not asked for.
         middle: (B, C, h, w) features that tell the slots of one image from those of another, those that
             they are clustered from or that their stage leads to; None where no slots were asked for.
     """

@@ -280,7 +280,7 @@ def _place_of_run(config: dict[str, Any]) -> Path:
 
 
 def stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
-    """Tells one set of images and tags from another, and where asked one set of true masks."""
+    """Tells one set of images and tags from another, and where asked one set of ground-truth masks."""
     digest = hashlib.sha256(repr(catalog.classes).encode())
     if catalog.white:  # how images of 16 bits are shown
         digest.update(repr(catalog.white).encode())

@@ -65,9 +65,9 @@ class ClassificationTask(Task):
         freeze_stride: do not train the backbone's layers up to this stride, 2, 4, 8 or 16: faster, and
             a small data set cannot spoil them. null: train all.
         lr: learning rate of the backbone.
-        head_lr_multiplier: the class head learns this many times faster.
+        head_lr_multiplier: learning-rate multiplier of the class head.
         weight_decay: of AdamW.
-        warmup: share of the steps with a rising rate.
+        warmup: share of the steps with a rising learning rate.
         backbone_args: further arguments of the timm model, for example GLNet's slot_scale_init.
     """
 

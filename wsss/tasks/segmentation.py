@@ -34,9 +34,9 @@ class SegmentationTask(Task):
         freeze_stride: do not train the encoder's layers up to this stride, 2, 4, 8 or 16: faster, and
             a small data set cannot spoil them. null: train all.
         lr: learning rate of the encoder.
-        head_lr_multiplier: the decoder learns this many times faster.
+        head_lr_multiplier: learning-rate multiplier of the decoder.
         weight_decay: of AdamW.
-        warmup: share of the steps with a rising rate.
+        warmup: share of the steps with a rising learning rate.
         scales: image scales at test and prediction (validation uses scale 1 alone). These four: null
             takes what the checkpoint was trained to be tested with, at first 1.0 and no more.
         flip: test and predict with the horizontal flip, too.
@@ -150,7 +150,7 @@ class SegmentationTask(Task):
 
     def _log_scores(self, stage: str) -> None:
         if not self.evaluator.measurable:
-            notice(f"{stage}_mIoU is not measurable: no pixel of the true masks has a label")
+            notice(f"{stage}_mIoU is not measurable: no pixel of the ground truth has a label")
             self.evaluator = Evaluator(self.classes)
             return
         scores = self.evaluator.compute()
