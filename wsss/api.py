@@ -290,8 +290,8 @@ def tag_indices(tags: Sequence[str | int], classes: Sequence[str]) -> list[int]:
     Raises:
         UserError: there is no such class.
     """
-    found = {name: index for index, name in enumerate(classes)}
-    found |= {index: index for index in range(len(classes))}
+    found: dict[str | int, int] = {index: index for index in range(len(classes))}
+    found |= {name: index for index, name in enumerate(classes)}
     if unknown := [tag for tag in tags if tag not in found]:
         raise UserError(f"the tag {unknown[0]!r} is unknown: this network's are {', '.join(classes)}")
     return [found[tag] for tag in tags]
