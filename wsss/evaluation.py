@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from wsss.data.masks import read_mask, tell_palettes
+from wsss.distributed import gather, in_order, share
 from wsss.errors import NotMeasurable, UserError
 from wsss.files import read_json, write_text
 from wsss.geometry import resize_scores
@@ -56,7 +57,8 @@ class Evaluator:
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.names = ["background", *classes]
-        self.confusion = MulticlassConfusionMatrix(len(self.names), ignore_index=VOID)
+        count = len(self.names)
+        self.confusion = torch.zeros(count, count, dtype=torch.int64)  # row true, column predicted
         self.void = self.labelled = self.images = 0
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -71,7 +73,19 @@ class Evaluator:
         self.images += 1
         known = labelled & ~unsure
         if known.any():
-            self.confusion.update(prediction[known], target[known])
+            pair = prediction[known], target[known]
+            self.confusion += multiclass_confusion_matrix(*pair, num_classes=len(self.names))
+
+    @property
+    def state(self) -> tuple[Tensor, int, int, int]:
+        """All that it has counted."""
+        return self.confusion, self.void, self.labelled, self.images
+
+    def merge(self, states: Sequence[tuple[Tensor, int, int, int]]) -> None:
+        """Take what several have counted, of images of their own, instead of what it has."""
+        matrices, void, labelled, images = zip(*states, strict=True)
+        self.confusion = torch.stack(matrices).sum(0)
+        self.void, self.labelled, self.images = sum(void), sum(labelled), sum(images)
 
     @property
     def measurable(self) -> bool:
@@ -92,7 +106,7 @@ class Evaluator:
             raise NotMeasurable(
                 "no pixel has a ground-truth and a predicted label: nothing to evaluate"
             )
-        matrix = self.confusion.compute().double()
+        matrix = self.confusion.double()
         hits = matrix.diag()
         union = matrix.sum(0) + matrix.sum(1) - hits
         values = [None if union[i] == 0 else 100 * float(hits[i] / union[i]) for i in range(len(union))]
@@ -121,7 +135,7 @@ def evaluate_files(
     """
     evaluator = Evaluator(classes)
     count = len(classes) + 1
-    pairs, foreign = list(pairs), []
+    pairs, foreign = share(list(pairs)), []
     with progress(pairs, "evaluate masks") as bar:
         for prediction_path, target_path in bar:
             prediction = read_mask(prediction_path, count, foreign)
@@ -137,6 +151,9 @@ def evaluate_files(
                 counts.append(pixel_counts(prediction, target))
             bar.set_postfix(evaluator.so_far(), refresh=False)
     tell_palettes(foreign)
+    evaluator.merge(gather(evaluator.state))
+    if counts is not None:
+        counts[:] = in_order(gather(counts))
     if evaluator.images == 0:
         raise UserError("there is no mask to evaluate")
     return evaluator.compute()
@@ -191,7 +208,8 @@ def threshold_curve(
 
     Args:
         maps: per image the scores (n, h, w) in 0..1, which are resized to the mask's size, their
-            labels, and the ground-truth mask (H, W).
+            labels, and the ground-truth mask (H, W). Each of several processes gives those of its
+            share.
         num_labels: number of labels with background.
         steps: number of steps.
         also: further thresholds, 0..1.
@@ -216,6 +234,7 @@ def threshold_curve(
             level = np.searchsorted(thresholds, best[band][known], side="left")
             index = (level * num_labels + winner[band][known]) * num_labels + target[band][known]
             counts += np.bincount(index, minlength=counts.size).reshape(counts.shape)
+    counts = sum(gather(counts))
     curve = []
     for number, threshold in enumerate(thresholds):
         matrix = counts[number + 1 :].sum(0)

@@ -9,8 +9,10 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.config_files import upgrade_words
+from wsss.distributed import launch
 from wsss.errors import UserError, notice
 from wsss.locks import locked
+from wsss.origin import require_alike
 from wsss.settings import InferenceSettings
 from wsss.stages.config import DATA, MASKS, TASKS, Kind, Parser, fill_in, one_line
 from wsss.stages.masks import make_pseudo_masks, predict_masks, refine_masks
@@ -112,6 +114,9 @@ class TaskCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        trainer = config["trainer"]
+        launch(trainer["devices"], trainer["num_nodes"], trainer["accelerator"])
+        require_alike("setting", config.as_dict())
         if config.get("ckpt_path"):  # its weights replace the initial ones, which need not be there
             config["model"]["pretrained"], config["model"]["weights"] = False, None
         if self.subcommand == "fit":

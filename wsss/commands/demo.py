@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wsss.commands import add_run_options
+from wsss.commands import add_run_options, run_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,4 @@ def main(args: argparse.Namespace) -> None:
     from wsss.pipeline import run_pipeline, shipped_config
 
     root = str(Path(args.out) / "data")
-    run_pipeline(
-        shipped_config("demo/pipeline.yaml"), args.out, root, None, args.upper_bound, args.changed
-    )
+    run_pipeline(shipped_config("demo/pipeline.yaml"), args.out, root, **run_options(args))

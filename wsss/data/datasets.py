@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsss import distributed
 from wsss.data.albumentations import A, ToTensorV2
 from wsss.data.catalog import Catalog, Record
 from wsss.data.images import image_size, read_image
@@ -24,6 +25,9 @@ from wsss.errors import UserError
 from wsss.geometry import fit_within, resize
 from wsss.program import quiet_libraries
 from wsss.voc import VOID
+
+SPARE = "spare"
+"""Key of a sample that stands in for none (`Share`)."""
 
 # ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
 PAD_COLOUR = (124, 116, 104)
@@ -91,6 +95,25 @@ class TaggedImages(Dataset):
             "path": str(record.image),
             "size": torch.tensor(image.shape[:2]),
         }
+
+
+class Share(Dataset):
+    """What this process has to do of a data set: every n-th item; none is done twice.
+
+    A process for which nothing is left gets an item all the same, as its epoch is to begin and end as
+    those of the others; `SPARE` tells that it does not count.
+    """
+
+    def __init__(self, whole: Dataset) -> None:
+        self.whole = whole
+        self.own = distributed.share(range(len(whole)))
+        self.spare = not self.own
+
+    def __len__(self) -> int:
+        return max(1, len(self.own))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.whole[0] | {SPARE: True} if self.spare else self.whole[self.own[index]]
 
 
 class SameShapeBatches(Dataset):

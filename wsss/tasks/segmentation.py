@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss.data.datasets import SPARE
+from wsss.distributed import average_, gather
 from wsss.errors import UserError, notice
 from wsss.evaluation import Evaluator
 from wsss.models.fast import fast_layers
@@ -118,7 +120,9 @@ class SegmentationTask(Task):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         logits, mask = self.model(batch["image"]), batch["mask"].long()
         losses = F.cross_entropy(logits.float(), mask, ignore_index=VOID, reduction="sum")
-        loss = losses / (mask != VOID).sum().clamp_min(1)  # a batch of void alone counts nothing
+        count = (mask != VOID).sum().double()
+        average_([count])  # as the gradients of all processes: each pixel counts the same
+        loss = losses / count.float().clamp_min(1)  # a batch of void alone counts nothing
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
@@ -149,6 +153,7 @@ class SegmentationTask(Task):
         return mask_of(probabilities, batch["image"], batch["size"][0].tolist(), crf)
 
     def _log_scores(self, stage: str) -> None:
+        self.evaluator.merge(gather(self.evaluator.state))
         if not self.evaluator.measurable:
             notice(f"{stage}_mIoU is not measurable: no pixel of the ground truth has a label")
             self.evaluator = Evaluator(self.classes)
@@ -162,7 +167,8 @@ class SegmentationTask(Task):
         self.evaluator = Evaluator(self.classes)
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        self._evaluate(batch)
+        if SPARE not in batch:
+            self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:  # two masks, in which perhaps nothing is labelled
@@ -170,8 +176,8 @@ class SegmentationTask(Task):
         else:
             self._log_scores("val")
 
-    def test_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        return self._evaluate(batch, **self.test_settings)
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> Tensor | None:
+        return None if SPARE in batch else self._evaluate(batch, **self.test_settings)
 
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
