@@ -20,6 +20,7 @@ from torch import Tensor
 from wsss.data.catalog import Catalog, Record, largest_image
 from wsss.data.masks import read_arrays, write_arrays, write_mask
 from wsss.data.modules import MaskData, TagData
+from wsss.distributed import first, processes_here, share, wait_for_all
 from wsss.errors import UserError
 from wsss.files import file_stamp, read_json
 from wsss.geometry import fit_within
@@ -48,7 +49,7 @@ PROCESS_BYTES, PIXEL_BYTES = 150e6, 16
 def workers_for(pixels: int) -> int:
     """Processes for masks of photographs of so many pixels: by the cores and the memory there are."""
     fitting = free_memory() / 2 / (PROCESS_BYTES + PIXEL_BYTES * pixels)
-    return max(1, min(allowed_cores(), int(min(fitting, 1e6))))
+    return max(1, min(allowed_cores(), int(min(fitting, 1e6))) // processes_here())
 
 
 class MaskPool:
@@ -125,10 +126,12 @@ def make_pseudo_masks(
         make_seeds(task, data, settings, files, trainer)
     if not missing:
         return
-    if settings.relabels:
-        learn_slot_classes(catalog, settings, files)
-        return masks_of_seeds(missing.values(), catalog.white, settings, files, workers)
     with MaskPool(missing.values(), workers) as pool:
+        if settings.relabels:
+            taught = first(lambda: learn_slot_classes(catalog, settings, files))
+            for record in progress(share(list(missing.values())), "make masks"):
+                job, seed = _job(files, record, catalog.white), files.seed(record.id)
+                pool.submit(mask_of_seed, job, settings, seed, taught.without(record.id))
 
         def take(maps: ClassMaps, batch: dict[str, Any]) -> None:
             for name, seed in _seeds(maps, batch, settings, missing):
@@ -136,7 +139,8 @@ def make_pseudo_masks(
                 job = _job(files, missing[name], catalog.white)
                 pool.submit(mask_of_scores, job, settings, scores, seed["labels"])
 
-        _class_maps(task, data, missing, settings, trainer, take)
+        if not settings.relabels:
+            _class_maps(task, data, missing, settings, trainer, take)
     _require_all(catalog, files)
 
 
@@ -170,17 +174,17 @@ def make_seeds(
         )
 
 
-def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: MaskFiles) -> None:
-    """Learn what slots are from the seeds of a sample of the images; writes `files.slot_classes`.
+def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: MaskFiles) -> SlotClasses:
+    """Learn what slots are from the seeds of a sample of the images, and keep it in a file.
 
-    What is there stays where the sample is of the same images. Where images came to the data set since,
-    it is learned anew, from a sample of all.
+    What was learned from the same images before is not learned again. Where images came to the data
+    set since, the sample is another one.
     """
     records = _sample(catalog.records, settings.sample)
     names = [record.id for record in records]
     learned = read_arrays(files.slot_classes) if files.slot_classes.is_file() else {}
     if np.array_equal(learned.get("images", []), names):
-        return
+        return SlotClasses(**learned)
     found = []
     for name in progress(names, "read slots", brief=True):
         seed = {key: torch.from_numpy(a) for key, a in read_arrays(files.seed(name)).items()}
@@ -199,6 +203,7 @@ def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: Ma
         partial(progress, what="learn slots", unit="rounds", brief=True),
     )
     write_arrays(files.slot_classes, half=False, **taught._asdict())
+    return taught
 
 
 def _sample(records: Sequence[Record], most: int | None) -> Sequence[Record]:
@@ -207,29 +212,6 @@ def _sample(records: Sequence[Record], most: int | None) -> Sequence[Record]:
     if most is None or most >= count:
         return records
     return [records[index * count // most] for index in range(most)]
-
-
-def masks_of_seeds(
-    records: Collection[Record],
-    white: int | None,
-    settings: PseudoMaskSettings,
-    files: MaskFiles,
-    workers: int | None = None,
-) -> None:
-    """Make the pseudo-masks of images whose seeds are there, by what slots were learned to be.
-
-    Args:
-        records: the images.
-        white: as in `read_image`.
-        settings: of all steps.
-        files: where seeds, slot classes and masks lie.
-        workers: as for `make_pseudo_masks`.
-    """
-    taught = SlotClasses(**read_arrays(files.slot_classes))
-    with MaskPool(records, workers) as pool:
-        for record in progress(records, "make masks"):
-            how = settings, files.seed(record.id), taught.without(record.id)
-            pool.submit(mask_of_seed, _job(files, record, white), *how)
 
 
 def refine_masks(
@@ -335,8 +317,10 @@ def _job(files: MaskFiles, record: Record, white: int | None) -> Job:
 
 
 def _missing(catalog: Catalog, file: Callable[[str], Path]) -> dict[str, Record]:
-    """The images whose file is not there yet, by their ids."""
-    return {record.id: record for record in catalog.records if not file(record.id).is_file()}
+    """The images whose file is not there yet, by their ids, when all processes have come here."""
+    wait_for_all()
+    names = first(lambda: {r.id for r in catalog.records if not file(r.id).is_file()})
+    return {record.id: record for record in catalog.records if record.id in names}
 
 
 def _require_all(catalog: Catalog, files: MaskFiles) -> None:
@@ -350,6 +334,12 @@ def _require_all(catalog: Catalog, files: MaskFiles) -> None:
 
 def _claim(files: MaskFiles, task: Task, side: int, settings: dict[str, Any], *kept: Path) -> None:
     """Note beside masks, and in folders of what is kept of them, what decides them; or refuse."""
+    first(lambda: _claim_first(files, task, side, settings, *kept))
+
+
+def _claim_first(
+    files: MaskFiles, task: Task, side: int, settings: dict[str, Any], *kept: Path
+) -> None:
     out = files.masks
     noted = settings | {
         "ckpt_path": task.checkpoint and file_stamp(Path(task.checkpoint)),

@@ -1,5 +1,6 @@
 """How good masks and seeds are, where the ground truth of some is known."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from wsss.data.catalog import Catalog, Record
 from wsss.data.masks import read_mask, read_scores
+from wsss.distributed import is_first, share
 from wsss.errors import NotMeasurable, notice
 from wsss.evaluation import Evaluator, compare_files, threshold_curve, write_counts
 from wsss.progress import progress
@@ -32,7 +34,10 @@ def judge_masks(stage: StageFolder, catalog: Catalog) -> tuple[list[Record], dic
     # strict: asked once more after the last image, it tells of what is not measurable
     images = zip((record.id for record in records), compare_files(pairs, evaluator), strict=True)
     try:
-        write_counts(stage.masks.with_suffix(".json"), catalog.classes, images)
+        if is_first():
+            write_counts(stage.masks.with_suffix(".json"), catalog.classes, images)
+        else:
+            deque(images, maxlen=0)
     except NotMeasurable as error:
         notice(f"mIoU of {stage.name} is not measurable: {error}")
         return [], {}
@@ -52,7 +57,7 @@ def judge_seed(
     """
 
     def found() -> Iterator[tuple[np.ndarray, list[int], np.ndarray]]:
-        for record in progress(records, "sweep the seed's threshold"):
+        for record in progress(share(records), "sweep the seed's threshold"):
             truth = read_mask(record.mask, num_labels)
             yield *read_scores(files.scores(record.id)), truth
 
