@@ -148,14 +148,14 @@ class SlotLabelSettings(Settings):
         folds: parts of the data set, each relabelled by what the others taught, 2 or more.
         rounds: how often labels are learned and corrected, 1 or more.
         steps: steps of a regression, few on purpose, 1 or more.
-        sample: images that are learned from, evenly over their list, 1 or more; null: all.
+        sample: images that are learned from, at most, alike many of each class, 1 or more; null: all.
     """
 
     relabel_slots: bool = True
     folds: int = 8
     rounds: int = 5
     steps: int = 600
-    sample: int | None = 2048
+    sample: int | None = 4096
 
     def __post_init__(self) -> None:
         super().__post_init__()

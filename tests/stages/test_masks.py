@@ -1,11 +1,13 @@
 """Seeds, masks and refined masks as functions of network, data, settings and folder."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from wsss.data.catalog import Record
 from wsss.data.masks import read_arrays, read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
@@ -106,15 +108,26 @@ def test_what_was_made_is_not_made_again(classifier, drawn, tmp_path, monkeypatc
         assert asked == ([] if relabel_slots else [p.stem for p in made[:4]])  # its batch, if no seed
 
 
+def test_a_sample_shows_all_classes_alike():
+    tags = [(0,)] * 80 + [(1,)] * 10 + [(0, 2)] * 2 + [()] * 8
+    records = [Record(str(k), Path(f"{k}.jpg"), own, None) for k, own in enumerate(tags)]
+    assert masks.sample_images(records, 100) is masks.sample_images(records, None) is records
+    chosen = [int(record.id) for record in masks.sample_images(records, 19)]  # four a class
+    # of class 0 the 82 images' 1st, 21st, ..., of class 2 both
+    assert chosen == [0, 20, 41, 61, 80, 82, 85, 87, 90, 91, 92, 94, 96, 98]
+    assert [int(record.id) for record in masks.sample_images(records, 1)] == [0, 80, 90, 92]
+
+
 def test_slots_are_learned_from_a_sample(classifier, drawn, tmp_path):
-    settings, data, out = replace(QUICK, sample=3), _data(drawn), tmp_path / "masks"
+    settings, data, out = replace(QUICK, sample=4), _data(drawn), tmp_path / "masks"
+    chosen = masks.sample_images(data.catalog("val").records, 4)
     make_pseudo_masks(classifier, data, settings, out, _trainer(), workers=1)
     files, ids = MaskFiles(out), [record.id for record in data.catalog("val").records]
     taught = SlotClasses(**read_arrays(files.slot_classes))
-    assert taught.images.tolist() == [ids[0], ids[2], ids[5]]  # evenly over the list of eight
-    assert len(taught.weight) == 3
+    assert taught.images.tolist() == [record.id for record in chosen]
+    assert len(taught.weight) == len(chosen) < len(ids)
     mean = SlotClassifier(taught.weight.mean(0), taught.bias.mean(0))
-    others = {ids[0]: 0, ids[2]: 1, ids[5]: 2}
+    others = {name: fold for fold, name in enumerate(taught.images.tolist())}
     asked = {name: SlotClassifier(taught.weight[k], taught.bias[k]) for name, k in others.items()}
     for name in ids:
         seed = read_arrays(files.seed(name))

@@ -57,7 +57,7 @@ def learn_slots(
     features, areas = features.float(), areas.float()
     probabilities = seeds = [seed.float() for seed in seeds]
     mean, std = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
-    x = (features - mean) / std
+    x = (features - mean).div_(std)
     part = torch.arange(count) % settings.folds
     folds = range(min(settings.folds, count))
     # an image alone teaches itself

@@ -180,8 +180,7 @@ def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: Ma
     What was learned from the same images before is not learned again. Where images came to the data
     set since, the sample is another one.
     """
-    records = _sample(catalog.records, settings.sample)
-    names = [record.id for record in records]
+    names = [record.id for record in sample_images(catalog.records, settings.sample)]
     learned = read_arrays(files.slot_classes) if files.slot_classes.is_file() else {}
     if np.array_equal(learned.get("images", []), names):
         return SlotClasses(**learned)
@@ -192,9 +191,11 @@ def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: Ma
         shares = slot_probabilities(seed["scores"], dispatch, settings.background)
         found.append((seed["slots"], dispatch.mean((1, 2)), shares, seed["labels"].tolist()))
     features, areas, seeds, labels = zip(*found, strict=True)
+    slots = torch.stack(features)
+    del found, features  # not twice in memory
     taught = learn_slots(
         names,
-        torch.stack(features),
+        slots,
         torch.stack(areas),
         seeds,
         labels,
@@ -206,12 +207,29 @@ def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: Ma
     return taught
 
 
-def _sample(records: Sequence[Record], most: int | None) -> Sequence[Record]:
-    """At most so many of the images, evenly over their list."""
-    count = len(records)
-    if most is None or most >= count:
+def sample_images(records: Sequence[Record], most: int | None) -> Sequence[Record]:
+    """Some images that stand for all: alike many of each class, evenly over the list of those with it.
+
+    Images without a tag are a class of their own.
+
+    Args:
+        records: all images.
+        most: images to choose, at most, but one of each class; None: all.
+
+    Returns:
+        The chosen ones in the order of the list, the same ones always.
+    """
+    if most is None or most >= len(records):
         return records
-    return [records[index * count // most] for index in range(most)]
+    showing: dict[int, list[int]] = {}  # class -> places of its images
+    for place, record in enumerate(records):
+        for tag in record.tags or (-1,):
+            showing.setdefault(tag, []).append(place)
+    chosen: set[int] = set()
+    for places in showing.values():
+        count = min(len(places), max(1, most // len(showing)))
+        chosen |= {places[index * len(places) // count] for index in range(count)}
+    return [records[place] for place in sorted(chosen)]
 
 
 def refine_masks(
