@@ -323,7 +323,7 @@ def leave(code: int) -> None:
 
 
 def await_end() -> None:
-    """After a failure that may be the end of another process: end with it, if it is."""
+    """After a failure that may be another process's: end with it, if it is."""
     if _lifeline is not None:
         time.sleep(GRACE / 2)  # the lifeline ends this process meanwhile
 
