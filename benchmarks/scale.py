@@ -5,10 +5,10 @@
 
 For each number of images a fresh process makes masks of a VOC data set of so many links to the same few
 drawn images: class maps by `glnet_nano`, seeds, slots that learn from a sample of them, masks with the
-CRF, and their measurement. OUT/scale.md and OUT/scale.png tell images a second of each step, and the
-largest memory of the process itself, of those that make masks, and what those that load images do not
-share with it. What was measured before with the same settings stays. Linux only: memory is read in
-/proc.
+CRF, and their measurement. OUT/scale.md and OUT/scale.png tell images a second of each step, beside it
+the CPU time of an image, which other programs on the machine change less, and the largest memory of the
+process itself, of those that make masks, and what those that load images do not share with it. What was
+measured before with the same settings stays. Linux only: memory is read in /proc.
 """
 
 import argparse
@@ -84,9 +84,10 @@ def make(root: Path, out: Path, size: int, loaders: int, workers: int, steps: in
 
     @contextmanager
     def timed(step: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), sum(os.times()[:4])
         yield
         seconds[step] = time.perf_counter() - start
+        seconds[f"{step} CPU"] = sum(os.times()[:4]) - used  # of processes that ended, too
         print(f"{step}: {seconds[step]:.1f} s, peak {peak(os.getpid()) / MIB:.0f} MiB", flush=True)
 
     with timed("catalog"):
@@ -180,11 +181,13 @@ def write_table(out: Path, rows: dict[str, dict[str, float]]) -> None:
     numbers = sorted(map(int, rows))
     rates = {step: [count / rows[str(count)][step] for count in numbers] for step in STEPS}
     memory = {kind: [rows[str(count)][f"{kind} MiB"] for count in numbers] for kind in PROCESSES}
-    head = ["images", *(f"{name}, images/s" for name in STEPS.values()), "learn slots, s"]
+    head = ["images", *(f"{name}, images/s (CPU ms)" for name in STEPS.values()), "learn slots, s"]
     head += [f"{name}, MiB" for name in PROCESSES.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for index, count in enumerate(numbers):
-        cells = [f"{count:,}", *(f"{rates[step][index]:.1f}" for step in STEPS)]
+        used = [1000 * rows[str(count)][f"{step} CPU"] / count for step in STEPS]
+        cells = [f"{count:,}"]
+        cells += [f"{rates[s][index]:.0f} ({ms:.1f})" for s, ms in zip(STEPS, used, strict=True)]
         cells += [f"{rows[str(count)]['learn']:.1f}"]
         cells += [f"{memory[kind][index]:.0f}" for kind in PROCESSES]
         lines.append("| " + " | ".join(cells) + " |")

@@ -169,7 +169,7 @@ def make_seeds(
     if left := len(_missing(catalog, files.seed)):  # trainer.limit_predict_batches
         count = len(catalog.records)
         raise UserError(
-            f"{count - left} of {count} images have a seed, and slots are learned from all: run again "
+            f"{count - left} of {count} images have a seed, and slots are learned from them: run again "
             "without a limit of batches"
         )
 
