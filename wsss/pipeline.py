@@ -55,7 +55,6 @@ def run_pipeline(
     upper_bound: bool = False,
     changed: Changed = "tell",
     devices: int | None = None,
-    num_nodes: int = 1,
 ) -> dict[str, float | None]:
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
@@ -78,9 +77,8 @@ def run_pipeline(
         changed: what becomes of stages that an earlier version of wsss made otherwise than this one
             would: "tell" stops with a UserError that says what differs, "keep" goes on with them,
             "redo" moves them aside and makes them anew.
-        devices: how many to work on in each machine; None: as the configs say (`trainer.devices`), or
-            as many as torchrun or srun have started. Several are processes of the same program.
-        num_nodes: machines, where neither torchrun nor srun starts their processes.
+        devices: how many to work on; None: as the configs say (`trainer.devices`), or as many as
+            torchrun or srun have started. Each is a process that runs the same program.
 
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
@@ -101,7 +99,8 @@ def run_pipeline(
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
     run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed)
-    launch(devices or run.asked("devices"), num_nodes, run.asked("accelerator"))
+    asked = {name: run.asked(name) for name in ("devices", "num_nodes", "accelerator")}
+    launch(**asked | ({"devices": devices} if devices else {}))
     for key, file in files.items():
         require_alike(f"setting in {file.name}", run.config(key).written)
     with ExitStack() as stack:
@@ -217,7 +216,9 @@ class _Run:
             self.classifier = made if key == "classify" else self.classifier
             config.trainer(logger=False)
         for split in (data.train_split, data.val_split):
-            data.catalog(split, tagged=config.kind == "classify")
+            catalog = data.catalog(split, tagged=config.kind == "classify")
+            if split == data.train_split:
+                data.require_parts(len(catalog.records))
         return data
 
     def _is_done(self, key: str, config: StageConfig) -> bool:
