@@ -110,7 +110,7 @@ def placement() -> dict[str, Any]:
     return dict(_placement)
 
 
-def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> None:
+def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> bool:
     """Start the other processes, or find those that a launcher has started; once in a program.
 
     Args:
@@ -119,12 +119,15 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
         num_nodes: machines; 1, or as many as a launcher has started on.
         accelerator: as Lightning has it.
 
+    Returns:
+        Whether there are several.
+
     Raises:
         UserError: there are fewer devices, or the processes do not find each other.
     """
     global _here, _placement
     if _group is not None:
-        return
+        return True
     asked, started = (devices, num_nodes), _started()
     devices, num_nodes = started or asked
     if started is not None and asked not in ((1, 1), started):
@@ -133,7 +136,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
             f"{devices} processes on each of {num_nodes}: leave out the devices, or start as many"
         )
     if (devices, num_nodes) == (1, 1):
-        return
+        return False
     if started is None and num_nodes != 1:
         raise UserError(
             f"trainer.num_nodes {num_nodes}: on several machines wsss is started by torchrun or srun, "
@@ -154,7 +157,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer.devices {devices}: {' '.join(str(error).split())}") from error
     if fabric.world_size == 1:
-        return
+        return False
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         raise UserError(
             "several devices need a program that can be started several times: call wsss run, or a "
@@ -175,6 +178,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
     if os.environ.get("OMP_NUM_THREADS") in (None, str(allowed_cores())):  # not the user's own
         torch.set_num_threads(max(1, allowed_cores() // _here))
     _join(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
+    return True
 
 
 def _join(group: Any) -> None:
