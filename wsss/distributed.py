@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -147,14 +148,11 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> b
     from lightning_fabric import Fabric
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+    place = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
     try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy="ddp",
-            plugins=[environment()],
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
+            fabric = Fabric(**place, strategy="ddp", plugins=[environment()])
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer.devices {devices}: {' '.join(str(error).split())}") from error
     if fabric.world_size == 1:
@@ -172,9 +170,9 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> b
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise UserError(
-            f"{fabric.world_size} processes were to find each other at {place} and did not ({reason})"
+            f"{fabric.world_size} processes were to find each other at {where} and did not ({reason})"
         ) from error
     if os.environ.get("OMP_NUM_THREADS") in (None, str(allowed_cores())):  # not the user's own
         torch.set_num_threads(max(1, allowed_cores() // _here))
