@@ -13,7 +13,7 @@ import yaml
 from wsss.data.catalog import read_catalog
 from wsss.data.folder_rules import FEW
 from wsss.data.gather import Found, gather
-from wsss.data.images import image_size
+from wsss.data.images import image_sizes
 from wsss.data.tags import tag_source
 from wsss.errors import UserError, few
 from wsss.files import write_text
@@ -71,7 +71,7 @@ def write_recipe(
     found = gather(photographs, tags or tag_source(photographs), out)
     machine = find_machine()
     start = first_weights(backbone, weights, len(found.classes))
-    sides = [max(image_size(photographs / name)) for name in found.tags]
+    sides = [max(size) for size in image_sizes([photographs / name for name in found.tags])]
     side = int(statistics.median(sides))
     stages = recipe(found, machine, side, photographs, out, backbone, start, quick)
     files = {"tags.csv": found.table(), "classes.txt": "".join(f"{c}\n" for c in found.classes)}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.data.images import image_size
+from wsss.data.images import image_sizes
 from wsss.data.layouts import existing, layout_of
 from wsss.errors import UserError
 
@@ -90,5 +90,5 @@ def read_classes(layout: str, root: str | Path, tags: str | Path | None = None) 
 
 def largest_image(records: Iterable[Record]) -> int:
     """Pixels of the largest photograph; 0 of none."""
-    sizes = (image_size(record.image) for record in records)
+    sizes = image_sizes([record.image for record in records])
     return max((height * width for height, width in sizes), default=0)

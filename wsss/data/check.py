@@ -22,7 +22,7 @@ from wsss.data.folder_rules import (
     digests,
     examine,
     longest_name,
-    mask_of,
+    masks_of,
     photographs_in,
     repeats,
     too_long,
@@ -183,16 +183,17 @@ def _folder_records(root: Path, tags: Path | None, files: list[str], report: Rep
     present = {*files}
     rows = [row for row in rows if row.image in present]
     report.add(repeats(row.image for row in rows))
-    used = {mask_of(root, name) for name in files}
+    used = {*masks_of(root, files)}
     masks, others = masks_in(root / "masks")
     for path in masks:
         if path not in used:
             report.warn("masks without photograph (not used)", path.relative_to(root).as_posix())
     for path in others:
         report.warn("masks that are no PNG (not read)", path.relative_to(root).as_posix())
+    its = masks_of(root, [row.image for row in rows])
     return {
-        row.image: (row.tags, Record(row.image, root / row.image, (), mask_of(root, row.image)))
-        for row in rows
+        row.image: (row.tags, Record(row.image, root / row.image, (), mask))
+        for row, mask in zip(rows, its, strict=True)
     }
 
 

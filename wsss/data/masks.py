@@ -1,14 +1,23 @@
 """The one place that reads and writes masks (palette PNGs whose index is the label) and scores."""
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_size, look_through
+from wsss.data.cache import remembered
+from wsss.data.images import (
+    FOREIGN_SUFFIXES,
+    IMAGE_SUFFIXES,
+    image_size,
+    image_sizes,
+    look_through,
+)
 from wsss.errors import UserError, notice
 from wsss.files import write_atomic
+from wsss.progress import progress
 from wsss.voc import VOID, palette
 
 _PALETTE = palette()
@@ -129,6 +138,36 @@ def _mask_fault(mask: Path, image: Path, num_labels: int, *version: int) -> str 
         f"mask {mask} is {width}x{height} pixels, but its image {image} is {wanted[1]}x{wanted[0]}: "
         "make the mask again at the image's size"
     )
+
+
+def mask_faults(pairs: Sequence[tuple[Path, Path]], num_labels: int) -> list[str | None]:
+    """`mask_fault` of each mask and its image, read once while they stay as they are.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+
+    def find(masks: Sequence[Path]) -> Iterator[list | None]:
+        return map(_content, progress(masks, "look at masks", brief=True))
+
+    contents = remembered("labels", [mask for mask, _ in pairs], find)
+    sizes = image_sizes([image for _, image in pairs])
+    known = {*range(num_labels), VOID}
+    return [
+        None if found and found[0] == [*size] and known.issuperset(found[1])
+        # it is read again to tell what is wrong
+        else mask_fault(*pair, num_labels)
+        for pair, found, size in zip(pairs, contents, sizes, strict=True)
+    ]  # fmt: skip
+
+
+def _content(mask: Path) -> list | None:
+    """Height and width of a mask, and its labels; None: it cannot be read."""
+    try:
+        found = read_mask(mask)
+    except UserError:
+        return None
+    return [[*found.shape], np.unique(found).tolist()]
 
 
 def masks_in(folder: Path) -> tuple[list[Path], list[Path]]:
