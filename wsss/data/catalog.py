@@ -20,7 +20,7 @@ class Record:
         id: name without suffix, relative to the image folder, with `/` between folders.
         image: the photograph's file.
         tags: sorted indices into `Catalog.classes`; empty means background only.
-        mask: file of the true mask, or None.
+        mask: file of the true mask, or None. The layout `coco` draws it when `wsss.read_mask` reads it.
     """
 
     id: str
@@ -67,7 +67,8 @@ def read_catalog(
         layout: one of `wsss.data.layouts.LAYOUTS`, or the import path of a class of one's own.
         root: the data set's folder.
         split: a name that the layout knows: of a list in ImageSets/Segmentation ("train", "val",
-            "trainaug", ...) for `voc`; "train", "val" or "all" for `folder`.
+            "trainaug", ...) for `voc`; of annotations/instances_<split>.json ("train2014", ...) for
+            `coco`; "train", "val" or "all" for `folder`.
         tagged: False does not ask for tags (VOC's test split has none).
         tags: the table of a `folder` that has none of its own.
 

@@ -12,7 +12,7 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,10 +185,10 @@ def where_marked(
         parts = [[value for point in parts for value in point]]  # one outline of points
     elif all(isinstance(one, int | float) for one in parts):
         parts = [parts]  # one outline without the list around it
+    if parts is shape:
+        parts = [one for one in parts if not isinstance(one, list) or len(one) >= least]
     where, faults = np.zeros(frame.size, bool), []
     for part in parts:
-        if isinstance(part, list) and len(part) < least:
-            continue
         try:
             where |= _part(part, frame, told)
         except UserError as error:
@@ -318,6 +318,11 @@ class Document:
     categories: dict[str, str]
     images: list[Entry]
     places: np.ndarray
+
+    @cached_property
+    def by_stem(self) -> dict[str, Entry]:
+        """The images by their names without suffix."""
+        return {Path(entry.name).with_suffix("").as_posix(): entry for entry in self.images}
 
     def annotations(self, entry: Entry) -> Iterator[dict]:
         """The annotations of an image, as they are written."""

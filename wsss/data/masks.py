@@ -1,8 +1,10 @@
 """The one place that reads and writes masks (palette PNGs whose index is the label) and scores."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,9 +18,12 @@ from wsss.data.images import (
     look_through,
 )
 from wsss.errors import UserError, notice
-from wsss.files import write_atomic
+from wsss.files import file_stamp, read_json, write_atomic
 from wsss.progress import progress
 from wsss.voc import VOID, palette
+
+DRAWN, SOURCE = "SemanticMasks", ".drawn_from.json"
+"""Folder of masks that are drawn when they are first read, and the note of what they are drawn from."""
 
 _PALETTE = palette()
 _LABELS = {tuple(_PALETTE[3 * label : 3 * label + 3]): label for label in range(256)}
@@ -64,7 +69,7 @@ def read_mask(
         UserError: the file is missing, unreadable, a colour image, or holds an unknown label.
     """
     path = Path(path)
-    if not path.is_file():
+    if not _is_there(path):
         raise UserError(f"no mask file {path}: check the folder of masks and the image's name")
     try:
         with Image.open(path) as image:
@@ -102,6 +107,41 @@ def read_mask(
     return mask
 
 
+def drawn_from(mask: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The folder of a true mask that is drawn when it is first read, and of what it is drawn.
+
+    None: it is a file like any other.
+    """
+    if DRAWN not in mask.parts:
+        return None
+    above = len(mask.parts) - 1 - mask.parts[::-1].index(DRAWN)
+    folder = Path(*mask.parts[: above + 2])
+    try:
+        return folder, _note(folder / SOURCE, os.stat(folder / SOURCE).st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _note(path: Path, modified: int) -> dict[str, Any]:
+    return read_json(path)
+
+
+def mask_stamp(mask: Path) -> str:
+    """Tells one true mask from another, as `wsss.files.file_stamp`; one not yet drawn has it, too."""
+    folder, note = drawn_from(mask) or (None, None)
+    return f"{note['stamp']} {mask.relative_to(folder)} {note['classes']}" if note else file_stamp(mask)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a mask file, which is drawn where it is to be."""
+    if path.is_file() or DRAWN not in path.parts:
+        return path.is_file()
+    from wsss.data.layouts.coco import draw  # it writes masks itself
+
+    return draw(path)
+
+
 def _odd_colour(labels: list[int], colours: list[int]) -> str | None:
     """The first of the labels that has not VOC's colour, in words; None: all have, or all are grey."""
     found = {label: colours[3 * label : 3 * label + 3] for label in labels}
@@ -117,6 +157,10 @@ def _odd_colour(labels: list[int], colours: list[int]) -> str | None:
 
 def mask_fault(mask: Path, image: Path, num_labels: int) -> str | None:
     """Why a mask does not belong to its image and classes, or None."""
+    try:
+        _is_there(mask)
+    except UserError as error:
+        return str(error)
     return _mask_fault(mask, image, num_labels, *_version(mask), *_version(image))
 
 

@@ -100,9 +100,9 @@ class TagData(_Data):
 
     Args:
         root: folder of the data set.
-        layout: "voc" (VOC development kit), "folder" (images and tags.csv), "synthetic" (drawn
-            into the root when it is not there, then read as `voc`), or the import path of a class of
-            one's own (`wsss.data.layouts.Layout`).
+        layout: "voc" (VOC development kit), "coco" (instances in JSON: `wsss.data.layouts.coco`),
+            "folder" (images and tags.csv), "synthetic" (drawn into the root when it is not there, then
+            read as `voc`), or the import path of a class of one's own (`wsss.data.layouts.Layout`).
         train_split: list of the images to train on.
         val_split: list of the images to validate on.
         predict_split: list of the images to make pseudo-masks for.

@@ -47,7 +47,7 @@ def as_written(folder: Path, name: str) -> Path:
 
 
 class Files:
-    """The files of a folder by name; each of its sub-folders is listed once, when one of its is asked for."""
+    """The files of a folder by name, listed once, and so is each of its sub-folders, when asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

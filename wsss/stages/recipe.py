@@ -13,6 +13,7 @@ import yaml
 from wsss.config_files import read_yaml, upgrade
 from wsss.data.cache import remembered
 from wsss.data.catalog import Catalog
+from wsss.data.masks import mask_stamp
 from wsss.errors import UserError
 from wsss.files import file_stamp, read_json, write_json, write_text
 from wsss.origin import before, differences, plain
@@ -286,17 +287,17 @@ def stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
     digest = hashlib.sha256(repr(catalog.classes).encode())
     if catalog.white:  # how images of 16 bits are shown
         digest.update(repr(catalog.white).encode())
-    images = _file_stamps([r.image for r in catalog.records])
-    masks = iter(_file_stamps([r.mask for r in catalog.records if truth and r.mask]))
+    images = _stamps([r.image for r in catalog.records], file_stamp)
+    masks = iter(_stamps([r.mask for r in catalog.records if truth and r.mask], mask_stamp))
     for r, image in zip(catalog.records, images, strict=True):
         mask = next(masks) if truth and r.mask else None
         digest.update(repr((r.id, r.tags, image, mask)).encode())
     return digest.hexdigest()
 
 
-def _file_stamps(paths: list[Path]) -> list[str]:
+def _stamps(paths: list[Path], stamp: Callable[[Path], str]) -> list[str]:
     def find(paths: Sequence[Path]) -> Iterator[str]:
-        return map(file_stamp, progress(paths, "look whether data changed", "files", brief=True))
+        return map(stamp, progress(paths, "look whether data changed", "files", brief=True))
 
     return remembered("stamps", paths, find)
 
