@@ -14,14 +14,14 @@ import sys
 import tempfile
 import time
 from itertools import cycle, islice, pairwise
+from multiprocessing import Process
 from pathlib import Path
 
 LAYOUTS = ("voc", "folder", "coco")
 STEPS = ("catalog", "shapes", "stamp")
 
 
-def build(layout: str, voc: Path, root: Path, count: int) -> str:
-    """Make the data set; returns its split."""
+def build(layout: str, voc: Path, root: Path, count: int) -> None:
     lists = voc / "ImageSets" / "Segmentation" / "train.txt"
     names = [line.split()[0] for line in lists.read_text().splitlines()]
     pairs = [(f"{number:06d}", name) for number, name in enumerate(islice(cycle(names), count))]
@@ -40,12 +40,10 @@ def build(layout: str, voc: Path, root: Path, count: int) -> str:
     elif layout == "folder":
         rows = [f"photographs/{new}.jpg,{'cat' if old < '2009' else 'dog'}" for new, old in pairs]
         (root / "tags.csv").write_text("\n".join(["image,tags", *rows]))
-        return "all"
     else:
         (root / "annotations").mkdir()
         found = json.dumps(instances([f"{new}.jpg" for new, _ in pairs]))
         (root / "annotations" / "instances_train.json").write_text(found)
-    return "train"
 
 
 def link(old: Path, new: Path) -> None:
@@ -109,7 +107,11 @@ def main() -> None:
         for count in args.images:
             with tempfile.TemporaryDirectory() as place:
                 root = Path(place) / "data"
-                split = build(layout, args.voc.absolute(), root, count)
+                split = "all" if layout == "folder" else "train"
+                # a process is told as large as the one that starts it
+                made = Process(target=build, args=(layout, args.voc.absolute(), root, count))
+                made.start()
+                made.join()
                 words = [sys.executable, __file__, str(args.voc), "--read", layout, str(root), split]
                 for reading in ("first", "second"):
                     here = {**os.environ, "XDG_CACHE_HOME": f"{place}/cache"}

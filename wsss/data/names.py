@@ -50,11 +50,13 @@ class Files:
     """The files of a folder by name, listed once, and so is each of its sub-folders, when asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.there = folder, folder.is_dir()
         self.listed: dict[str, set[str]] = {}
 
     def find(self, name: str) -> Path | None:
         """What `as_written` finds; None: there is no such file. The name does not lead out."""
+        if not self.there:
+            return None
         place, _, last = name.rpartition("/")
         if place not in self.listed:
             try:

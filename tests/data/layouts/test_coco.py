@@ -238,7 +238,8 @@ def test_annotations_that_do_not_fit_are_refused(mark, said, tmp_path):
 @pytest.mark.parametrize(
     "shape, said",
     [
-        ([7], "neither polygons nor run lengths"),
+        (7, "has an outline that is not three or more points"),
+        ([7], "has an outline that is not three or more points"),
         ([["a"] * 6], "has an outline that is not three or more points"),
         ([[1, 2, 3, 4, 5, 6, 7]], "has an outline that is not three or more points"),
         ([box(0, 0, 900, 5)], "outline far outside its image of 60x40 pixels"),
