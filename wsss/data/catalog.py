@@ -20,7 +20,8 @@ class Record:
         id: name without suffix, relative to the image folder, with `/` between folders.
         image: the photograph's file.
         tags: sorted indices into `Catalog.classes`; empty means background only.
-        mask: file of the true mask, or None. The layout `coco` draws it when `wsss.read_mask` reads it.
+        mask: file of the ground-truth mask, or None. The layout `coco` draws it when `wsss.read_mask`
+            reads it.
     """
 
     id: str

@@ -178,7 +178,7 @@ def photographs_in(folder: Path) -> list[Path]:
 
 
 def masks_of(root: Path, images: Iterable[str]) -> list[Path | None]:
-    """The files of images' true masks, None where there is none."""
+    """The files of images' ground-truth masks, None where there is none."""
     masks = Files(root / "masks")
     return [masks.find(Path(image).with_suffix(".png").as_posix()) for image in images]
 

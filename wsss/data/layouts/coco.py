@@ -8,10 +8,10 @@ ROOT/SemanticMasks/<split>/<id>.png (made by wsss)
 An image's tags are the categories of its annotations, but for crowds (`iscrowd`); an image without tags
 is left out, as in the field's lists (train2014 82,081 of 82,783, val2014 40,137 of 40,504).
 
-True masks are drawn when they are first read (`wsss.read_mask`) and kept as files; who needs tags alone
-draws none, `wsss check` all. Smaller objects lie on larger ones, and crowds, with the label of their category, below all
-else: as in the masks that the field measures against (coco2voc, which AFA and ToCo use). Where ROOT
-cannot be written, masks lie in the user's cache folder (`wsss.data.cache`).
+Ground-truth masks are drawn when they are first read (`wsss.read_mask`) and kept as files; who needs
+tags alone draws none, `wsss check` all. Smaller objects lie on larger ones, and crowds, with the label of
+their category, below all else: as in the masks that the field measures against (coco2voc, which AFA and
+ToCo use). Where ROOT cannot be written, masks lie in the user's cache folder (`wsss.data.cache`).
 """
 
 import hashlib
@@ -166,7 +166,7 @@ def _image_folder(root: Path, split: str, first: str, source: Path) -> Path:
 def _mask_folder(
     root: Path, split: str, images: Path, document: Document, classes: tuple[str, ...]
 ) -> Path:
-    """The folder of a split's true masks, with a note of what they are to be drawn from.
+    """The folder of a split's ground-truth masks, with a note of what they are to be drawn from.
 
     Those that were drawn from other annotations are removed.
     """
@@ -193,7 +193,7 @@ def _mask_folder(
 
 
 def draw(mask: Path) -> bool:
-    """Draw a true mask that is not there yet; False: nothing is known of it.
+    """Draw a ground-truth mask that is not there yet; False: nothing is known of it.
 
     Raises:
         UserError: an annotation of its image is broken.
