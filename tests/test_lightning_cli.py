@@ -39,6 +39,7 @@ def test_shipped_configs(config, drawn, tmp_path):
     root = tmp_path / "data"
     if config.parent.name == "coco":
         drawn_as_coco(drawn, root)
+        (root / "classes.txt").write_text("ball\nbrick\nkite\nstar\n")  # of `random_network`
     else:
         shutil.copytree(drawn, root)
         trainaug(root)

@@ -81,7 +81,7 @@ def _entries(content: bytes) -> Iterator[tuple[str, Any, tuple[int, int]]]:
         nonlocal at_byte, known
         at = space.match(text, at).end()
         found, end = decode(text, at)
-        start = at_byte + len(text[known:at].encode())
+        start = at_byte + at - known  # between values there are no letters
         at_byte, known = start + len(text[at:end].encode()), end
         return found, (start, at_byte - start), end
 
@@ -364,7 +364,9 @@ def _index(path: Path) -> dict[str, Any]:
     places = array("q")
     first: dict[str, dict[str, str]] = {"image": {}, "category": {}}
     entries = read_entries(path, path, ("images",))
-    for key, one, place in progress(entries, f"read {path.name}", "entries", brief=True):
+    bar = progress(None, f"read {path.name}", "bytes", path.stat().st_size, brief=True, unit_scale=True)
+    for key, one, place in entries:
+        bar.update(sum(place) - bar.n)
         if key == "categories":
             found[key].append(one)
         elif key == "images":
@@ -391,6 +393,7 @@ def _index(path: Path) -> dict[str, Any]:
             mark = (*ids, bool(one.get("iscrowd")), bool(one.get("segmentation")))
             marks.append(same.setdefault(mark, mark))
             places.extend(place)
+    bar.close()
     categories = class_names(found, path)
     for what, known, mend in (("image", images, "remove it"), ("category", categories, "correct it")):
         for number, annotation in first[what].items():

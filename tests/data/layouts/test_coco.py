@@ -44,7 +44,7 @@ def test_the_drawn_data_are_the_same_in_cocos_form(drawn, tmp_path):
 
 
 def test_small_lies_on_large_and_crowds_below_all(tmp_path):
-    crowd = {"counts": [0, 2400], "size": [40, 60]}
+    crowd = {"counts": [0, 1200, 1200], "size": [40, 60]}  # smaller than what lies on it
     annotations = [
         {"segmentation": [box(1, 1, 20, 20)], "category_id": 90, "area": 1e9},
         {"segmentation": [box(0, 0, 50, 39)], "category_id": 1},

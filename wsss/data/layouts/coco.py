@@ -9,9 +9,9 @@ An image's tags are the categories of its annotations, but for crowds (`iscrowd`
 is left out, as in the field's lists (train2014 82,081 of 82,783, val2014 40,137 of 40,504).
 
 Ground-truth masks are drawn when they are first read (`wsss.read_mask`) and kept as files; who needs
-tags alone draws none, `wsss check` all. Smaller objects lie on larger ones, and crowds, with the label of
-their category, below all else: as in the masks that the field measures against (coco2voc, which AFA and
-ToCo use). Where ROOT cannot be written, masks lie in the user's cache folder (`wsss.data.cache`).
+tags alone draws none, `wsss check` all. Smaller objects lie on larger ones, and crowds, with the label
+of their category, below all else: as in the masks that the field measures against (coco2voc, which AFA
+and ToCo use). Where ROOT cannot be written, masks lie in the user's cache folder (`wsss.data.cache`).
 """
 
 import hashlib
