@@ -75,6 +75,7 @@ def _run(command: str, rest: list[str]) -> int:
             sys.stdout.flush()
         return code
     except ToldByFirst:
+        await_end()  # once it is said
         return 2
     except UserError as error:
         if is_first() or world_size() > 1:  # before they know of each other, all find the same

@@ -28,8 +28,8 @@ from wsss.machine import allowed_cores
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
-"""How long a process waits for the others, which may measure a million masks; that one has died is
-noticed at once (`_Lifeline`)."""
+"""How long a process waits for what another one does alone, as measuring a million masks; that one has
+died is noticed at once (`_Lifeline`)."""
 
 GRACE = 10.0
 """Seconds that a process has to come to its end when another one was told to stop."""
@@ -49,14 +49,27 @@ def _started() -> tuple[int, int] | None:
     """Processes on this machine, and machines, where a launcher has started this process."""
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
-        here = int(env["LOCAL_WORLD_SIZE"])
-        return here, int(env["WORLD_SIZE"]) // here
+        return _evenly(int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"]))
     # variables of a step, which `srun` sets: in a job's script the others tell what was asked for
     tasks = int(env.get("SLURM_STEP_NUM_TASKS", 1))
     if tasks > 1:
         nodes = int(env.get("SLURM_STEP_NUM_NODES", 1))
-        return tasks // nodes, nodes
+        return _evenly(tasks, tasks // nodes)
     return None
+
+
+def _evenly(processes: int, here: int) -> tuple[int, int]:
+    """Processes on each machine, and machines.
+
+    Raises:
+        UserError: not all machines can have as many.
+    """
+    if processes % here:
+        raise UserError(
+            f"the launcher has started {processes} processes, {here} of them on this machine: start as "
+            "many on each machine"
+        )
+    return here, processes // here
 
 
 def environment() -> Any:
@@ -127,7 +140,6 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
         return
     import torch
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     try:
@@ -135,7 +147,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=DDPStrategy(timeout=PATIENCE),
+            strategy="ddp",
             plugins=[environment()],
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
@@ -311,7 +323,7 @@ def leave(code: int) -> None:
 
 
 def await_end() -> None:
-    """After a failure that may be the end of another process: end with it, if it is."""
+    """After a failure that may be another process's: end with it, if it is."""
     if _lifeline is not None:
         time.sleep(GRACE / 2)  # the lifeline ends this process meanwhile
 

@@ -172,11 +172,7 @@ class Trainer(pl.Trainer):
                 **place,
                 accelerator=accelerator,
                 # a network may have layers that the loss does not know; `Task` shares statistics
-                strategy=DDPStrategy(
-                    find_unused_parameters=True,
-                    broadcast_buffers=False,
-                    timeout=distributed.PATIENCE,
-                )
+                strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
                 if several
                 else "auto",
                 use_distributed_sampler=False,  # `wsss.data.modules` deals images out
