@@ -41,10 +41,6 @@ _alone = 0  # depth of `first`, in which the others are not asked
 _lifeline: "_Lifeline | None" = None
 
 
-class ToldByFirst(UserError):
-    """Raised in all processes but the first, which says it."""
-
-
 def _started() -> tuple[int, int] | None:
     """Processes on this machine, and machines, where a launcher has started this process."""
     env = os.environ
@@ -91,7 +87,8 @@ def is_first() -> bool:
         return os.environ.get("RANK", "0") == "0"
     if _started():
         return os.environ.get("SLURM_PROCID", "0") == "0"
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    # as Lightning starts the others
+    return os.environ.get("LOCAL_RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def rank() -> int:
@@ -114,30 +111,38 @@ def placement() -> dict[str, Any]:
     return dict(_placement)
 
 
-def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> None:
+def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> bool:
     """Start the other processes, or find those that a launcher has started; once in a program.
 
     Args:
         devices: as Lightning has it: a number, a list, "auto" or -1; under a launcher, as many as it
             has started.
-        num_nodes: machines; under a launcher, as many as it has started on.
+        num_nodes: machines; 1, or as many as a launcher has started on.
         accelerator: as Lightning has it.
+
+    Returns:
+        Whether there are several.
 
     Raises:
         UserError: there are fewer devices, or the processes do not find each other.
     """
     global _here, _placement
     if _group is not None:
-        return
+        return True
     asked, started = (devices, num_nodes), _started()
     devices, num_nodes = started or asked
-    if started is not None and asked not in ((1, 1), started):
+    if started is not None and asked not in ((1, 1), started) and asked[0] not in ("auto", -1):
         raise UserError(
             f"{asked[0]} devices on {asked[1]} machines are asked for, and the launcher has started "
             f"{devices} processes on each of {num_nodes}: leave out the devices, or start as many"
         )
     if (devices, num_nodes) == (1, 1):
-        return
+        return False
+    if started is None and num_nodes != 1:
+        raise UserError(
+            f"trainer.num_nodes {num_nodes}: on several machines wsss is started by torchrun or srun, "
+            "which say how many there are (docs/scale.md)"
+        )
     import torch
     from lightning_fabric import Fabric
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -153,7 +158,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer.devices {devices}: {' '.join(str(error).split())}") from error
     if fabric.world_size == 1:
-        return
+        return False
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         raise UserError(
             "several devices need a program that can be started several times: call wsss run, or a "
@@ -174,6 +179,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
     if os.environ.get("OMP_NUM_THREADS") in (None, str(allowed_cores())):  # not the user's own
         torch.set_num_threads(max(1, allowed_cores() // _here))
     _join(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
+    return True
 
 
 def _join(group: Any) -> None:
@@ -185,11 +191,11 @@ def _join(group: Any) -> None:
 
     found = gather((socket.gethostname(), f"{' '.join(sys.argv[1:])} (wsss {wsss.__version__})"))
     for number, (host, words) in enumerate(found):
-        refuse_unless(
-            words == found[0][1],
-            f"process {number + 1} of {len(found)} (on {host}) was started with {words}, the first one "
-            f"(on {found[0][0]}) with {found[0][1]}: start all alike",
-        )
+        if words != found[0][1]:
+            raise UserError(
+                f"process {number + 1} of {len(found)} (on {host}) was started with {words}, the first "
+                f"one (on {found[0][0]}) with {found[0][1]}: start all alike"
+            )
 
 
 def first(work: Callable[[], T]) -> T:
@@ -219,7 +225,7 @@ def first(work: Callable[[], T]) -> T:
             _alone -= 1
     broadcast_object_list(told, 0, _group)
     if told[1] is not None:
-        raise ToldByFirst(told[1])
+        raise UserError(told[1])
     return told[0]
 
 
@@ -270,12 +276,6 @@ def in_order(shares: Sequence[Sequence[T]]) -> list[T]:
     return together
 
 
-def refuse_unless(good: bool, message: str) -> None:
-    """Raise a UserError in all processes, which have found the same; the first one says it."""
-    if not good:
-        raise (UserError if is_first() else ToldByFirst)(message)
-
-
 def require_shared(folder: Path) -> None:
     """See that all processes have the same folder before them.
 
@@ -296,12 +296,12 @@ def require_shared(folder: Path) -> None:
     if is_first():
         token.unlink(missing_ok=True)
     for number, (host, place, seen) in enumerate(found):
-        refuse_unless(
-            seen,
-            f"{place} of process {number + 1} of {len(found)} (on {host}) is not the folder "
-            f"{found[0][1]} of the first one (on {found[0][0]}): give a folder that all machines "
-            "share, by the same path",
-        )
+        if not seen:
+            raise UserError(
+                f"{place} of process {number + 1} of {len(found)} (on {host}) is not the folder "
+                f"{found[0][1]} of the first one (on {found[0][0]}): give a folder that all machines "
+                "share, by the same path"
+            )
 
 
 def comes(path: Path, seconds: float = 10.0) -> bool:
@@ -323,8 +323,8 @@ def leave(code: int) -> None:
 
 
 def await_end() -> None:
-    """After a failure that may be another process's: end with it, if it is."""
-    if _lifeline is not None:
+    """After an error that another process may have had before: end with it, if it says so."""
+    if world_size() > 1:
         time.sleep(GRACE / 2)  # the lifeline ends this process meanwhile
 
 
