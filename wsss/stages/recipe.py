@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +11,14 @@ from typing import Any, Literal
 import yaml
 
 from wsss.config_files import read_yaml, upgrade
+from wsss.data.cache import remembered
 from wsss.data.catalog import Catalog
+from wsss.data.masks import mask_stamp
 from wsss.distributed import first, is_first
 from wsss.errors import UserError
 from wsss.files import file_stamp, read_json, write_json, write_text
 from wsss.origin import before, differences, plain
+from wsss.progress import progress
 from wsss.resources import Cost
 from wsss.run_folder import PLACES, StageFolder
 from wsss.settings import InferenceSettings, PseudoMaskSettings, RefinementSettings
@@ -309,10 +312,19 @@ def stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
     digest = hashlib.sha256(repr(catalog.classes).encode())
     if catalog.white:  # how images of 16 bits are shown
         digest.update(repr(catalog.white).encode())
-    for r in catalog.records:
-        mask = file_stamp(r.mask) if truth and r.mask else None
-        digest.update(repr((r.id, r.tags, file_stamp(r.image), mask)).encode())
+    images = _stamps([r.image for r in catalog.records], file_stamp)
+    masks = iter(_stamps([r.mask for r in catalog.records if truth and r.mask], mask_stamp))
+    for r, image in zip(catalog.records, images, strict=True):
+        mask = next(masks) if truth and r.mask else None
+        digest.update(repr((r.id, r.tags, image, mask)).encode())
     return digest.hexdigest()
+
+
+def _stamps(paths: list[Path], stamp: Callable[[Path], str]) -> list[str]:
+    def find(paths: Sequence[Path]) -> Iterator[str]:
+        return map(stamp, progress(paths, "look whether data changed", "files", brief=True))
+
+    return remembered("stamps", paths, find)
 
 
 def stamp_weights(config: dict[str, Any]) -> str:
