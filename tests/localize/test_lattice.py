@@ -53,7 +53,5 @@ def test_distinct_keys_are_those_of_numpy(monkeypatch):
     keys = np.random.default_rng(1).choice(keys, 3000)
     for odd in (wsss.localize.lattice.ODD, np.uint64(1)):  # 1: many keys in a slot
         monkeypatch.setattr(wsss.localize.lattice, "ODD", odd)
-        for mine, numpys in zip(
-            _distinct(keys), np.unique(keys, return_inverse=True), strict=True
-        ):
+        for mine, numpys in zip(_distinct(keys), np.unique(keys, return_inverse=True), strict=True):
             np.testing.assert_array_equal(mine, numpys)
