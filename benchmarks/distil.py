@@ -50,7 +50,7 @@ class Photographs:
         self.pixels, self.shapes = self.pixels.to(device), self.shapes.to(device)
 
     def views(self, count: int, size: int) -> Tensor:
-        """Random views (count, 3, size, size) in 0..255: crops, mirrored, other colours, mixed."""
+        """Random views (count, 3, size, size) in 0..255: crops, horizontal flips, colours, mixed."""
         device = self.pixels.device
         draw = torch.rand(8, count, 1, device=device)
         index = torch.randint(len(self.pixels), (count,), device=device)

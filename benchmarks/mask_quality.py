@@ -3,8 +3,8 @@
 Tags are given, masks only measure. Every row has its own background score, the best of those in
 the configuration on every second image (A); `miou` is of the images in between (B), so nothing is
 chosen on it. Beside it stand B's mIoU at the recipe's background (`fixed`) and at the best one for B
-(`best`, which uses the truth). Every row is measured without and with the CRF. The classifiers of the
-configuration are trained where they are not there yet; every row is written when it is known, and
+(`best`, which uses ground truth). Every row is measured without and with the CRF. The classifiers of
+the configuration are trained where they are not there yet; every row is written when it is known, and
 the same command goes on after a break.
 
     python benchmarks/mask_quality.py --root DATA --weights mobilenetv2_100.safetensors --out OUT
@@ -68,17 +68,17 @@ def superpixels(cam: Tensor, image: np.ndarray) -> Tensor:
     size = cam.shape[-2:]
     small = cv2.resize(image, (size[1] * 4, size[0] * 4), interpolation=cv2.INTER_AREA)
     groups = torch.from_numpy(slic(small, n_segments=64, start_label=0)).long().to(cam.device)
-    shares = F.one_hot(groups).permute(2, 0, 1)[None].float()
-    return propagate(cam, F.interpolate(shares, size, mode="area"), 1)
+    dispatch = F.one_hot(groups).permute(2, 0, 1)[None].float()
+    return propagate(cam, F.interpolate(dispatch, size, mode="area"), 1)
 
 
 def dense_affinity(cam: Tensor, features: Tensor, temperature: float = 0.1) -> Tensor:
     """Control: two averages over all pixels, weighted by the similarity of their features."""
     features = F.interpolate(features, cam.shape[-2:], mode="bilinear", align_corners=False)
     z = F.normalize(features.flatten(2), dim=1)
-    shares = ((z.transpose(1, 2) @ z) / temperature).softmax(2)  # 1 HW HW, rows sum to 1
+    weights = ((z.transpose(1, 2) @ z) / temperature).softmax(2)  # 1 HW HW, rows sum to 1
     flat = cam.flatten(2).transpose(1, 2)
-    return (shares @ (shares @ flat)).transpose(1, 2).reshape(cam.shape)
+    return (weights @ (weights @ flat)).transpose(1, 2).reshape(cam.shape)
 
 
 def dense_prior(own: Tensor, features: Tensor, temperature: float = 0.2) -> Tensor:
@@ -99,24 +99,24 @@ def centre(cam: Tensor) -> Tensor:
     return (-2 * (y[:, None] ** 2 + x**2)).exp().expand_as(cam).contiguous()
 
 
-def boundary_hits(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def boundary_hits(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Boundary pixels matched within 0.75 % of the diagonal (Perazzi et al., CVPR 2016).
 
     Args:
         prediction: (H, W) uint8 labels, 255 is void.
-        truth: (H, W) uint8 labels, 255 is void; boundaries inside void are not counted.
+        target: (H, W) uint8 ground truth, 255 is void; boundaries inside void are not counted.
 
     Returns:
-        Matched predicted, predicted, matched true and true boundary pixels, (4,) int64.
+        Matched predicted, predicted, matched ground-truth and ground-truth boundary pixels, (4,) int64.
     """
-    known = truth != VOID
-    # VOC draws void along every outline: the true edge is the object's rim there
-    inside = known & (truth > 0)
+    known = target != VOID
+    # VOC draws void along every outline: the edge of the ground truth is the object's rim there
+    inside = known & (target > 0)
     edges = []
     for mask in ((prediction != VOID) & (prediction > 0), inside):
         mask = mask.astype(np.uint8)
         edges.append((mask - cv2.erode(mask, np.ones((3, 3), np.uint8))).astype(bool))
-    reach = max(1, round(0.0075 * float(np.hypot(*truth.shape))))
+    reach = max(1, round(0.0075 * float(np.hypot(*target.shape))))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     near = [cv2.dilate(edge.astype(np.uint8), disk).astype(bool) for edge in edges]
     void = ~cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
@@ -131,19 +131,19 @@ class Quality:
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.scores, self.boundary, self.area = Evaluator(classes), np.zeros(4), np.zeros(3)
 
-    def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
+    def update(self, prediction: np.ndarray, target: np.ndarray) -> None:
         """Add one image, (H, W) uint8 labels each."""
-        self.scores.update(torch.from_numpy(prediction), torch.from_numpy(truth))
-        self.boundary += boundary_hits(prediction, truth)
-        known = (truth != VOID) & (prediction != VOID)
-        guess, real = (prediction > 0) & known, (truth > 0) & known
+        self.scores.update(torch.from_numpy(prediction), torch.from_numpy(target))
+        self.boundary += boundary_hits(prediction, target)
+        known = (target != VOID) & (prediction != VOID)
+        guess, real = (prediction > 0) & known, (target > 0) & known
         self.area += [(guess & real).sum(), guess.sum(), real.sum()]
 
     def compute(self) -> dict:
         """All numbers in percent."""
         hit, guess, real = self.area
-        matched, drawn, found, true = self.boundary
-        precision, recall = matched / max(drawn, 1), found / max(true, 1)
+        matched, predicted, found, true = self.boundary
+        precision, recall = matched / max(predicted, 1), found / max(true, 1)
         return {
             **self.scores.compute().to_dict(),
             "fg_precision": 100 * hit / max(guess, 1),
@@ -175,7 +175,7 @@ TIMED = 20
 
 
 class Images:
-    """Photographs with their truth, and their scores under every seed of the configuration."""
+    """Photographs with their ground truth, and their scores under every seed of the configuration."""
 
     def __init__(self, root: str, config: dict, limit: int | None, pool: Executor) -> None:
         self.config, self.pool = config, pool
@@ -183,7 +183,7 @@ class Images:
         self.classes = catalog.classes
         self.records = [record for record in catalog.records if record.mask is not None][:limit]
         self.images = [read_image(record.image) for record in self.records]
-        self.truth = [read_mask(r.mask, len(self.classes) + 1) for r in self.records]
+        self.targets = [read_mask(r.mask, len(self.classes) + 1) for r in self.records]
         self.labels = [[tag + 1 for tag in record.tags] for record in self.records]
 
     @torch.inference_mode()
@@ -274,7 +274,7 @@ class Images:
     ) -> list[np.ndarray]:
         floor = self.config["background"]
         pairs = list(zip(seeds, dispatches, strict=True))
-        shares, _ = classify_slots(
+        probabilities, _ = classify_slots(
             torch.stack(slots),
             torch.stack([dispatch.mean((1, 2)) for dispatch in dispatches]),
             [slot_probabilities(seed, dispatch, floor) for seed, dispatch in pairs],
@@ -283,7 +283,7 @@ class Images:
         )
         return [
             corrected_scores(seed.numpy(), dispatch.numpy(), q.numpy(), floor)
-            for (seed, dispatch), q in zip(pairs, shares, strict=True)
+            for (seed, dispatch), q in zip(pairs, probabilities, strict=True)
         ]
 
     @torch.inference_mode()
@@ -322,7 +322,7 @@ class Images:
             result = Quality(self.classes)
             masks = [self.pool.submit(*job(index, background)) for index in indices]
             for index, mask in zip(indices, masks, strict=True):
-                result.update(mask.result(), self.truth[index])
+                result.update(mask.result(), self.targets[index])
             return result
 
         tuning, test = (range(start, len(self.records), 2) for start in (0, 1))
@@ -456,7 +456,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def measure_rows(args: argparse.Namespace, config: dict, rows: dict[str, dict], images: Images) -> None:
     """Add the rows that are not there yet."""
     if "all background" not in rows:
-        rows["all background"] = images.measure(lambda k, _: (np.zeros_like, images.truth[k]))
+        rows["all background"] = images.measure(lambda k, _: (np.zeros_like, images.targets[k]))
 
     def add(name: str, job: Callable[[int, float], Job], **more: float) -> None:
         if name not in rows:

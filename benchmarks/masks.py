@@ -68,7 +68,7 @@ WAYS = {
 
 
 class Data(TagData):
-    """The first `limit` images of a split that have a true mask."""
+    """The first `limit` images of a split that have a ground truth."""
 
     limit: int | None = None
 
@@ -102,10 +102,10 @@ def pydensecrf(image: np.ndarray, scores: np.ndarray, settings: CRFSettings) -> 
 
     height, width = fit_long_side(*image.shape[:2], min(settings.side, max(image.shape[:2])))
     unit = max(height, width) / 500
-    shares = np.clip(resize_scores(scores.astype(np.float32), height, width), 1e-5, None)
-    shares /= shares.sum(0)
+    probabilities = np.clip(resize_scores(scores.astype(np.float32), height, width), 1e-5, None)
+    probabilities /= probabilities.sum(0)
     crf = DenseCRF2D(width, height, len(scores))
-    crf.setUnaryEnergy(np.ascontiguousarray(-np.log(shares).reshape(len(scores), -1)))
+    crf.setUnaryEnergy(np.ascontiguousarray(-np.log(probabilities).reshape(len(scores), -1)))
     crf.addPairwiseGaussian(sxy=settings.gaussian_sxy * unit, compat=settings.gaussian_compat)
     crf.addPairwiseBilateral(
         sxy=settings.bilateral_sxy * unit,
@@ -225,10 +225,12 @@ class Field:
         """Relabelling over all images, then CRF and PNG, one image at a time."""
         clock, files, floor = self.clock, self.files, self.settings.background
         with clock("relabelling", len(records)):
-            shares = label_slots(replace(self.catalog, records=tuple(records)), self.settings, files)
+            probabilities = label_slots(
+                replace(self.catalog, records=tuple(records)), self.settings, files
+            )
         for record in progress(records, "the field's way, masks"):
             with np.load(files.seed(record.id)) as seed, clock("relabelling", 0):
-                of_slots = shares[record.id], floor
+                of_slots = probabilities[record.id], floor
                 scores = corrected_scores(seed["scores"], seed["dispatch"], *of_slots)
             with clock("decode", 0):  # CAM and CRF are programs of their own
                 image = read_image(record.image)
@@ -252,8 +254,8 @@ def miou(
     """Of the masks of some images, in percent."""
     evaluator = Evaluator(classes)
     for record in records:
-        truth = read_mask(record.mask, len(classes) + 1)
-        evaluator.update(torch.from_numpy(mask(record)), torch.from_numpy(truth))
+        target = read_mask(record.mask, len(classes) + 1)
+        evaluator.update(torch.from_numpy(mask(record)), torch.from_numpy(target))
     return evaluator.compute().miou
 
 

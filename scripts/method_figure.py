@@ -1,9 +1,9 @@
 """Draw the figures of docs/method.md.
 
-python scripts/method_figure.py            # steps.png: the slot step on drawn scenes
+python scripts/method_figure.py            # steps.png: the slot step on synthetic scenes
 python scripts/method_figure.py runs/demo  # of a run: mosaic.png, scales.png, second_round.png,
                                            # masks.png, its masks from the best to the worst, and
-                                           # learned.png where its slots learned from each other
+                                           # learned.png where its slots were relabelled
 """
 
 import sys
@@ -96,7 +96,7 @@ def training(run: Run) -> list[Row]:
     tag, cells = records[0].tags[0], [cell("image", images[0])]
     scales = run.made_with.scales
     views = {f"scale {scale:g}": ((scale,), False) for scale in scales}
-    for caption, how in (views | {"mean, and mirrored": (scales, True)}).items():
+    for caption, how in (views | {"mean, horizontal flip, too": (scales, True)}).items():
         score = class_maps(network, images[:1], ClassMapSettings(*how, "none")).cam[0, tag]
         cells.append(cell(caption, images[0], score))
     return [mosaic, Row(f"class map of {run.classes[tag]}", cells)]
@@ -119,7 +119,7 @@ def second_round(run: Run) -> list[Row]:
         maps = {name: resize_scores(one[None], *image.shape[:2])[0] for name, one in maps.items()}
         masks = {"first mask": run.masks, "refined mask": run.learnt}
         paths = {caption: folder / f"{record.id}.png" for caption, folder in masks.items()}
-        paths["truth"] = record.mask
+        paths["ground truth"] = record.mask
         return Row(
             names[labels[0]],
             [
@@ -134,7 +134,7 @@ def second_round(run: Run) -> list[Row]:
 
 
 def learned(run: Run) -> list[Row]:
-    """Scores before and after slots learned, at even steps in the order of what it does to a mask."""
+    """Scores before and after the relabelling of slots, at even steps of what it does to a mask."""
     names = ["background", *run.classes]
     changes = []
     for record in run.data.catalog(run.data.predict_split).records:
@@ -154,7 +154,7 @@ def learned(run: Run) -> list[Row]:
             shown = resize_scores(score[:1], *image.shape[:2])[0]
             cells.append(Cell(what, heat(image, shown), []))
             cells.append(show_mask(image, mask, names, f"{what}: labels"))
-        cells.append(show_mask(image, read_mask(record.mask), names, "truth"))
+        cells.append(show_mask(image, read_mask(record.mask), names, "ground truth"))
         return Row(f"{names[record.tags[0] + 1]}: IoU {iou[0]:.0f}, then {iou[1]:.0f} %", cells)
 
     return [row(*changes[int(i)][1:]) for i in np.linspace(0, len(changes) - 1, 6)]
@@ -169,7 +169,7 @@ def ranked(run: Run, count: int = 8) -> list[Row]:
         image = thumbnail(read_image(entry.record.image), SIDE)
         masks = {"first": run.masks, "refined": run.learnt}
         paths = {caption: folder / f"{entry.record.id}.png" for caption, folder in masks.items()}
-        paths["truth"] = entry.record.mask
+        paths["ground truth"] = entry.record.mask
         cells = [show_mask(image, read_mask(path), names, caption) for caption, path in paths.items()]
         tags = ", ".join(run.classes[tag] for tag in entry.record.tags)
         return Row(f"{tags}: IoU {entry.value:.0f} %", [Cell("photograph", image, []), *cells])

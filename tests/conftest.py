@@ -1,4 +1,4 @@
-"""Data that the tests draw, and the places of real data."""
+"""Data that the tests make, and the places of real data."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
-    """A drawn data set in VOC layout: 24 train and 8 val images of 64 pixels."""
+    """A synthetic data set in VOC layout: 24 train and 8 val images of 64 pixels."""
     root = tmp_path_factory.mktemp("data") / "drawn"
     draw_dataset(root, train=24, val=8, size=64)
     return root
@@ -49,7 +49,7 @@ def drawn(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_run(drawn, tmp_path_factory) -> Path:
-    """The folder of a whole run on the drawn data, one epoch for each network."""
+    """The folder of a whole run on the synthetic data, one epoch for each network."""
     from small_pipeline import small_pipeline
 
     from wsss.pipeline import run_pipeline
@@ -62,7 +62,7 @@ def small_run(drawn, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def photographs(drawn, tmp_path_factory) -> Path:
-    """The drawn images as a folder with tags.csv and masks."""
+    """The synthetic images as a folder with tags.csv and masks."""
     root = tmp_path_factory.mktemp("data") / "folder"
     shutil.copytree(drawn / "JPEGImages", root)
     shutil.copytree(drawn / "SegmentationClass", root / "masks")
@@ -85,7 +85,7 @@ def good(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def networks(tmp_path_factory) -> Path:
-    """`classify/last.ckpt` and `segment/last.ckpt` of glnet_nano, quickly drawn rather than trained."""
+    """`classify/last.ckpt` and `segment/last.ckpt` of glnet_nano: random weights, untrained."""
     from golden import checkpoint
 
     folder = tmp_path_factory.mktemp("networks")

@@ -1,4 +1,4 @@
-"""What the chain makes of three drawn images and fixed networks, end to end through the command line.
+"""What the chain makes of three synthetic images and fixed networks, through the command line.
 
 `python tests/golden.py` writes tests/golden.npz anew: for a change that is meant to change results.
 With kinds, only those and the rest stays bit by bit: `python tests/golden.py mask refined` for another

@@ -85,8 +85,32 @@ def test_slots_of_a_checkpoint(classifier):
     assert [v.name for v in classifier.slots(_noise(32, 32), size=64)] == classifier.default_blocks
     with pytest.raises(wsss.UserError, match=r"no block '7\.0'"):
         classifier.slots(_noise(32, 32), ["7.0"])
-    with pytest.raises(wsss.UserError, match="needs --weights FILE"):
+
+
+def test_backbones_that_cannot_be_had_are_told():
+    with pytest.raises(
+        wsss.UserError, match=r"no weights of the backbone mobilenetv2_050.*\(weights\)"
+    ):
         wsss.Classifier.of_backbone("mobilenetv2_050")
+    for name, hint in (
+        ("glnet_nono", "did you mean one of glnet_4g"),
+        ("xyzzy", "see timm.list_models"),
+    ):
+        with pytest.raises(wsss.UserError, match=f"'{name}' is no timm model: {hint}"):
+            wsss.Classifier.of_backbone(name)
+
+
+@pytest.mark.parametrize("size", [0, -64, 31])
+def test_sizes_that_no_network_can_see_are_told(size, classifier):
+    image = _noise(40, 40)
+    for ask in (
+        lambda: classifier.probabilities(image, size),
+        lambda: classifier.class_maps(image, size=size),
+        lambda: classifier.pseudo_mask(image, [0], size=size),
+        lambda: classifier.slots(image, size=size),
+    ):
+        with pytest.raises(wsss.UserError, match=f"a size of {size} pixels.*32 or more"):
+            ask()
 
 
 def test_a_segmenters_mask_is_its_largest_probability(segmenter):
@@ -112,7 +136,7 @@ def test_what_is_no_image_is_told(classifier, segmenter):
 def test_devices(segmenter, networks):
     assert segmenter.to("cpu") is segmenter and segmenter.device.type == "cpu"
     for device in ("abacus", *(() if torch.cuda.is_available() else ("cuda",))):
-        with pytest.raises(wsss.UserError, match=f"device '{device}' cannot be used .*--device cpu"):
+        with pytest.raises(wsss.UserError, match=f"device '{device}' cannot be used .*: try cpu$"):
             segmenter.to(device)
     with pytest.raises(wsss.UserError, match="checkpoint of `wsss segment`, not of `wsss classify`"):
         wsss.Classifier.load(networks / "segment" / "last.ckpt")

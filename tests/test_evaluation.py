@@ -75,28 +75,28 @@ def test_threshold_curve_equals_thresholding_one_by_one():
     assert [threshold for threshold, _ in curve] == pytest.approx(wanted)
     for threshold, value in curve:
         pairs = [
-            (np.where(s.max(0) > threshold, np.array(labels)[s.argmax(0)], 0), truth)
-            for s, labels, truth in maps
+            (np.where(s.max(0) > threshold, np.array(labels)[s.argmax(0)], 0), target)
+            for s, labels, target in maps
         ]
         evaluator = Evaluator(["a", "b", "c"])
-        for prediction, truth in pairs:
-            evaluator.update(torch.from_numpy(prediction), torch.from_numpy(truth))
+        for prediction, target in pairs:
+            evaluator.update(torch.from_numpy(prediction), torch.from_numpy(target))
         assert value == pytest.approx(evaluator.compute().miou)
 
 
 def test_threshold_curve_resizes_scores_to_the_mask():
     rng = np.random.default_rng(4)
-    scores, truth = rng.random((2, 5, 7), np.float32), rng.choice([0, 1, 3], (31, 45))
-    large = resize_scores(scores, *truth.shape)
-    maps = [(scores, [1, 3], truth), (scores[:0], [], truth)]
-    wanted = threshold_curve([(large, [1, 3], truth), (large[:0], [], truth)], 4)
+    scores, target = rng.random((2, 5, 7), np.float32), rng.choice([0, 1, 3], (31, 45))
+    large = resize_scores(scores, *target.shape)
+    maps = [(scores, [1, 3], target), (scores[:0], [], target)]
+    wanted = threshold_curve([(large, [1, 3], target), (large[:0], [], target)], 4)
     assert threshold_curve(maps, 4) == wanted
     assert wanted[0][1] != wanted[-1][1]
 
 
 def test_refuses_other_size_and_unknown_label(tmp_path):
-    write_mask(tmp_path / "a.png", np.zeros((4, 5)))
-    write_mask(tmp_path / "b.png", np.zeros((5, 4)))
+    write_mask(tmp_path / "a.png", np.zeros((4, 5), int))
+    write_mask(tmp_path / "b.png", np.zeros((5, 4), int))
     write_mask(tmp_path / "c.png", np.full((4, 5), 9))
     with pytest.raises(UserError, match=r"a\.png is 5x4 pixels.*b\.png is 4x5"):
         evaluate_files([(tmp_path / "a.png", tmp_path / "b.png")], ["x"])

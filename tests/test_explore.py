@@ -28,6 +28,12 @@ def test_masks_are_those_of_the_run(run, small_run):
     made = run.pseudo_mask(found, list(entry.record.tags), run.background, crf=True)
     stored = read_mask(small_run / "pseudo_masks" / "masks" / f"{entry.record.id}.png")
     assert (made != stored).mean() < 0.01  # the stored scores are float16
+    names = [run.classes[tag] for tag in reversed(entry.record.tags)]  # in any order, and twice
+    same = run.pseudo_mask(found, [*names, *entry.record.tags], run.background, crf=True)
+    np.testing.assert_array_equal(same, made)
+    for wrong in ("dog", 4, -1):
+        with pytest.raises(UserError, match=f"tag {wrong!r} is unknown.*ball, brick, kite, star"):
+            run.scores(found, [wrong], run.background)
     other = run.pseudo_mask(found, list(entry.record.tags), 0.95, crf=False)
     assert (other > 0).sum() < (made > 0).sum()
     assert found.predicted.shape == (64, 64)
@@ -87,8 +93,8 @@ def test_tags_where_none_is_likely(run):
 def test_order_of_the_images_by_hand(run, small_run, drawn):
     def iou(folder, record):
         made = read_mask(small_run / folder / f"{record.id}.png")
-        truth = read_mask(drawn / "SegmentationClass" / f"{record.id}.png")
-        pairs = [(made == i, truth == i) for i in set(np.unique(made)) | set(np.unique(truth))]
+        target = read_mask(drawn / "SegmentationClass" / f"{record.id}.png")
+        pairs = [(made == i, target == i) for i in set(np.unique(made)) | set(np.unique(target))]
         return np.mean([(one & other).sum() / (one | other).sum() for one, other in pairs])
 
     # what the segmenter learnt from, and its own masks of images that it has not seen
@@ -104,7 +110,7 @@ def test_order_of_the_images_by_hand(run, small_run, drawn):
     unsure = [entry.value for entry in run.listed("unsure")]
     assert unsure == sorted(unsure, reverse=True) and 0 <= unsure[-1] < unsure[0] <= 1
     assert all(2 in entry.record.tags for entry in run.listed("masks", tag=2))
-    captions = ["photograph", "seed", "pseudo-mask", "refined", "segmenter", "truth"]
+    captions = ["photograph", "seed", "pseudo-mask", "refined", "segmenter", "ground truth"]
     for order, wanted in (("masks", captions), ("segmenter", [*captions[:2], *captions[4:]])):
         pictures = run.pictures(run.listed(order)[0])
         assert [c for _, c in pictures] == wanted
@@ -119,8 +125,11 @@ def test_a_run_lists_what_it_has(small_run, tmp_path):
     assert {entry.mask.parent for entry in run.listed("masks")} == {
         broken_off / "pseudo_masks" / "masks"
     }
-    assert [what for _, what in run.pictures(run.listed("unsure")[0])][2:] == ["pseudo-mask", "truth"]
-    (broken_off / "pseudo_masks" / "masks.json").unlink()  # no truth is known
+    assert [what for _, what in run.pictures(run.listed("unsure")[0])][2:] == [
+        "pseudo-mask",
+        "ground truth",
+    ]
+    (broken_off / "pseudo_masks" / "masks.json").unlink()  # no ground truth is known
     assert run.orders == ["unsure"]
 
 

@@ -38,7 +38,7 @@ def test_a_damaged_note_is_told(damage, tmp_path):
 
 def test_a_file_may_have_the_longest_name_there_is(tmp_path):
     path = tmp_path / ("写" * 83 + "ab.png")  # 255 bytes
-    write_mask(path, np.ones((4, 4)))
+    write_mask(path, np.ones((4, 4), int))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 

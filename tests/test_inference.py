@@ -15,6 +15,7 @@ from wsss.data.modules import MaskData
 from wsss.errors import UserError
 from wsss.exchange.model import card
 from wsss.explore import Run
+from wsss.predict import predict_folder
 from wsss.settings import CRFSettings, InferenceSettings
 from wsss.stages.training import measure
 from wsss.tasks.segmentation import SegmentationTask
@@ -28,7 +29,7 @@ ALL = InferenceSettings(
 
 @pytest.fixture
 def val(drawn, tmp_path) -> Path:
-    """The drawn data set's val images, not square, with their masks, in VOC's layout."""
+    """The synthetic data set's val images, not square, with their masks, in VOC's layout."""
     root = tmp_path / "val"
     for inner in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
         (root / inner).mkdir(parents=True)
@@ -104,6 +105,17 @@ def test_the_command_line_overrides(small_run, drawn, tmp_path, capsys):
     for wrong, said in ((["--scales", "0"], "positive"), (["--tile", "7"], "32 pixels or more")):
         assert main([*words, str(tmp_path / "other"), *wrong]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_photographs_too_large_for_the_memory_are_told(networks, drawn, tmp_path, monkeypatch):
+    def full(self, image):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Segmenter, "predict", full)
+    monkeypatch.setattr(Segmenter, "device", torch.device("cuda:1"))
+    photograph = drawn / "JPEGImages" / "val_00000.jpg"
+    told = predict_folder([photograph], networks / "segment" / "last.ckpt", tmp_path / "out", "cpu")
+    assert len(told) == 1 and "fit into the memory of cuda:1 at a long side of" in told[0]
 
 
 def test_page_report_and_card_take_the_same_settings(small_run, drawn, tmp_path, monkeypatch):

@@ -9,8 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wsss"
 LAYERS = [
-    {"errors", "voc", "progress"},
+    {"errors", "voc"},
     {"machine", "program"},
+    {"distributed"},
+    {"progress"},
     {"files", "resources"},
     {"locks"},
     {"settings"},

@@ -162,7 +162,7 @@ def test_predicting_needs_a_folder_of_its_own(small_run, drawn, tmp_path, capsys
     words += ["--ckpt_path", str(small_run / "segment" / "last.ckpt")]
     assert main(words) == 2
     assert "give their folder as masks.out" in capsys.readouterr().err
-    write_mask(tmp_path / "m" / "x.png", np.zeros((4, 4)))
+    write_mask(tmp_path / "m" / "x.png", np.zeros((4, 4), int))
     assert main([*words, "--masks.out", str(tmp_path / "m")]) == 2
     assert "m holds masks of another origin" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "m").iterdir()] == ["x.png"]

@@ -28,16 +28,16 @@ def _square(top, left, side=20, size=60):
 
 
 def test_boundary_hits_by_hand(bench):
-    truth = _square(20, 20)  # its rim has 4 * 19 pixels; one pixel of tolerance at 60 x 60
-    assert bench.boundary_hits(truth, truth).tolist() == [76] * 4
-    assert bench.boundary_hits(_square(20, 21), truth).tolist() == [76] * 4
-    hit, drawn, found, true = bench.boundary_hits(_square(20, 30), truth)
-    assert (drawn, true) == (76, 76) and 20 <= hit <= 44 and 20 <= found <= 44
-    assert bench.boundary_hits(np.zeros_like(truth), truth).tolist() == [0, 0, 0, 76]
-    assert bench.boundary_hits(_square(0, 0, 10), truth)[[0, 2]].tolist() == [0, 0]
-    blind = truth.copy()
-    blind[:, :19] = 255  # what is drawn where the truth is unknown counts neither way
-    assert bench.boundary_hits(np.maximum(truth, _square(40, 2, 10)), blind).tolist() == [76] * 4
+    target = _square(20, 20)  # its rim has 4 * 19 pixels; one pixel of tolerance at 60 x 60
+    assert bench.boundary_hits(target, target).tolist() == [76] * 4
+    assert bench.boundary_hits(_square(20, 21), target).tolist() == [76] * 4
+    hit, predicted, found, true = bench.boundary_hits(_square(20, 30), target)
+    assert (predicted, true) == (76, 76) and 20 <= hit <= 44 and 20 <= found <= 44
+    assert bench.boundary_hits(np.zeros_like(target), target).tolist() == [0, 0, 0, 76]
+    assert bench.boundary_hits(_square(0, 0, 10), target)[[0, 2]].tolist() == [0, 0]
+    blind = target.copy()
+    blind[:, :19] = 255  # what is predicted where the ground truth is unknown counts neither way
+    assert bench.boundary_hits(np.maximum(target, _square(40, 2, 10)), blind).tolist() == [76] * 4
 
 
 def test_quality_by_hand(bench):
@@ -137,8 +137,8 @@ def test_table_of_the_drawn_scenes(bench, drawn, tmp_path, monkeypatch, capsys):
     chosen = rows["shipped: slots x own + CRF"]
     assert chosen["background"] in (0.3, 0.6) and chosen["miou"] <= chosen["best"] >= chosen["fixed"]
     assert chosen["background"] == 0.3 or chosen["miou"] == chosen["fixed"]
-    truths = rows["all background"]
-    assert truths["fg_recall"] == 0 and 0 < truths["miou"] < 30
+    empty = rows["all background"]
+    assert empty["fg_recall"] == 0 and 0 < empty["miou"] < 30
     assert all(0 <= row["miou"] <= 100 and "miou_A" in row for row in rows.values())
     table = (tmp_path / "out" / "table.md").read_text()
     assert table.count("| shipped: slots x own + CRF |") == 2  # all measures, and each class's IoU

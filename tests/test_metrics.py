@@ -71,7 +71,7 @@ def test_one_class(monkeypatch):
 
 
 def _photographs(root: Path) -> None:
-    """Ten drawn photographs: in val none has a tag, and every true mask is void throughout."""
+    """Ten synthetic photographs: in val none has a tag, and all of the ground truth is void."""
     root.mkdir()
     lines, rng = ["image,tags,split"], np.random.default_rng(0)
     for index in range(10):

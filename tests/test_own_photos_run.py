@@ -171,7 +171,7 @@ def test_readable_odd_files_are_named_and_used(name, odd):
         ("init", ["'Big  DOG' counted as 'big dog'"]),
         ("init", ["mask left out", "bild 17.png is 9x9", "bild 18.png has label 77"]),
         ("run", ["mask left out", "bild 17.png is 9x9", "bild 18.png has label 77"]),
-        ("run", ["images of split 'val' have a true mask"]),
+        ("run", ["images of split 'val' have a ground-truth mask"]),
         ("predict", ["passed over", "masks (3 files)"]),
     ],
 )

@@ -223,13 +223,13 @@ def test_a_moved_run_is_not_made_again(small_run, drawn, tmp_path, capsys):
     assert str(root) in page and str(drawn) not in page
 
 
-def test_upper_bound_without_true_masks_is_told_first(photographs, tmp_path):
+def test_a_fully_supervised_baseline_without_ground_truth_is_told_first(photographs, tmp_path):
     root = shutil.copytree(photographs, tmp_path / "photos")
     shutil.rmtree(root / "masks")
     config = small_pipeline(tmp_path / "configs")
     for path in config.parent.glob("*.yaml"):
         path.write_text(path.read_text().replace("layout: synthetic", "layout: folder"))
-    with pytest.raises(UserError, match="no true mask"):
+    with pytest.raises(UserError, match="no ground-truth mask"):
         run_pipeline(config, tmp_path / "run", str(root), upper_bound=True)
     assert not (tmp_path / "run").exists()
 

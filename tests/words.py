@@ -25,7 +25,7 @@ def random_weights(network: str, folder: Path) -> Path:
 
 
 def random_network(kind: str, folder: Path) -> list[str]:
-    """A checkpoint of drawn scenes' classes, and the words that name it."""
+    """A checkpoint of the synthetic classes, and the words that name it."""
     make, name = {
         "classify": (ClassificationTask, "backbone"),
         "segment": (SegmentationTask, "encoder"),

@@ -18,7 +18,7 @@ from wsss.geometry import fit_long_side, fit_within, resize
 from wsss.localize.cam import ClassMaps, class_maps, seeds_of_maps
 from wsss.localize.pseudo_masks import pseudo_mask
 from wsss.localize.slot_maps import SlotView
-from wsss.models.classifier import TagClassifier
+from wsss.models.classifier import TagClassifier, check_backbone
 from wsss.models.fast import autocast
 from wsss.models.segmenter import mask_of, predict_probabilities
 from wsss.models.slot_views import block_names, check_blocks, default_blocks, slot_views
@@ -63,7 +63,7 @@ class _Network:
             # the one line that makes a network ready for a device
             self.network = self.network.to(device)
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device '{device}' cannot be used ({error}): try --device cpu") from error
+            raise UserError(f"device '{device}' cannot be used ({error}): try cpu") from error
         return self
 
     def _batch(self, image: np.ndarray, height: int, width: int) -> torch.Tensor:
@@ -82,13 +82,23 @@ def _require_image(image: np.ndarray) -> None:
         )
 
 
+def _require_size(size: int) -> None:
+    if size < 32:
+        raise UserError(f"a size of {size} pixels is too small for any network: give 32 or more")
+
+
 def own_weights(backbone: str) -> str:
-    """The weight file that comes with wsss."""
+    """The weight file that comes with wsss.
+
+    Raises:
+        UserError: there is no such model, or none of its weights come with wsss.
+    """
+    check_backbone(backbone)
     cfg = timm.get_pretrained_cfg(backbone)
     if cfg is None or not cfg.file:
         raise UserError(
-            f"--backbone {backbone} needs --weights FILE: the slots of a network that has not been "
-            "trained show nothing"
+            f"no weights of the backbone {backbone} come with wsss, and the slots of a network that "
+            "has not been trained show nothing: give its weight file (weights)"
         )
     return cfg.file
 
@@ -166,7 +176,7 @@ class Classifier(_Network):
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            size: long side in pixels that the network sees.
+            size: long side in pixels that the network sees, 32 or more.
 
         Returns:
             (N,) float32 in 0..1.
@@ -188,12 +198,13 @@ class Classifier(_Network):
         Args:
             image: (H, W, 3) uint8 RGB.
             settings: scales, horizontal flip and slots; None: the defaults.
-            size: long side in pixels that the network sees at scale 1.
+            size: long side in pixels that the network sees at scale 1, 32 or more.
 
         Returns:
             Maps of a batch of this one image, on the CPU.
         """
         _require_image(image)
+        _require_size(size)
         height, width = image.shape[:2]
         batch = self._batch(image, *fit_long_side(height, width, size, multiple=32))
         with torch.inference_mode(), autocast(self.precision, self.device):
@@ -216,7 +227,7 @@ class Classifier(_Network):
             image: (H, W, 3) uint8 RGB.
             tags: names, or indices into `classes`, of what is in the image.
             settings: how it is made; None: the defaults.
-            size: long side in pixels that the network sees at scale 1.
+            size: long side in pixels that the network sees at scale 1, 32 or more.
 
         Returns:
             (H, W) uint8 labels.
@@ -225,17 +236,10 @@ class Classifier(_Network):
             UserError: the network does not know a tag.
         """
         settings = settings or PseudoMaskSettings()
-        labels = sorted({1 + self._index(tag) for tag in tags})
+        labels = sorted({1 + tag for tag in tag_indices(tags, self.classes)})
         seed = seeds_of(self.class_maps(image, settings, size), settings)
         scores = seed[[label - 1 for label in labels]]
         return pseudo_mask(image, scores, labels, settings.background, settings.crf)
-
-    def _index(self, tag: str | int) -> int:
-        if tag in self.classes:
-            return self.classes.index(str(tag))
-        if isinstance(tag, (int, np.integer)) and 0 <= tag < len(self.classes):
-            return int(tag)
-        raise UserError(f"the tag {tag!r} is unknown: this network's are {', '.join(self.classes)}")
 
     @property
     def blocks(self) -> list[str]:
@@ -260,14 +264,14 @@ class Classifier(_Network):
 
         >>> classifier = wsss.Classifier.of_backbone("glnet_nano")
         >>> view, = classifier.slots(wsss.read_image("photo.jpg"), ["2.0"], size=128)
-        >>> view.name, view.dispatch.shape  # 64 slots, and the share of each pixel in them
+        >>> view.name, view.dispatch.shape  # 64 slots, and their probabilities at each pixel
         ('2.0', (64, 8, 8))
 
         Args:
             image: (H, W, 3) uint8 RGB.
             blocks: STAGE.BLOCK of a GLNet, `features`, `features.LEVEL`, or `all`; none: the default
                 ones.
-            size: long side in pixels that the network sees.
+            size: long side in pixels that the network sees, 32 or more.
 
         Returns:
             One view for each block.
@@ -276,7 +280,21 @@ class Classifier(_Network):
             UserError: there is no such block.
         """
         _require_image(image)
+        _require_size(size)
         return slot_views(self.network, image, self.check_blocks(blocks), size)
+
+
+def tag_indices(tags: Sequence[str | int], classes: Sequence[str]) -> list[int]:
+    """Indices into `classes` of tags that are names or indices.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    found: dict[str | int, int] = {index: index for index in range(len(classes))}
+    found |= {name: index for index, name in enumerate(classes)}
+    if unknown := [tag for tag in tags if tag not in found]:
+        raise UserError(f"the tag {unknown[0]!r} is unknown: this network's are {', '.join(classes)}")
+    return [found[tag] for tag in tags]
 
 
 def seeds_of(maps: ClassMaps, settings: SeedSettings) -> np.ndarray:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from wsss.distributed import ToldByFirst, await_end, is_first, leave, world_size
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.machine import share_cores
 from wsss.program import quiet_libraries
@@ -56,15 +57,28 @@ def main(argv: list[str] | None = None) -> int:
     quiet_libraries()
     forget_notices()
     warnings.formatwarning = _one_line
-    warnings.simplefilter("always", UserNotice)  # `notice` itself says each thing once
+    # `notice` itself says each thing once, and one of several processes is enough
+    warnings.simplefilter("always" if is_first() else "ignore", UserNotice)
+    code = 1
+    try:
+        code = _run(command, rest)
+        return code
+    finally:
+        leave(code)
+
+
+def _run(command: str, rest: list[str]) -> int:
     terminated: list[int] = []
     try:
         with _as_interrupt(signal.SIGTERM, terminated):
             code = _call(command, rest)
             sys.stdout.flush()
         return code
+    except ToldByFirst:
+        return 2
     except UserError as error:
-        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        if is_first() or world_size() > 1:  # before they know of each other, all find the same
+            print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the output goes to `head` or the like, which has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
@@ -79,8 +93,12 @@ def main(argv: list[str] | None = None) -> int:
         how = "the same command goes on with what is left"
         if command in ("classify", "segment") and "fit" in rest:
             how = f"--ckpt_path {stop} goes on" if str(stop) else "no epoch was finished"
-        print(f"stopped; {how}", file=sys.stderr)
+        if is_first():
+            print(f"stopped; {how}", file=sys.stderr)
         return 128 + (signal.SIGTERM if terminated else signal.SIGINT)  # as shells have it
+    except Exception:
+        await_end()
+        raise
 
 
 def _call(command: str, words: list[str]) -> int:

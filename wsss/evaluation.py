@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from wsss.data.masks import read_mask, tell_palettes
+from wsss.distributed import gather, in_order, share
 from wsss.errors import NotMeasurable, UserError
 from wsss.files import read_json, write_text
 from wsss.geometry import resize_scores
@@ -27,12 +28,12 @@ class Scores:
     (['background', 'ball', 'brick', 'kite', 'star'], 100)
 
     Attributes:
-        miou: mean of the IoU over the classes that occur in truth or prediction; void pixels of truth
-            and prediction are left out.
+        miou: mean of the IoU over the classes that occur in ground truth or prediction; void pixels of
+            either are left out.
         iou: IoU per class, background first; None for a class that occurs in neither.
         pixel_accuracy: share of the compared pixels with the right label.
-        void: share of the pixels with a true label that the prediction leaves void. Read `miou` with
-            it: leaving out the hard pixels raises it.
+        void: share of the pixels with a ground-truth label that the prediction leaves void. Read
+            `miou` with it: leaving out the hard pixels raises it.
         images: number of images.
     """
 
@@ -56,7 +57,8 @@ class Evaluator:
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.names = ["background", *classes]
-        self.confusion = MulticlassConfusionMatrix(len(self.names), ignore_index=VOID)
+        count = len(self.names)
+        self.confusion = torch.zeros(count, count, dtype=torch.int64)  # row true, column predicted
         self.void = self.labelled = self.images = 0
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -71,11 +73,23 @@ class Evaluator:
         self.images += 1
         known = labelled & ~unsure
         if known.any():
-            self.confusion.update(prediction[known], target[known])
+            pair = prediction[known], target[known]
+            self.confusion += multiclass_confusion_matrix(*pair, num_classes=len(self.names))
+
+    @property
+    def state(self) -> tuple[Tensor, int, int, int]:
+        """All that it has counted."""
+        return self.confusion, self.void, self.labelled, self.images
+
+    def merge(self, states: Sequence[tuple[Tensor, int, int, int]]) -> None:
+        """Take what several have counted, of images of their own, instead of what it has."""
+        matrices, void, labelled, images = zip(*states, strict=True)
+        self.confusion = torch.stack(matrices).sum(0)
+        self.void, self.labelled, self.images = sum(void), sum(labelled), sum(images)
 
     @property
     def measurable(self) -> bool:
-        """Whether any pixel so far has both a true and a predicted label."""
+        """Whether any pixel so far has both a ground-truth and a predicted label."""
         return self.labelled > self.void
 
     def so_far(self) -> dict[str, float]:
@@ -86,11 +100,13 @@ class Evaluator:
         """The scores of all images so far.
 
         Raises:
-            NotMeasurable: no pixel has both a true and a predicted label.
+            NotMeasurable: no pixel has both a ground-truth and a predicted label.
         """
         if not self.measurable:
-            raise NotMeasurable("no pixel has both a true and a predicted label: nothing to evaluate")
-        matrix = self.confusion.compute().double()
+            raise NotMeasurable(
+                "no pixel has a ground-truth and a predicted label: nothing to evaluate"
+            )
+        matrix = self.confusion.double()
         hits = matrix.diag()
         union = matrix.sum(0) + matrix.sum(1) - hits
         values = [None if union[i] == 0 else 100 * float(hits[i] / union[i]) for i in range(len(union))]
@@ -119,7 +135,7 @@ def evaluate_files(
     """
     evaluator = Evaluator(classes)
     count = len(classes) + 1
-    pairs, foreign = list(pairs), []
+    pairs, foreign = share(list(pairs)), []
     with progress(pairs, "evaluate masks") as bar:
         for prediction_path, target_path in bar:
             prediction = read_mask(prediction_path, count, foreign)
@@ -135,13 +151,16 @@ def evaluate_files(
                 counts.append(pixel_counts(prediction, target))
             bar.set_postfix(evaluator.so_far(), refresh=False)
     tell_palettes(foreign)
+    evaluator.merge(gather(evaluator.state))
+    if counts is not None:
+        counts[:] = in_order(gather(counts))
     if evaluator.images == 0:
         raise UserError("there is no mask to evaluate")
     return evaluator.compute()
 
 
 Counts = list[tuple[int, int, int]]
-"""(true label, predicted label, pixels) for each pair of labels that occurs in an image."""
+"""(ground-truth label, predicted label, pixels) for each pair of labels that occurs in an image."""
 
 
 def pixel_counts(prediction: np.ndarray, target: np.ndarray) -> Counts:
@@ -163,7 +182,7 @@ def read_counts(path: Path) -> tuple[list[str], dict[str, Counts]]:
 
 
 def confusion_matrix(counts: Iterable[Counts], num_labels: int) -> np.ndarray:
-    """Sum pixel counts to (num_labels, num_labels) int64: row true, column predicted; no void."""
+    """Sum pixel counts to (num_labels, num_labels) int64: row target, column predicted; no void."""
     matrix = np.zeros((num_labels, num_labels), np.int64)
     for image in counts:
         for true, predicted, pixels in image:
@@ -189,31 +208,33 @@ def threshold_curve(
 
     Args:
         maps: per image the scores (n, h, w) in 0..1, which are resized to the mask's size, their
-            labels, and the true mask (H, W).
+            labels, and the ground-truth mask (H, W). Each of several processes gives those of its
+            share.
         num_labels: number of labels with background.
         steps: number of steps.
         also: further thresholds, 0..1.
 
     Returns:
-        (threshold, mIoU in percent) per step; choosing the best one uses the true masks.
+        (threshold, mIoU in percent) per step; choosing the best one uses the ground truth.
     """
     # bin = number of thresholds that the pixel's best score beats, so one pass serves all of them
     thresholds = np.linspace(0, 1, steps + 1)
     off_grid = [value for value in also if not np.isclose(thresholds, value).any()]
     thresholds = np.unique([*thresholds, *off_grid])
     counts = np.zeros((len(thresholds) + 1, num_labels, num_labels))
-    for scores, labels, truth in maps:
-        best, winner = np.zeros(truth.shape, np.float32), np.zeros(truth.shape, np.uint8)
+    for scores, labels, target in maps:
+        best, winner = np.zeros(target.shape, np.float32), np.zeros(target.shape, np.uint8)
         for label, score in zip(labels, scores, strict=True):  # all at once would fill the memory
-            one = resize_scores(score[None].astype(np.float32), *truth.shape)[0]
+            one = resize_scores(score[None].astype(np.float32), *target.shape)[0]
             winner[one > best] = label
             np.maximum(best, one, out=best)
-        rows = max(1, 2**20 // truth.shape[1])  # in bands: the indices of a large mask fill the memory
-        for band in (slice(top, top + rows) for top in range(0, len(truth), rows)):
-            known = truth[band] != VOID
+        rows = max(1, 2**20 // target.shape[1])  # in bands: the indices of a large mask fill the memory
+        for band in (slice(top, top + rows) for top in range(0, len(target), rows)):
+            known = target[band] != VOID
             level = np.searchsorted(thresholds, best[band][known], side="left")
-            index = (level * num_labels + winner[band][known]) * num_labels + truth[band][known]
+            index = (level * num_labels + winner[band][known]) * num_labels + target[band][known]
             counts += np.bincount(index, minlength=counts.size).reshape(counts.shape)
+    counts = sum(gather(counts))
     curve = []
     for number, threshold in enumerate(thresholds):
         matrix = counts[number + 1 :].sum(0)

@@ -3,7 +3,7 @@
 What the page of `wsss app` shows, without the page.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from wsss.api import Classifier, Segmenter, SlotView, seeds_of
+from wsss.api import Classifier, Segmenter, SlotView, seeds_of, tag_indices
 from wsss.data.catalog import Record
 from wsss.data.images import image_size, read_image
 from wsss.data.masks import read_arrays, read_mask, read_scores
@@ -73,8 +73,8 @@ class Entry(NamedTuple):
     Attributes:
         record: the image.
         mask: file of the mask that the list is about.
-        value: what the list is sorted by: mean IoU of the mask in percent over the labels of truth
-            and mask, or `uncertainty`, 0..1.
+        value: what the list is sorted by: mean IoU of the mask in percent over the labels of the
+            ground truth and the mask, or `uncertainty`, 0..1.
     """
 
     record: Record
@@ -177,12 +177,21 @@ class Run:
         """The slots of one of the classifier's `blocks`, as the run's masks were made with."""
         return self.classifier.slots(found.image, [block], self.data.predict_size)[0]
 
-    def scores(self, found: Analysis, tags: list[int], background: float) -> np.ndarray:
+    def scores(self, found: Analysis, tags: Sequence[str | int], background: float) -> np.ndarray:
         """(n, h, w) float32 in 0..1, scores of the given classes as the pseudo-masks are made from.
 
         The slots of the run's own images are classified without what these images taught, as in the
         run; those of other photographs by what all have taught.
+
+        Args:
+            found: of the photograph.
+            tags: names, or indices into `classes`.
+            background: score of the background, 0..1.
+
+        Raises:
+            UserError: the network does not know a tag.
         """
+        tags = tag_indices(tags, self.classes)
         seed, labels = _as_kept(found.scores[tags]), [tag + 1 for tag in tags]
         if not self.taught:
             return seed
@@ -193,11 +202,24 @@ class Run:
         slots, dispatch = (
             _as_kept(part[0].numpy()) for part in (found.maps.slots, found.maps.dispatch)
         )
-        shares = classifier.probabilities(torch.from_numpy(slots), labels).numpy()
-        return corrected_scores(seed, dispatch, shares, background)
+        probabilities = classifier.probabilities(torch.from_numpy(slots), labels).numpy()
+        return corrected_scores(seed, dispatch, probabilities, background)
 
-    def pseudo_mask(self, found: Analysis, tags: list[int], background: float, crf: bool) -> np.ndarray:
-        """(H, W) uint8 pseudo-mask of the given classes, made as the run's own are."""
+    def pseudo_mask(
+        self, found: Analysis, tags: Sequence[str | int], background: float, crf: bool
+    ) -> np.ndarray:
+        """(H, W) uint8 pseudo-mask of the given classes, made as the run's own are.
+
+        Args:
+            found: of the photograph.
+            tags: names, or indices into `classes`, of what is in it.
+            background: score of the background, 0..1.
+            crf: sharpen by the dense CRF.
+
+        Raises:
+            UserError: the network does not know a tag.
+        """
+        tags = sorted(set(tag_indices(tags, self.classes)))
         return pseudo_mask(
             found.image,
             self.scores(found, tags, background),
@@ -213,7 +235,7 @@ class Run:
 
     @property
     def orders(self) -> list[str]:
-        """Those of `ORDERS` that can be had: an IoU takes true masks."""
+        """Those of `ORDERS` that can be had: an IoU takes ground truth."""
         judged = [order for order in self._judged if self._counts(order)]
         return [order for order in ORDERS if order == "unsure" or order in judged]
 
@@ -281,7 +303,7 @@ class Run:
             "pseudo-mask": self.made.mask(record.id),
             "refined": self.refined and self.refined / f"{record.id}.png",
             "segmenter": self.folder["segment"].test / f"{record.id}.png",
-            "truth": record.mask,
+            "ground truth": record.mask,
         }
         masks = {what: read_mask(file) for what, file in files.items() if file and file.is_file()}
         if found.predicted is not None:
@@ -314,10 +336,11 @@ def uncertainty(scores: np.ndarray, background: float) -> float:
     """
     if not len(scores):
         return 0.0
-    shares = np.concatenate([np.full((1, *scores.shape[1:]), background, np.float32), scores])
-    shares = shares / shares.sum(0).clip(1e-6)
-    entropy = -(shares * np.log(shares.clip(1e-12))).sum(0)
-    return float(entropy.mean() / np.log(len(shares)))
+    floor = np.full((1, *scores.shape[1:]), background, np.float32)
+    probabilities = np.concatenate([floor, scores])
+    probabilities = probabilities / probabilities.sum(0).clip(1e-6)
+    entropy = -(probabilities * np.log(probabilities.clip(1e-12))).sum(0)
+    return float(entropy.mean() / np.log(len(probabilities)))
 
 
 def shown(image: np.ndarray) -> np.ndarray:

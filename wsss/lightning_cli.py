@@ -5,17 +5,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from wsss.config_files import upgrade_words
+from wsss.distributed import launch
 from wsss.errors import UserError, notice
 from wsss.locks import locked
+from wsss.origin import require_alike
 from wsss.settings import InferenceSettings
 from wsss.stages.config import DATA, MASKS, TASKS, Kind, Parser, fill_in, one_line
 from wsss.stages.masks import make_pseudo_masks, predict_masks, refine_masks
 from wsss.stages.recipe import with_defaults
+from wsss.stages.training import seed_again
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.task import Task
 from wsss.tasks.trainer import Trainer, quiet
@@ -112,12 +114,13 @@ class TaskCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        trainer = config["trainer"]
+        launch(trainer["devices"], trainer["num_nodes"], trainer["accelerator"])
+        require_alike("setting", config.as_dict())
         if config.get("ckpt_path"):  # its weights replace the initial ones, which need not be there
             config["model"]["pretrained"], config["model"]["weights"] = False, None
-        seed = config["seed_everything"]
-        if self.subcommand == "fit" and self.epochs_done and seed is not False:
-            # else the crops of the first epochs come again
-            pl.seed_everything(seed + self.epochs_done, workers=True, verbose=False)
+        if self.subcommand == "fit":
+            seed_again(config["seed_everything"], self.epochs_done)
 
     def instantiate_classes(self) -> None:
         try:

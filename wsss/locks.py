@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from wsss.distributed import first
 from wsss.errors import UserError
 from wsss.files import write_text
 
@@ -24,7 +25,7 @@ def locked(folder: str | Path, what: str) -> Iterator[None]:
     """Keep other processes of wsss out of a folder, and of those in and around it that have a lock.
 
     The system releases the lock when the process ends, however it ends. A process may enter a folder
-    again that it holds, or one inside.
+    again that it holds, or one inside. Of several processes at one work the first holds it for all.
 
     Args:
         folder: is made where it is missing.
@@ -33,7 +34,13 @@ def locked(folder: str | Path, what: str) -> Iterator[None]:
     Raises:
         UserError: another process is at work there; it is named.
     """
-    folder = Path(folder).resolve()
+    with ExitStack() as stack:
+        first(lambda: stack.enter_context(_locked(Path(folder).resolve(), what)))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, what: str) -> Iterator[None]:
     if not _held.isdisjoint([folder, *folder.parents]):
         yield
         return

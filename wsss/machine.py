@@ -60,6 +60,8 @@ def share_cores() -> None:
     if hasattr(os, "sched_getaffinity") and allowed_cores() < len(os.sched_getaffinity(0)):
         # the runtime does not know a container's share, and would start threads that wait for it
         os.environ.setdefault("OMP_NUM_THREADS", str(allowed_cores()))
+    # of several processes each would tell that its network may have layers without a gradient
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # loaders and the CRF are processes already
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 

@@ -1,12 +1,14 @@
 """What the results in a folder were made with, so that those of two settings are never mixed."""
 
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from wsss.config_files import upgrade
+from wsss.distributed import gather, refuse_unless
 from wsss.errors import UserError
 from wsss.files import read_json, write_json
 
@@ -34,6 +36,27 @@ def claim(folders: Mapping[Path, str], settings: Mapping[str, Any]) -> None:
     for folder in folders:
         if not (folder / NOTE).is_file():
             write_json(folder / NOTE, wanted)
+
+
+def require_alike(what: str, settings: Mapping[str, Any]) -> None:
+    """See that all processes of a work have the same settings.
+
+    Args:
+        what: has them, for whoever is told.
+        settings: nested plain values.
+
+    Raises:
+        UserError: they do not.
+    """
+    found = gather((socket.gethostname(), plain(settings)))
+    host, of_first = found[0]
+    for number, (its_host, others) in enumerate(found):
+        news = "; ".join(differences(of_first, others)[:3])
+        refuse_unless(
+            not news,
+            f"process {number + 1} of {len(found)} (on {its_host}) has another {what} than the first "
+            f"one (on {host}): {news}; give all the same",
+        )
 
 
 def before(noted: Mapping[str, Any]) -> dict[str, Any]:

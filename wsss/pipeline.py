@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config_files import read_yaml
+from wsss.data.catalog import Catalog
+from wsss.distributed import first, is_first, launch, require_shared
 from wsss.errors import UserError
 from wsss.files import read_json, sweep, write_json
 from wsss.locks import locked
 from wsss.machine import require_locks
-from wsss.origin import differences
+from wsss.origin import differences, require_alike
 from wsss.report.page import report_is_current, write_report
 from wsss.run_folder import RunFolder
 from wsss.stages.config import StageConfig
@@ -25,11 +27,15 @@ from wsss.stages.recipe import (
     resolved_settings,
     stamp_catalog,
     stamp_weights,
+    with_defaults,
 )
 from wsss.stages.training import for_rounds, leave_out_unseen, network_of, outputs, train
+from wsss.tasks.trainer import Trainer
 
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
+
+_TRAINER = with_defaults(Trainer, {})
 
 
 def shipped_config(name: str) -> Path:
@@ -48,6 +54,8 @@ def run_pipeline(
     weights: str | None = None,
     upper_bound: bool = False,
     changed: Changed = "tell",
+    devices: int | None = None,
+    num_nodes: int = 1,
 ) -> dict[str, float | None]:
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
@@ -66,10 +74,13 @@ def run_pipeline(
         out: folder for the results instead of the config's.
         root: data.root for all stages.
         weights: model.weights for classifier and segmenter.
-        upper_bound: also train the segmenter on the true masks, for as many steps in all.
+        upper_bound: also train the fully supervised baseline, for as many steps in all.
         changed: what becomes of stages that an earlier version of wsss made otherwise than this one
             would: "tell" stops with a UserError that says what differs, "keep" goes on with them,
             "redo" moves them aside and makes them anew.
+        devices: how many to work on in each machine; None: as the configs say (`trainer.devices`), or
+            as many as torchrun or srun have started. Several are processes of the same program.
+        num_nodes: machines, where neither torchrun nor srun starts their processes.
 
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
@@ -90,14 +101,20 @@ def run_pipeline(
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
     run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed)
+    launch(devices or run.asked("devices"), num_nodes, run.asked("accelerator"))
+    for key, file in files.items():
+        require_alike(f"setting in {file.name}", run.config(key).written)
     with ExitStack() as stack:
-        if run.out.is_dir():  # otherwise nobody is in it, and bad settings are to leave nothing behind
+        if first(
+            run.out.is_dir
+        ):  # otherwise nobody is in it, and bad settings are to leave nothing behind
             stack.enter_context(locked(run.out, "wsss run"))
         run.check()
         if upper_bound:
             run.require_truth()
         stack.enter_context(locked(run.out, "wsss run"))
-        sweep(run.out)
+        require_shared(run.out)
+        first(lambda: sweep(run.out))
         started = time.monotonic()
         classify = run.train("classify")
         masks = run.make_masks(classify)
@@ -111,8 +128,9 @@ def run_pipeline(
         if upper_bound:
             rounds = 2 if "refine" in files else 1
             stages["segment_true"] = run.train("segment_true", None, begin, rounds)
-        numbers = run.measure(stages)
-    print(f"results in {run.out} ({(time.monotonic() - started) / 60:.1f} minutes this time)")
+        numbers = first(lambda: run.measure(stages))
+    if is_first():
+        print(f"results in {run.out} ({(time.monotonic() - started) / 60:.1f} minutes this time)")
     return numbers
 
 
@@ -142,6 +160,19 @@ class _Run:
             config.catalogs = self.catalogs
             self.configs[key] = config
         return self.configs[key].copy()
+
+    def asked(self, name: str) -> Any:
+        """What the configs of all stages say of a setting of the trainer: where the work is done.
+
+        Raises:
+            UserError: they differ.
+        """
+        trainers = {file.name: self.config(key).written["trainer"] for key, file in self.files.items()}
+        values = {file: trainer.get(name, _TRAINER[name]) for file, trainer in trainers.items()}
+        if len({str(value) for value in values.values()}) > 1:
+            told = ", ".join(f"{value} in {file}" for file, value in values.items())
+            raise UserError(f"all stages of a run work on the same devices: trainer.{name} is {told}")
+        return next(iter(values.values()))
 
     def check(self) -> None:
         """Refuse settings that a stage will not take, now and not when its turn comes.
@@ -202,7 +233,7 @@ class _Run:
         return not any(differences(before[part], now[part]) for part in ("model", "trainer"))
 
     def require_truth(self) -> None:
-        """Refuse an upper bound whose images lack true masks, before anything is trained."""
+        """Refuse a fully supervised baseline without ground-truth masks, before anything is trained."""
         data = self.config("segment").data()
         data.true_masks(data.catalog(data.train_split, tagged=False), data.train_split)
 
@@ -230,20 +261,21 @@ class _Run:
                 pretrained=False,
                 weights=str(start / "last.ckpt"),
             )
-        written["data"].pop("mask_dir", None)  # true masks, or those of the run
+        written["data"].pop("mask_dir", None)  # ground truth, or masks of the run
         if masks is not None:
             written["data"]["mask_dir"] = str(masks / "masks")
         data = config.data()
         truth = kind == "segment"  # a classifier has no use for masks
-        inputs = [stamp_weights(written)]
-        inputs.append(stamp_catalog(data.catalog(data.train_split), truth and masks is None))
-        inputs.append(stamp_catalog(data.catalog(data.val_split), truth))
+        inputs = [first(lambda: stamp_weights(written))]
+        inputs.append(_stamp(data.catalog(data.train_split), truth and masks is None))
+        inputs.append(_stamp(data.catalog(data.val_split), truth))
         if masks is not None:
             inputs.append(self._fingerprint(masks))
         written["trainer"] |= outputs(folder)
         self._do(folder, config, inputs, lambda: train(config, data, folder))
         if kind == "classify":
-            leave_out_unseen(folder / "metrics.json", data.catalog(data.val_split))
+            catalog = data.catalog(data.val_split)
+            first(lambda: leave_out_unseen(folder / "metrics.json", catalog))
         return folder
 
     def make_masks(self, classify: Path) -> Path:
@@ -253,7 +285,7 @@ class _Run:
         config.written["trainer"] |= {"default_root_dir": str(folder), "logger": False}
         data = config.data()
         catalog = data.catalog(data.predict_split)
-        inputs = [self._fingerprint(classify), stamp_catalog(catalog)]
+        inputs = [self._fingerprint(classify), _stamp(catalog)]
 
         def work() -> dict[str, Any]:
             masks = config.masks()
@@ -284,7 +316,7 @@ class _Run:
         written["data"] = sizes | {"predict_split": split} | written["data"]
         data = config.data()
         catalog = data.catalog(data.predict_split)
-        inputs = [self._fingerprint(segment), self._fingerprint(masks), stamp_catalog(catalog)]
+        inputs = [self._fingerprint(segment), self._fingerprint(masks), _stamp(catalog)]
 
         def work() -> dict[str, Any]:
             how = config.masks()
@@ -303,7 +335,7 @@ class _Run:
         do_stage(folder, wanted, config.written, work, self.changed)
 
     def _fingerprint(self, folder: Path) -> str:
-        return self.folder[folder.name].note["fingerprint"]
+        return first(lambda: self.folder[folder.name].note["fingerprint"])
 
     def measure(self, stages: dict[str, Path]) -> dict[str, float | None]:
         """Write metrics.json and the report, print the table."""
@@ -335,26 +367,30 @@ class _Run:
         rows = [
             (f"classifier, mAP on {val}", numbers["cls_map_val"]),
             (f"seed, mIoU on {train}, fixed rule", numbers["seed_miou_fixed"]),
-            (f"seed, mIoU on {train}, best threshold (uses the truth)", numbers["seed_miou_best"]),
+            (f"seed, mIoU on {train}, best threshold (uses ground truth)", numbers["seed_miou_best"]),
             (f"first round's pseudo-masks, mIoU on {train}", numbers.get("mask_miou_first")),
             ("first round's pseudo-masks, void pixels", numbers.get("mask_void_first")),
             (f"first round's segmenter, mIoU on {val}", numbers.get("seg_miou_val_first")),
             (f"pseudo-masks, mIoU on {train}", numbers["mask_miou"]),
             ("pseudo-masks, void pixels", numbers["mask_void"]),
             (f"segmenter, mIoU on {val}", numbers["seg_miou_val"]),
-            (f"segmenter trained on true masks, mIoU on {val}", numbers["seg_miou_val_true_masks"]),
+            (f"fully supervised baseline, mIoU on {val}", numbers["seg_miou_val_true_masks"]),
         ]
         for name, value in rows:
             if value is not None:
-                print(f"{name:54s} {value:6.1f} %")
+                print(f"{name:60s} {value:6.1f} %")
             elif name == rows[0][0]:
-                print(f"{name:54s} not measurable: no image of {val} has a tag")
+                print(f"{name:60s} not measurable: no image of {val} has a tag")
         for name, value in minutes.items():
-            print(f"{name:54s} {value:6.1f} min")
+            print(f"{name:60s} {value:6.1f} min")
         run = RunFolder(self.out)
         path = run.report if report_is_current(run) else write_report(run)
         print(f"report in {path}", flush=True)
         return numbers
+
+
+def _stamp(catalog: Catalog, truth: bool = True) -> str:
+    return first(lambda: stamp_catalog(catalog, truth))
 
 
 def _method(stage: str) -> str:

@@ -60,7 +60,7 @@ def predict_folder(
         if given.is_dir() and given.resolve() == out.resolve():
             raise UserError(
                 f"--out {out} is the folder of the photographs, and masks in it are taken for "
-                "true ones: give another --out"
+                "ground truth: give another --out"
             )
     files = find_photographs(list(photographs), out)
     with locked(out, "wsss predict"):
@@ -103,14 +103,14 @@ def _predict(segmenter: Segmenter, files: dict[str, Path], out: Path) -> list[st
             faults.append(str(error))
             continue
         if name in kept and target.is_file():  # the overlay is written last
-            areas[name] = _shares(read_mask(target, len(classes) + 1), classes)
+            areas[name] = _areas_of(read_mask(target, len(classes) + 1), classes)
             continue
         try:
             mask = segmenter.predict(image)
             _write(target, picture, image, mask, path)
         except torch.OutOfMemoryError:
             faults.append(
-                f"image {path} does not fit into the memory of {segmenter.device.type} at a long side "
+                f"image {path} does not fit into the memory of {segmenter.device} at a long side "
                 f"of {segmenter.inference.max_side} pixels: give a smaller --max-side or --device cpu"
             )
         except OSError as error:
@@ -121,7 +121,7 @@ def _predict(segmenter: Segmenter, files: dict[str, Path], out: Path) -> list[st
                 "the photograph"
             )
         else:
-            areas[name] = _shares(mask, classes)
+            areas[name] = _areas_of(mask, classes)
     _write_areas(out, classes, areas)
     return faults
 
@@ -149,11 +149,11 @@ def _areas_so_far(out: Path, classes: list[str]) -> dict[str, list[float]]:
         if any(map(is_hidden, path.relative_to(out).parts)):
             continue
         whole = len(rows.get(name, ())) == len(classes) + 1
-        areas[name] = rows[name] if whole else _shares(read_mask(path, len(classes) + 1), classes)
+        areas[name] = rows[name] if whole else _areas_of(read_mask(path, len(classes) + 1), classes)
     return areas
 
 
-def _shares(mask: np.ndarray, classes: list[str]) -> list[float]:
+def _areas_of(mask: np.ndarray, classes: list[str]) -> list[float]:
     """Background and classes in per cent of a mask (H, W)."""
     return (100 * np.bincount(mask.ravel(), minlength=256)[: len(classes) + 1] / mask.size).tolist()
 

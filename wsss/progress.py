@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from wsss.distributed import is_first
+
 MINUTE = 60.0
 """Seconds between two lines of a log."""
 
@@ -60,7 +62,7 @@ def progress(
     Returns:
         A tqdm bar; give its numbers by `set_postfix(..., refresh=False)`.
     """
-    how = {"desc": what, "unit": f" {unit}", "total": total} | more
+    how = {"desc": what, "unit": f" {unit}", "total": total, "disable": not is_first()} | more
     if on_terminal():
         how |= {"dynamic_ncols": True, "delay": 2.0 if brief else 0.0}
     else:

@@ -31,7 +31,7 @@ TITLES = {
     "segment_first": "first round's segmenter",
     "refined_masks": "refined pseudo-masks",
     "segment": "segmenter",
-    "segment_true": "segmenter on true masks",
+    "segment_true": "fully supervised baseline",
 }
 """The stages of a run in their order, and what each is called."""
 

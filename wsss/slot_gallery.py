@@ -48,7 +48,7 @@ def draw_gallery(
         weights: weight file of the backbone; None: the one that comes with wsss.
         blocks: as for `Classifier.slots`.
         at: (x, y) in pixels: also draw the slots there, and their reach.
-        size: long side in pixels that the network sees; None: the photograph's, at most `SIDE`.
+        size: long side in pixels that the network sees; None: the photograph's, 32 to `SIDE`.
 
     Returns:
         What was left out, and why, which is also printed.
@@ -114,7 +114,7 @@ def _draw(
         return
     note = PngInfo()
     note.add_text("comment", result_note(path))
-    for view in classifier.slots(image, blocks, size or min(SIDE, max(height, width))):
+    for view in classifier.slots(image, blocks, size or min(SIDE, max(height, width, 32))):
         if at is not None:
             there = slots_at(view.dispatch, *at, height, width)
             few = ", ".join(f"{slot} ({100 * there.shares[slot]:.0f} %)" for slot in there.order[:4])

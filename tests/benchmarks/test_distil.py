@@ -1,4 +1,4 @@
-"""benchmarks/distil.py: its views and errors by hand, and a short training on drawn scenes."""
+"""benchmarks/distil.py: its views and errors by hand, and a short training on synthetic scenes."""
 
 import importlib.util
 import itertools

@@ -26,12 +26,14 @@ def test_what_is_said(tmp_path, capsys):
     assert not capsys.readouterr().err.count("note")
     write_mask(tmp_path / "b" / "y.png", np.array([[0, 1], [1, 255]]))
     (tmp_path / "b" / "classes.txt").write_text("cat\ndog\n")
-    with pytest.warns(UserNotice, match="not compared: 1 of 2 true masks have no prediction"):
+    with pytest.warns(UserNotice, match="not compared: 1 of 2 ground-truth masks have no prediction"):
         assert main(words) == 0
     printed = capsys.readouterr().out
     assert "cat" in printed and "aeroplane" not in printed
     write_mask(tmp_path / "a" / "day 1" / "z z.png", np.array([[0, 1], [1, 255]]))
-    with pytest.warns(UserNotice, match=r"1 of 2 predictions have no true mask .*day 1/z z.png"):
+    with pytest.warns(
+        UserNotice, match=r"1 of 2 predictions have no ground-truth mask .*day 1/z z.png"
+    ):
         assert main(words) == 0
     (tmp_path / "list.txt").write_text("x 1\nday 1/z z\n")
     write_mask(tmp_path / "b" / "day 1" / "z z.png", np.array([[0, 1], [1, 255]]))

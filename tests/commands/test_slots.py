@@ -100,6 +100,12 @@ def test_command_draws_a_gallery_and_goes_on(trained, drawn, tmp_path, capsys):
     assert "too small" in error(*given, str(tmp_path / "x"), "--size", "8")
 
 
+def test_a_photograph_smaller_than_a_network_can_see(trained, tmp_path):
+    Image.fromarray(_photograph(20, 12)).save(tmp_path / "x.png")
+    words = ["slots", str(tmp_path / "x.png"), "--ckpt", str(trained), "--out", str(tmp_path / "slots")]
+    assert main(words) == 0 and (tmp_path / "slots" / "index.html").is_file()
+
+
 def test_own_pictures_are_no_photographs(trained, tmp_path):
     Image.fromarray(_photograph(40, 60)).save(tmp_path / "x-groups.png")
     words = ["slots", str(tmp_path), "--ckpt", str(trained), "--out", str(tmp_path / "slots")]
@@ -130,7 +136,7 @@ def test_command_with_weights_of_a_backbone(drawn, tmp_path, capsys):
     save_file(timm.create_model("mobilenetv2_050", num_classes=0).state_dict(), weights)
     picture = sorted((drawn / "JPEGImages").glob("*.jpg"))[0]
     words = ["slots", str(picture), "--backbone", "mobilenetv2_050", "--out", str(tmp_path / "out")]
-    assert main(words) == 2 and "needs --weights FILE" in capsys.readouterr().err
+    assert main(words) == 2 and "no weights of the backbone mobilenetv2_050" in capsys.readouterr().err
     assert main([*words, "--weights", str(weights)]) == 0
     assert (tmp_path / "out" / picture.stem / "features-groups.png").is_file()
     words[words.index("mobilenetv2_050")], words[-1] = "glnet_nano", str(tmp_path / "own")

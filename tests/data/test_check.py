@@ -117,7 +117,7 @@ def test_check_compares_masks_and_tags(good, tmp_path, capsys):
         mask[10:20] = label
         write_mask(good / "masks" / f"{name}.png", mask)
     code, report = checked(good, tmp_path)
-    assert code == 1 and report["masks"] == 4 and "4 true masks" in capsys.readouterr().out
+    assert code == 1 and report["masks"] == 4 and "4 ground-truth masks" in capsys.readouterr().out
     assert report["warnings"]["masks without any class (1 is the first one, 255 void)"] == [
         f"{names[0]}.jpg: background and void alone (tagged big dog)"
     ]

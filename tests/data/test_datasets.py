@@ -19,8 +19,8 @@ def test_a_large_photographs_training_crops_are_as_smooth_as_what_is_predicted(t
     Image.fromarray(stripes).save(tmp_path / "a.png")
     (tmp_path / "tags.csv").write_text("image,tags\na.png,stripes\n")
     catalog = read_catalog("folder", tmp_path, "all")
-    for augment in (True, False):
-        shown = TaggedImages(catalog, 64, augment)
+    for min_scale in (0.4, None):
+        shown = TaggedImages(catalog, 64, min_scale)
         assert all(shown[0]["image"].float().std((1, 2)).max() < 25 for _ in range(4))
 
 
@@ -34,7 +34,7 @@ def test_predict_batches_cover_every_image_once(drawn):
 
 def test_mask_of_other_size_is_named(drawn, tmp_path):
     catalog = read_catalog("voc", drawn, "val")
-    write_mask(tmp_path / "m.png", np.zeros((10, 10)))
+    write_mask(tmp_path / "m.png", np.zeros((10, 10), int))
     with pytest.raises(UserError, match=r"m\.png is 10x10 pixels.*64x64"):
         MaskedImages(catalog, [tmp_path / "m.png"] * 8, None, 1024)[0]
 

@@ -236,7 +236,7 @@ def test_one_white_holds_for_a_data_set(tmp_path):
         brightest = [top * 255 // 16383 for top in tops]
         masked = MaskedImages(catalog, [record.mask for record in catalog.records], None, 64)
         whole = SameShapeBatches(catalog, lambda height, width: (height, width), 64**2)
-        tagged = TaggedImages(catalog, 64, augment=False)
+        tagged = TaggedImages(catalog, 64, min_scale=None)
         for index, top in enumerate(brightest):
             assert masked[index]["image"].max() == tagged[index]["image"].max() == top
             assert whole[index]["image"].max() == top

@@ -16,6 +16,21 @@ def test_mask_round_trip_keeps_labels_not_colours(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m.png"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (np.zeros((4, 4)), r"array \(H, W\) of integers, got \(4, 4\) of float64"),
+        (np.zeros((4, 4, 3), np.uint8), r"array \(H, W\) of integers, got \(4, 4, 3\) of uint8"),
+        (np.full((4, 4), 256), "labels of a mask are 0 to 255, got 256 to 256"),
+        (np.full((4, 4), -1), "got -1 to -1"),
+    ],
+)
+def test_what_is_no_mask_is_not_written(wrong, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        write_mask(tmp_path / "m.png", wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_scores_round_trip_and_damage_is_told(tmp_path):
     scores = np.random.default_rng(0).random((2, 5, 7)).astype(np.float16)
     path = tmp_path / "deep" / "a.npz"

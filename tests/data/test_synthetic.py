@@ -1,4 +1,4 @@
-"""The drawn data set."""
+"""The synthetic data set."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from wsss.data.masks import read_mask
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 
 
-def test_drawn_data_is_exact_and_repeatable(drawn, tmp_path):
+def test_synthetic_data_is_exact_and_repeatable(drawn, tmp_path):
     draw_dataset(tmp_path / "again", train=24, val=8, size=64)
     one, other = (read_catalog("voc", root, "train") for root in (drawn, tmp_path / "again"))
     assert one.classes == SYNTHETIC_CLASSES and len(one.records) == 24

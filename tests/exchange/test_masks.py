@@ -205,7 +205,9 @@ def test_accents_match_however_they_are_written(tmp_path, forms, form):
 
 def test_two_masks_of_one_name_are_told(data, capsys):
     for form in ("NFC", "NFD"):
-        write_mask(data / "masks" / f"{unicodedata.normalize(form, 'a/été 1')}.png", np.zeros((50, 71)))
+        write_mask(
+            data / "masks" / f"{unicodedata.normalize(form, 'a/été 1')}.png", np.zeros((50, 71), int)
+        )
     (data / "photos" / "a" / "été 1.jpg").rename(data / "photos" / "a" / "été.jpg")
     Image.new("RGB", (71, 50)).save(data / "photos" / f"{unicodedata.normalize('NFC', 'a/été 1')}.jpg")
     assert export(data, "voc", "out") == 2

@@ -20,12 +20,12 @@ class _BrightPixels:
         return ClassifierOutput(red.mean((2, 3)), red / 100, None)
 
 
-def test_class_maps_average_scales_and_mirror_images():
+def test_class_maps_average_scales_and_horizontal_flips():
     images = torch.zeros(2, 3, 64, 96)
     images[:, 0, :32, :32] = 200.0
     plain = class_maps(_BrightPixels(), images, ClassMapSettings((1.0,), False))
-    mirrored = class_maps(_BrightPixels(), images, ClassMapSettings((1.0,), True))
-    torch.testing.assert_close(mirrored.cam, plain.cam)  # undone before averaging
+    flipped = class_maps(_BrightPixels(), images, ClassMapSettings((1.0,), True))
+    torch.testing.assert_close(flipped.cam, plain.cam)  # undone before averaging
     several = class_maps(_BrightPixels(), images, ClassMapSettings((0.5, 1.0, 2.0), True))
     assert several.cam.shape == (2, 1, 16, 24)
     assert several.cam[0, 0, 2, 2] == pytest.approx(0.5, abs=1e-2)  # the sigmoid of 2 - 2
@@ -108,10 +108,10 @@ def test_a_power_sharpens_glnets_own_slots(power):
     with torch.no_grad():
         own = ClassMapSettings((1.0,), slots="blocks", sharpen=power)
         maps = class_maps(model, images, own)
-        shares = model(images, slots="blocks").dispatch.double() ** power
+        probabilities = model(images, slots="blocks").dispatch.double() ** power
         clustered = class_maps(model, images, ClassMapSettings((1.0,), sharpen=power)).dispatch
         features = model(images, slots="features").dispatch
-    expected = (shares / shares.sum(1, keepdim=True)).float()
+    expected = (probabilities / probabilities.sum(1, keepdim=True)).float()
     torch.testing.assert_close(maps.dispatch, expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(clustered, features)  # hard enough by their temperature
 

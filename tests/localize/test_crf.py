@@ -16,9 +16,9 @@ def _scene(height=60, width=90):
     image = np.full((height, width, 3), 40, np.uint8)
     image[15:45, 30:70] = (220, 60, 30)
     image = (image + np.random.default_rng(0).integers(0, 8, image.shape)).astype(np.uint8)
-    truth = np.zeros((height, width), bool)
-    truth[15:45, 30:70] = True
-    return image, truth
+    target = np.zeros((height, width), bool)
+    target[15:45, 30:70] = True
+    return image, target
 
 
 def _score_of_blobs(height, width, labels):
@@ -71,12 +71,12 @@ def test_crf_is_the_mean_field_of_its_equation(weights, near):
         total = kernel.sum(1)
         pairs = pairs + weight * kernel / np.sqrt(total[:, None] * total)
     given = (scores / scores.sum(0)).reshape(3, -1)
-    shares = given
+    probabilities = given
     for _ in range(4):
-        shares = given * np.exp(shares @ pairs)
-        shares /= shares.sum(0)
+        probabilities = given * np.exp(probabilities @ pairs)
+        probabilities /= probabilities.sum(0)
     made = dense_crf(image, scores, settings).reshape(3, -1)
-    assert np.abs(made - shares).mean() < near < 0.04 < np.abs(made - given).mean()
+    assert np.abs(made - probabilities).mean() < near < 0.04 < np.abs(made - given).mean()
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (7, 5)])
@@ -92,12 +92,12 @@ def test_crf_of_odd_sizes_and_settings(height, width):
 
 
 def test_crf_pulls_a_blurred_score_to_the_edge():
-    image, truth = _scene()
+    image, target = _scene()
     yy, xx = np.mgrid[:60, :90]
     blob = np.exp(-(((yy - 30) / 18) ** 2) - ((xx - 50) / 24) ** 2).astype(np.float32)[None]
 
     def iou(mask):
-        return (truth & (mask == 7)).sum() / (truth | (mask == 7)).sum()
+        return (target & (mask == 7)).sum() / (target | (mask == 7)).sum()
 
     plain = pseudo_mask(image, blob, [7], 0.4)
     sharp = pseudo_mask(image, blob, [7], 0.4, CRFSettings(side=90))

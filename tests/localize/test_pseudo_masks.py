@@ -33,11 +33,11 @@ def test_refined_mask_joins_both_and_keeps_to_the_tags():
     mask = refined_mask(image, scores, [3, 5], seen, background=0.4)
     assert (mask[:, :1] == 3).all() and (mask[:, 2:4] == 0).all() and (mask[:, 5:] == 5).all()
     assert set(np.unique(mask)) == {0, 3, 5} and mask.shape == (4, 6)
-    # shares by hand at the upper left pixel: segmenter .04 / .04 (its maximum) for 3, .001 / .5 for 5;
+    # by hand at the upper left pixel: segmenter .04 / .04 (its maximum) for 3, .001 / .5 for 5;
     # first round 1 of 1.8 for 3
-    share = np.array([0.04, 1.0, 0.002])
+    expected = np.array([0.04, 1.0, 0.002])
     second, first = (s[:, 0, 0] for s in probabilities_of_rounds(scores, [3, 5], seen, 0.4))
-    np.testing.assert_allclose(second, share / share.sum(), rtol=1e-5)
+    np.testing.assert_allclose(second, expected / expected.sum(), rtol=1e-5)
     np.testing.assert_allclose(first, np.array([0.4, 1.0, 0.4]) / 1.8, rtol=1e-5)
     assert (refined_mask(image, scores[:0], [], seen, 0.4) == 0).all()
 
@@ -61,11 +61,11 @@ def test_corrected_scores_by_hand(background):
     q = np.einsum("lk,khw->lhw", slots, dispatch)
     q[1:] /= q[1:].max((1, 2), keepdims=True)
     r = np.concatenate([np.full((1, 1, 3), background), scores])
-    joint = np.sqrt(q * r)  # shares of one pixel, up to a factor
+    joint = np.sqrt(q * r)  # probabilities of one pixel, up to a factor
     np.testing.assert_allclose(
         got, (joint[1:] / (joint[1:] + joint[0])) ** (np.log(background) / np.log(0.5)), rtol=1e-5
     )
-    # the background's score parts them as the joint shares do
+    # the background's score parts them as the joint probabilities do
     image = np.zeros((1, 3, 3), np.uint8)
     assert np.array_equal(pseudo_mask(image, got, [1, 2], background), joint.argmax(0))
 

@@ -41,9 +41,9 @@ def _lake(count=48):
 
 def test_what_one_class_takes_others_give_back():
     features, areas, seeds, labels, kinds = _lake()
-    shares, taught = classify_slots(features, areas, seeds, labels, 3)
+    probabilities, taught = classify_slots(features, areas, seeds, labels, 3)
     assert len(taught) == FEWER.folds
-    for index, (q, r, own) in enumerate(zip(shares, seeds, kinds, strict=True)):
+    for index, (q, r, own) in enumerate(zip(probabilities, seeds, kinds, strict=True)):
         torch.testing.assert_close(q.sum(0), torch.ones(8))
         is_object = torch.tensor([kind != "water" for kind in own])
         assert torch.equal((q * r).argmax(0) > 0, is_object), index
@@ -97,17 +97,17 @@ def test_large_slots_count_more():
 def test_few_images_and_images_without_tags(count):
     features, areas, seeds, labels, _ = _lake(count)
     labels[-1], seeds[-1] = [], torch.ones(1, 8)
-    shares, _ = classify_slots(features, areas, seeds, labels, 3)
-    assert [q.shape for q in shares] == [(len(own) + 1, 8) for own in labels]
-    assert torch.equal(shares[-1], torch.ones(1, 8))
-    assert all(q.isfinite().all() for q in shares)
+    probabilities, _ = classify_slots(features, areas, seeds, labels, 3)
+    assert [q.shape for q in probabilities] == [(len(own) + 1, 8) for own in labels]
+    assert torch.equal(probabilities[-1], torch.ones(1, 8))
+    assert all(q.isfinite().all() for q in probabilities)
 
 
-def test_shares_of_slots_are_means_over_their_pixels():
+def test_probabilities_of_slots_are_means_over_their_pixels():
     rng = np.random.default_rng(0)
     scores = torch.tensor(rng.random((2, 3, 4)), dtype=torch.float32)
     dispatch = torch.tensor(rng.random((5, 3, 4)), dtype=torch.float32).softmax(0)
-    shares = slot_probabilities(scores, dispatch, 0.4)
+    probabilities = slot_probabilities(scores, dispatch, 0.4)
     for slot in range(5):
         total, weight = np.zeros(3), 0.0
         for y in range(3):
@@ -115,7 +115,7 @@ def test_shares_of_slots_are_means_over_their_pixels():
                 own = np.array([0.4, *scores[:, y, x].tolist()])
                 total += dispatch[slot, y, x].item() * own / own.sum()
                 weight += dispatch[slot, y, x].item()
-        np.testing.assert_allclose(shares[:, slot], total / weight, rtol=1e-5)
+        np.testing.assert_allclose(probabilities[:, slot], total / weight, rtol=1e-5)
     torch.testing.assert_close(slot_probabilities(scores[:0], dispatch, 0.4), torch.ones(1, 5))
     finer = F.interpolate(dispatch[None], (6, 8))[0]
     assert slot_probabilities(scores, finer, 0.4).shape == (3, 5)

@@ -246,15 +246,17 @@ def test_propagation_is_a_walk_in_slot_space():
         torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_sharpened_shares_are_powers_that_sum_to_one():
-    shares = torch.rand(2, 6, 4, 5).mul(4).softmax(1)
-    torch.testing.assert_close(sharpen_slots(shares, 1.0), shares)
-    got = sharpen_slots(shares, 3.0)
+def test_sharpened_probabilities_are_powers_that_sum_to_one():
+    probabilities = torch.rand(2, 6, 4, 5).mul(4).softmax(1)
+    torch.testing.assert_close(sharpen_slots(probabilities, 1.0), probabilities)
+    got = sharpen_slots(probabilities, 3.0)
     for image, row, column in ((0, 0, 0), (1, 3, 4)):
-        here = [float(share) ** 3 for share in shares[image, :, row, column]]
-        expected = torch.tensor([share / sum(here) for share in here])
+        here = [float(one) ** 3 for one in probabilities[image, :, row, column]]
+        expected = torch.tensor([one / sum(here) for one in here])
         torch.testing.assert_close(got[image, :, row, column], expected)
-    assert torch.isfinite(sharpen_slots(torch.eye(6)[None, :, :, None], 50.0)).all()  # shares of 0
+    assert torch.isfinite(
+        sharpen_slots(torch.eye(6)[None, :, :, None], 50.0)
+    ).all()  # probabilities of 0
 
 
 def test_float32_inside_autocast_too():

@@ -7,8 +7,8 @@ from torch import nn
 from wsss.models.segmenter import predict_probabilities
 
 
-def test_sliding_windows_and_flip_agree_with_whole_images():
-    def network(x):  # every pixel on its own: windows and mirrors must change nothing
+def test_sliding_windows_and_horizontal_flip_agree_with_whole_images():
+    def network(x):  # every pixel on its own: windows and flips must change nothing
         return torch.cat([x[:, :1] / 50, x[:, 1:2] / 50], 1)
 
     images = torch.randint(0, 256, (1, 3, 50, 70)).float()

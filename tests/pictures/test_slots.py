@@ -14,8 +14,8 @@ def _photograph(height, width, seed=0):
 
 def _dispatch(slots, height, width, seed=0):
     logits = np.random.default_rng(seed).normal(0, 3, (slots, height, width))
-    share = np.exp(logits)
-    return (share / share.sum(0)).astype(np.float32)
+    weights = np.exp(logits)
+    return (weights / weights.sum(0)).astype(np.float32)
 
 
 def test_colours_for_any_number_of_slots():

@@ -9,8 +9,16 @@ from wsss.report.judged import best_and_worst, kinds_of_error, what_went_wrong
 def test_what_went_wrong():
     names = ["background", "cat", "dog"]
     says = {
-        "Missed: 75 % of the true cat taken for background": [(1, 0, 75), (1, 1, 20), (1, 2, 5)],
-        "Class confused: 60 % of the true cat taken for dog": [(1, 2, 60), (1, 1, 40), (0, 1, 9)],
+        "Missed: 75 % of the ground-truth cat taken for background": [
+            (1, 0, 75),
+            (1, 1, 20),
+            (1, 2, 5),
+        ],
+        "Class confused: 60 % of the ground-truth cat taken for dog": [
+            (1, 2, 60),
+            (1, 1, 40),
+            (0, 1, 9),
+        ],
         "Background taken: 80 % of the predicted cat is background": [(0, 1, 80), (1, 1, 20)],
         "Class confused: 50 % of the predicted cat is dog": [(2, 1, 20), (1, 1, 20)],
         "IoU 100 %. Every pixel is right.": [(1, 1, 20), (0, 0, 7), (255, 0, 9)],

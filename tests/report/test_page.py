@@ -44,8 +44,8 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
-    """A finished run of untrained networks over a folder of drawn photographs of odd shapes."""
+def _make_run(folder: Path, names: tuple[str, ...], ground_truth: bool) -> Path:
+    """A finished run of untrained networks over a folder of synthetic photographs of odd shapes."""
     torch.manual_seed(0)
     root, run, rng = folder / "photos", folder / "a <run>", np.random.default_rng(0)
     (root / "masks").mkdir(parents=True)
@@ -56,7 +56,7 @@ def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
         image, mask = image[: 48 + 2 * index], mask[: 48 + 2 * index]  # not square
         name = f"{index:02d}"
         Image.fromarray(image).save(root / f"{name}.jpg")
-        if truth:
+        if ground_truth:
             mask[0, :5] = 255
             write_mask(root / "masks" / f"{name}.png", mask)
         masks[name] = mask
@@ -78,7 +78,7 @@ def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
         cost = {"memory_gb": 1.25, "gpu_memory_gb": None, "device": "an abacus"}
         _write_json(run / stage / "done.json", {"minutes": 1.5, "versions": {"torch": "9.9"}} | cost)
     made = run / "pseudo_masks"
-    writer = {"slots": "features", "border_prior": truth, "background": 0.4, "crf": None}
+    writer = {"slots": "features", "border_prior": ground_truth, "background": 0.4, "crf": None}
     _write_json(made / "masks" / "settings.json", writer)
     images = {"pseudo_masks": {}, "segment": {}}
     for index, (name, mask) in enumerate(masks.items()):
@@ -91,13 +91,13 @@ def _make_run(folder: Path, names: tuple[str, ...], truth: bool) -> Path:
             (made / "maps").mkdir(exist_ok=True)
             scores = rng.random((len(labels), 5, 6)).astype(np.float16)
             np.savez(made / "maps" / f"{name}.npz", scores=scores, labels=np.array(labels))
-        if truth or stage == "pseudo_masks":
+        if ground_truth or stage == "pseudo_masks":
             write_mask(run / stage / place / f"{name}.png", predicted)
         images[stage][name] = pixel_counts(predicted, mask)
     metrics = {"classify": {f"val_AP/{name}": 70.0 + i for i, name in enumerate(names)}}
     metrics |= {"pseudo_masks": {}, "segment": {}}
     numbers = {"cls_map_val": 71.5, "minutes_per_stage": dict.fromkeys(stages, 1.5)}
-    if truth:
+    if ground_truth:
         write_counts(made / "masks.json", names, images["pseudo_masks"])
         write_counts(run / "segment" / "test.json", names, images["segment"])
         curve = [(step / 50, 40 - abs(step - 30) / 2) for step in range(51)]
@@ -165,13 +165,13 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory) -> tuple[Path, _Page]:
-    run = _make_run(tmp_path_factory.mktemp("judged"), NAMES, truth=True)
+    run = _make_run(tmp_path_factory.mktemp("judged"), NAMES, ground_truth=True)
     return run, _Page(write_report(RunFolder(run)).read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def tags_only(tmp_path_factory) -> tuple[Path, _Page]:
-    run = _make_run(tmp_path_factory.mktemp("tags"), NAMES, truth=False)
+    run = _make_run(tmp_path_factory.mktemp("tags"), NAMES, ground_truth=False)
     return run, _Page(write_report(RunFolder(run)).read_text("utf-8"))
 
 
@@ -207,9 +207,9 @@ def test_numbers_are_those_of_the_files(judged):
     root = run.parent / "photos"
     true, predicted = [], []
     for path in sorted((run / "segment" / "test").glob("*.png")):
-        truth, mask = read_mask(root / "masks" / path.name), read_mask(path)
-        true.append(truth[truth != 255])
-        predicted.append(mask[truth != 255])
+        ground_truth, mask = read_mask(root / "masks" / path.name), read_mask(path)
+        true.append(ground_truth[ground_truth != 255])
+        predicted.append(mask[ground_truth != 255])
     matrix = independent_matrix(np.concatenate(true), np.concatenate(predicted), labels=range(5))
     hits = matrix.diagonal()
     iou = 100 * hits / (matrix.sum(0) + matrix.sum(1) - hits)
@@ -265,10 +265,10 @@ def test_void_is_counted_for_each_class(judged):
     run, page = judged
     root, void, total = run.parent / "photos", np.zeros(5), np.zeros(5)
     for path in (run / "pseudo_masks" / "masks").glob("*.png"):
-        truth, mask = read_mask(root / "masks" / path.name), read_mask(path)
+        ground_truth, mask = read_mask(root / "masks" / path.name), read_mask(path)
         for label in range(5):
-            total[label] += (truth == label).sum()
-            void[label] += ((truth == label) & (mask == 255)).sum()
+            total[label] += (ground_truth == label).sum()
+            void[label] += ((ground_truth == label) & (mask == 255)).sum()
     shown = {row[0]: row for row in page.rows if len(row) == 3 and row[0] in ("background", *NAMES)}
     assert shown["background"][1] == f"{100 * void[0] / total[0]:.1f}" != "0.0"
 
@@ -313,7 +313,7 @@ def test_command_rebuilds_and_refuses(judged, tmp_path, capsys):
     assert "gone does not exist" in capsys.readouterr().err
 
 
-def test_true_masks_taken_away_since(judged, tmp_path):
+def test_ground_truth_taken_away_since(judged, tmp_path):
     before, folder = judged[0].parent, tmp_path / "run of old"
     shutil.copytree(before, folder)
     run, photos = folder / judged[0].name, folder / "photos"
@@ -344,7 +344,7 @@ def test_names_of_runs_splits_and_steps(judged, tmp_path):
 @pytest.mark.parametrize("count", [20, 90])
 def test_small_enough_for_many_classes(count, tmp_path):
     names = tuple(f"class {i}" for i in range(count))
-    run, rng = _make_run(tmp_path, names, truth=True), np.random.default_rng(0)
+    run, rng = _make_run(tmp_path, names, ground_truth=True), np.random.default_rng(0)
     for name in ("08", "09", "10", "11"):  # of noise: nothing takes more room
         noise = rng.integers(0, 256, (176, 176, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "photos" / f"{name}.jpg")

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from wsss.data.modules import TagData
-from wsss.stages.recipe import stamp_catalog
-from wsss.stages.training import for_rounds, network_of
+from wsss.stages.config import TASKS
+from wsss.stages.recipe import stamp_catalog, with_defaults
+from wsss.stages.training import for_rounds, network_of, seed_again
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,21 @@ def test_a_backbone_of_other_arguments_is_another_network():
     assert network_of({"model": {"backbone": "glnet_nano"}}) == network_of(plain)
     changed = {"model": {"backbone": "glnet_nano", "backbone_args": {"mlp_ratio": 2.0}}}
     assert network_of(changed) != network_of(plain)
+
+
+def test_a_config_without_a_network_means_the_tasks_own():
+    backbone, encoder = with_defaults(TASKS["classify"], {}), with_defaults(TASKS["segment"], {})
+    assert network_of({}) == network_of({"model": {}}) == (backbone["backbone"], {})
+    assert backbone["backbone"] == encoder["encoder"]
+
+
+def test_a_training_that_goes_on_has_another_random_seed():
+    torch.manual_seed(99)
+    for random_seed, epochs in ((False, 3), (5, 0)):  # none is set, or is as the training began
+        seed_again(random_seed, epochs)
+        assert torch.initial_seed() == 99
+    seed_again(5, 3)
+    assert torch.initial_seed() == 8
 
 
 def test_a_classifier_is_not_trained_again_for_masks(photographs):

@@ -11,7 +11,19 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upper-bound",
         action="store_true",
-        help="also train the same segmenter on the true masks, to compare with",
+        help="also train the fully supervised baseline: the same segmenter on the ground-truth masks",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        help="GPUs (or CPU processes) of this machine to work on; under torchrun and srun as many "
+        "processes as these start",
+    )
+    parser.add_argument(
+        "--num-nodes",
+        type=int,
+        default=1,
+        help="machines, where neither torchrun nor srun starts the processes",
     )
     changed = parser.add_mutually_exclusive_group()
     for name, does in (
@@ -21,3 +33,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         changed.add_argument(
             f"--{name}", dest="changed", action="store_const", const=name, default="tell", help=does
         )
+
+
+def run_options(args: argparse.Namespace) -> dict:
+    """What they ask of `run_pipeline`."""
+    names = ("upper_bound", "changed", "devices", "num_nodes")
+    return {name: getattr(args, name) for name in names}

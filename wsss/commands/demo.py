@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from wsss.commands import add_run_options
+from wsss.commands import add_run_options, run_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Draw a tagged data set and run the whole chain on it."
+    parser.description = "Make a synthetic data set with tags and run the whole chain on it."
     parser.add_argument("--out", default="runs/demo", help="folder for data and results")
     add_run_options(parser)
 
@@ -16,6 +16,4 @@ def main(args: argparse.Namespace) -> None:
     from wsss.pipeline import run_pipeline, shipped_config
 
     root = str(Path(args.out) / "data")
-    run_pipeline(
-        shipped_config("demo/pipeline.yaml"), args.out, root, None, args.upper_bound, args.changed
-    )
+    run_pipeline(shipped_config("demo/pipeline.yaml"), args.out, root, **run_options(args))

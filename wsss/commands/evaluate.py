@@ -5,9 +5,9 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "IoU of predicted masks against true ones, from one confusion matrix."
+    parser.description = "IoU of predicted masks against the ground truth, from one confusion matrix."
     parser.add_argument("prediction", type=Path, help="folder of predicted masks")
-    parser.add_argument("target", type=Path, help="folder of true masks")
+    parser.add_argument("target", type=Path, help="folder of ground-truth masks")
     parser.add_argument("--list", type=Path, help="text file with the ids to compare (else: all)")
     parser.add_argument(
         "--classes", type=Path, help="class names, one a line (default: found beside, else VOC's 20)"

@@ -2,7 +2,7 @@
 
 import argparse
 
-from wsss.commands import add_run_options
+from wsss.commands import add_run_options, run_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,4 +17,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     from wsss.pipeline import run_pipeline
 
-    run_pipeline(args.config, args.out, args.root, args.weights, args.upper_bound, args.changed)
+    run_pipeline(args.config, args.out, args.root, args.weights, **run_options(args))

@@ -20,7 +20,7 @@ class Record:
         id: name without suffix, relative to the image folder, with `/` between folders.
         image: the photograph's file.
         tags: sorted indices into `Catalog.classes`; empty means background only.
-        mask: file of the true mask, or None.
+        mask: file of the ground-truth mask, or None.
     """
 
     id: str

@@ -51,7 +51,7 @@ class Report:
         classes: number of images of each class.
         tags_per_image: number of images with so many tags.
         tag_source: file or folder that the tags are from (folder layout).
-        masks: usable true masks (folder layout).
+        masks: usable ground-truth masks (folder layout).
         warnings: kind of oddity -> files or names; the run goes on with them.
         errors: the same, for what stops a run.
     """
@@ -277,7 +277,7 @@ def summary(report: Report, root: Path, tags: Path | None) -> Iterator[str]:
     if report.tag_source == str(root):
         yield "  the names of the sub-folders are the tags"
     if report.masks:
-        yield f"  {report.masks} true masks"
+        yield f"  {report.masks} ground-truth masks"
     for name, count in report.classes.items():
         yield f"  {name:24s} {count:6d} images"
     for count, images in report.tags_per_image.items():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsss import distributed
 from wsss.data.albumentations import A, ToTensorV2
 from wsss.data.catalog import Catalog, Record
 from wsss.data.images import image_size, read_image
@@ -24,6 +25,9 @@ from wsss.errors import UserError
 from wsss.geometry import fit_within, resize
 from wsss.program import quiet_libraries
 from wsss.voc import VOID
+
+SPARE = "spare"
+"""Key of a sample that stands in for none (`Share`)."""
 
 # ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
 PAD_COLOUR = (124, 116, 104)
@@ -39,7 +43,7 @@ def one_thread(_: int) -> None:
 
 
 def _augment(transform: A.Compose, **arrays: np.ndarray) -> dict[str, Tensor]:
-    """Albumentations ignores the global seeds; drawn from torch's, a seed repeats a training."""
+    """Albumentations ignores the global random seed; one from torch's generator repeats a training."""
     transform.set_random_seed(int(torch.randint(2**31, ())))
     return transform(**arrays)
 
@@ -49,11 +53,18 @@ def _tensor(image: np.ndarray) -> Tensor:
 
 
 class TaggedImages(Dataset):
-    """Images and tags at one square size, for training and validating the classifier."""
+    """Images and tags at one square size, for training and validating the classifier.
 
-    def __init__(self, catalog: Catalog, size: int, augment: bool, min_scale: float = 0.4) -> None:
-        self.catalog, self.augment = catalog, augment
-        if augment:
+    Args:
+        catalog: the images.
+        size: side in pixels.
+        min_scale: smallest share of the image's area in a random training crop; None gives whole
+            images.
+    """
+
+    def __init__(self, catalog: Catalog, size: int, min_scale: float | None) -> None:
+        self.catalog, self.augment = catalog, min_scale is not None
+        if min_scale is not None:
             steps = [
                 A.RandomResizedCrop(
                     (size, size),
@@ -84,6 +95,25 @@ class TaggedImages(Dataset):
             "path": str(record.image),
             "size": torch.tensor(image.shape[:2]),
         }
+
+
+class Share(Dataset):
+    """What this process has to do of a data set: every n-th item; none is done twice.
+
+    A process for which nothing is left gets an item all the same, as its epoch is to begin and end as
+    those of the others; `SPARE` tells that it does not count.
+    """
+
+    def __init__(self, whole: Dataset) -> None:
+        self.whole = whole
+        self.own = distributed.share(range(len(whole)))
+        self.spare = not self.own
+
+    def __len__(self) -> int:
+        return max(1, len(self.own))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.whole[0] | {SPARE: True} if self.spare else self.whole[self.own[index]]
 
 
 class SameShapeBatches(Dataset):

@@ -178,7 +178,7 @@ def photographs_in(folder: Path) -> list[Path]:
 
 
 def mask_of(root: Path, image: str) -> Path | None:
-    """The file of an image's true mask, or None."""
+    """The file of an image's ground-truth mask, or None."""
     mask = as_written(root / "masks", Path(image).with_suffix(".png").as_posix())
     return mask if mask.is_file() else None
 

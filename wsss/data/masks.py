@@ -24,12 +24,15 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
     Args:
         path: file to write; missing folders are made.
         mask: (H, W) integers in 0..255; 255 is void.
+
+    Raises:
+        UserError: the mask has another shape or type, or other labels.
     """
     mask = np.asarray(mask)
-    if mask.ndim != 2:
-        raise ValueError(f"mask must be (H, W), got shape {mask.shape}")
+    if mask.ndim != 2 or mask.dtype.kind not in "iub":
+        raise UserError(f"a mask is an array (H, W) of integers, got {mask.shape} of {mask.dtype}")
     if mask.size and (mask.min() < 0 or mask.max() > 255):
-        raise ValueError(f"labels must lie in 0..255, got {mask.min()}..{mask.max()}")
+        raise UserError(f"labels of a mask are 0 to 255, got {mask.min()} to {mask.max()}")
     image = Image.fromarray(mask.astype(np.uint8))
     image.putpalette(_PALETTE)
     write_atomic(Path(path), lambda aside: image.save(aside, format="PNG", optimize=False))

@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, Dataset
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from wsss import distributed
 from wsss.data.catalog import Catalog, largest_image, read_catalog, read_classes
-from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages, one_thread
+from wsss.data.datasets import MaskedImages, SameShapeBatches, Share, TaggedImages, one_thread
 from wsss.data.layouts import layout_of
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.data.names import as_written
@@ -23,7 +25,8 @@ class _Data(pl.LightningDataModule):
     def __init__(self, root: str, layout: str, num_workers: int | None, tags: str | None) -> None:
         super().__init__()
         self.root, self.layout, self.tags = Path(root), layout, tags
-        self.num_workers = min(8, allowed_cores()) if num_workers is None else num_workers
+        cores = max(1, allowed_cores() // distributed.processes_here())
+        self.num_workers = min(8, cores) if num_workers is None else num_workers
         self.catalogs: dict[tuple, Catalog] = {}  # read so far; the stages of a run share them
         self.white: int | None = None  # `Catalog.white`, once a catalog was read
         _at_least(0, num_workers=self.num_workers)
@@ -32,7 +35,7 @@ class _Data(pl.LightningDataModule):
     @property
     def classes(self) -> list[str]:
         """Foreground class names; class i has mask label i + 1."""
-        return list(read_classes(self.layout, self.root, self.tags))
+        return list(distributed.first(lambda: read_classes(self.layout, self.root, self.tags)))
 
     def prepare_data(self) -> None:
         """Make what the layout can make where it is not there yet."""
@@ -42,25 +45,64 @@ class _Data(pl.LightningDataModule):
         """The images of a split, read once."""
         key = (self.layout, str(self.root), split, tagged, self.tags and str(self.tags))
         if key not in self.catalogs:
-            self.prepare_data()
-            self.catalogs[key] = read_catalog(self.layout, self.root, split, tagged, self.tags)
+
+            def read() -> Catalog:
+                self.prepare_data()
+                return read_catalog(self.layout, self.root, split, tagged, self.tags)
+
+            catalog = distributed.first(read)
+            if not distributed.in_step():  # the others have none, and would ask for it
+                return catalog
+            self.catalogs[key] = catalog
         self.white = self.catalogs[key].white
         return self.catalogs[key]
 
     def _loader(
         self, dataset: Dataset, batch_size: int | None, batch_bytes: int, train: bool = False
     ) -> DataLoader:
+        """Batches of a data set; of several processes each has its part.
+
+        In training the parts of a batch lie in all processes, and `batch_size` counts them together:
+        an epoch has as many steps as with one process, and the learning rate is the same.
+        """
+        several, sampler = distributed.world_size(), None
+        drop_last = train and len(dataset) >= (batch_size or 1)
+        if train and several > 1:
+            batch_size, batch_bytes = self._part(dataset), batch_bytes // several
+            random_seed = distributed.first(torch.initial_seed) % 2**32
+            sampler = DistributedSampler(
+                dataset, several, distributed.rank(), drop_last=True, seed=random_seed
+            )
+        elif several > 1:
+            dataset = Share(dataset)
         workers = workers_that_fit(self.num_workers, batch_bytes)
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            shuffle=train,
-            drop_last=train and len(dataset) >= (batch_size or 1),
+            shuffle=train and sampler is None,
+            sampler=sampler,
+            drop_last=drop_last,
             num_workers=workers,
             worker_init_fn=one_thread,
             persistent_workers=workers > 0,
             pin_memory=False,
         )
+
+    def _part(self, dataset: Dataset) -> int:
+        """Images of a batch that are one process's.
+
+        Raises:
+            UserError: the batch cannot be dealt out.
+        """
+        several, batch = distributed.world_size(), self.batch_size
+        part = min(batch, len(dataset)) // several
+        if batch % several or part < 2:
+            raise UserError(
+                f"data.batch_size {batch} is that of all {several} processes together, which take the "
+                f"same number of images, two or more: give a multiple of {several}, {2 * several} or "
+                f"more (the training split has {len(dataset)} images)"
+            )
+        return batch // several
 
 
 def workers_that_fit(wanted: int, batch_bytes: int) -> int:
@@ -100,7 +142,7 @@ class TagData(_Data):
 
     Args:
         root: folder of the data set.
-        layout: "voc" (VOC development kit), "folder" (images and tags.csv), "synthetic" (drawn
+        layout: "voc" (VOC development kit), "folder" (images and tags.csv), "synthetic" (made
             into the root when it is not there, then read as `voc`), or the import path of a class of
             one's own (`wsss.data.layouts.Layout`).
         train_split: list of the images to train on.
@@ -111,7 +153,8 @@ class TagData(_Data):
             made from at scale 1; None: `size`. Larger than `size` is better, since the crops of
             training enlarge what they show (Touvron et al., NeurIPS 2019, arXiv 1906.06423).
         min_scale: smallest share of the image's area in a training crop.
-        batch_size: images per step; for map making, the pixels of so many squares of `predict_size`.
+        batch_size: images per step, of all devices together; for map making, the pixels of so many
+            squares of `predict_size`.
         num_workers: loader processes; None: one for each core that may be used, at most
             eight, and no more than /dev/shm has room for.
         tags: for "folder", a table of tags outside the root; None: the root's own.
@@ -150,7 +193,7 @@ class TagData(_Data):
                 f"no image of split '{self.train_split}' in {self.root} has the tag {names}: "
                 "add such images, or list only the classes in use in classes.txt"
             )
-        dataset = TaggedImages(catalog, self.size, augment=True, min_scale=self.min_scale)
+        dataset = TaggedImages(catalog, self.size, self.min_scale)
         return self._loader(dataset, self.batch_size, self._pixels(self.size), train=True)
 
     def _pixels(self, side: int) -> int:
@@ -158,7 +201,7 @@ class TagData(_Data):
         return 3 * self.batch_size * side**2
 
     def val_dataloader(self) -> DataLoader:
-        dataset = TaggedImages(self.catalog(self.val_split), self.predict_size, augment=False)
+        dataset = TaggedImages(self.catalog(self.val_split), self.predict_size, min_scale=None)
         return self._loader(dataset, self.batch_size, self._pixels(self.predict_size))
 
     def predict_dataloader(self) -> DataLoader:
@@ -186,15 +229,15 @@ class MaskData(_Data):
     Args:
         root: folder of the data set.
         layout: as in `TagData`.
-        mask_dir: folder of the masks to train on, `<id>.png` (pseudo-masks); None: the true masks.
+        mask_dir: folder of the masks to train on, `<id>.png` (pseudo-masks); None: the ground truth.
         train_split: list of the images to train on.
-        val_split: list of the images to validate and test on, always with the true masks.
+        val_split: list of the images to validate and test on, always with the ground truth.
         predict_split: list of the images to predict.
         crop: side of the square training crops, in pixels.
         max_side: images longer than this are scaled down before they enter the network at test
             and prediction; None: one and a half crops, well inside what training shows.
-        batch_size: crops per training step, and the pixels of so many in prediction; whole images are
-            validated and tested one at a time.
+        batch_size: crops per training step, of all devices together, and the pixels of so many in
+            prediction; whole images are validated and tested one at a time.
         num_workers: loader processes; None: one for each core that may be used, at most
             eight, and no more than /dev/shm has room for.
         tags: for "folder", a table of tags outside the root; None: the root's own.
@@ -257,7 +300,7 @@ class MaskData(_Data):
         if self.layout != "voc" and 0 < len(masked) < len(catalog.records):
             notice(
                 f"{len(masked)} of {len(catalog.records)} images of split '{self.val_split}' have a "
-                "true mask: the scores are those of these images alone"
+                "ground-truth mask: the scores are those of these images alone"
             )
             catalog = replace(catalog, records=masked)
         masks = self.true_masks(catalog, self.val_split)
@@ -283,6 +326,6 @@ class MaskData(_Data):
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(catalog.records)} images of split '{split}' in {self.root} "
-                f"have no true mask (first: {missing[0]}): add the masks, or choose another split"
+                f"have no ground-truth mask (first: {missing[0]}): add them, or choose another split"
             )
         return [record.mask for record in catalog.records]

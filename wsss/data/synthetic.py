@@ -1,4 +1,4 @@
-"""A drawn data set with exact masks: the demo's and the tests' photographs.
+"""A synthetic data set with exact masks: the demo's and the tests' photographs.
 
 An object's class is its shape together with its texture; its colours, size, turn and place are chance.
 Backgrounds are smooth noise with clutter (lines and plain blobs) in random colours, so that colour
@@ -50,7 +50,7 @@ def draw_dataset(
         train: number of images in split train.
         val: number of images in split val.
         size: side of the images in pixels.
-        seed: the same seed draws the same data set.
+        seed: random seed; the same one makes the same data set.
 
     Raises:
         UserError: `root` exists and holds something else.
@@ -60,7 +60,7 @@ def draw_dataset(
     if listing.is_file():
         return
     if root.exists() and any(root.iterdir()):
-        raise UserError(f"{root} holds other files, no data set is drawn into it: choose another root")
+        raise UserError(f"{root} holds other files, no data set is made in it: choose another root")
     root.parent.mkdir(parents=True, exist_ok=True)
     aside = root.with_name(f".{root.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)

@@ -368,7 +368,8 @@ def _rows_of_folders(table: _Table) -> list[tuple[str, TagRow]]:
     photographs = {*IMAGE_SUFFIXES} - {".png"}
     if any(path.suffix.lower() in photographs for path in (root / "masks").rglob("*")):
         notice(
-            f"passed over: {root / 'masks'}, which is taken for true masks: rename it if it is a class"
+            f"passed over: {root / 'masks'}, which is taken for ground-truth masks: rename it if "
+            "it is a class"
         )
     return [
         (place, table.row(path.as_posix(), [path.parts[0]], place))

@@ -261,8 +261,8 @@ def _convert_mask(content: bytes, where: str, root: Path, target: Path) -> None:
 
     try:
         # a MAT-file of version 5 is plain data: nothing in it is run
-        truth = loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"]
-        mask = np.asarray(truth[0]["Segmentation"][0])
+        found = loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"]
+        mask = np.asarray(found[0]["Segmentation"][0])
     except Exception as error:
         raise UserError(f"{where} is no mask of SBD ({error}): get the archive again") from error
     image = root / "JPEGImages" / f"{target.stem}.jpg"

@@ -85,8 +85,8 @@ def _listed(lines: Sequence[str], present: set[str]) -> list[str]:
 def _shared(made: dict[str, Path], true: dict[str, Path], prediction: Path, target: Path) -> list[str]:
     """The names in both folders; the others are told."""
     for these, others, what, lack in (
-        (true, made, "true masks", f"no prediction in {prediction}"),
-        (made, true, "predictions", f"no true mask in {target}"),
+        (true, made, "ground-truth masks", f"no prediction in {prediction}"),
+        (made, true, "predictions", f"no ground-truth mask in {target}"),
     ):
         if without := [name for name in these if name not in others]:
             notice(

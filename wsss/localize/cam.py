@@ -24,7 +24,7 @@ class ClassMaps(NamedTuple):
     Attributes:
         probabilities: (B, N) float32 in 0..1, at scale 1.
         cam: (B, N, h, w) float32 in 0..1, averaged over scales and horizontal flips.
-        dispatch: (B, K, h', w') float32 slot shares at scale 1, or None.
+        dispatch: (B, K, h', w') float32 slot probabilities at scale 1, or None.
         slots: (B, K, C) float32, what describes the slots (`wsss.localize.slots.slot_means`), or None.
     """
 

@@ -29,23 +29,23 @@ def dense_crf(image: np.ndarray, scores: np.ndarray, settings: CRFSettings) -> n
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     given = np.clip(resize_scores(scores.astype(np.float32), height, width), 1e-5, None)
     logits = np.log(given / given.sum(0)).reshape(len(scores), -1)  # L HW
-    shares = _softmax(logits)
+    q = _softmax(logits)
     kernels = _kernels(small, settings)
-    total = sum(kernel(np.ones_like(shares[:1])) for kernel in kernels)
+    total = sum(kernel(np.ones_like(q[:1])) for kernel in kernels)
     for _ in range(settings.iterations):
-        # shares sum to 1: the first label's messages are what the others leave of the total
-        messages = sum((kernel(shares[1:]) for kernel in kernels), np.zeros_like(shares[1:]))
-        shares = logits.copy()
-        shares[1:] += messages
-        shares[:1] += total - messages.sum(0)
-        shares = _softmax(shares)
-    return shares.reshape(-1, height, width)
+        # q sums to 1: the first label's messages are what the others leave of the total
+        messages = sum((kernel(q[1:]) for kernel in kernels), np.zeros_like(q[1:]))
+        q = logits.copy()
+        q[1:] += messages
+        q[:1] += total - messages.sum(0)
+        q = _softmax(q)
+    return q.reshape(-1, height, width)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    shares = np.exp(logits - logits.max(0))
-    shares /= shares.sum(0)
-    return shares
+    probabilities = np.exp(logits - logits.max(0))
+    probabilities /= probabilities.sum(0)
+    return probabilities
 
 
 Filter = Callable[[np.ndarray], np.ndarray]
@@ -74,10 +74,10 @@ def _normalised(kernel: Filter, weight: float, pixels: int) -> Filter:
     return lambda values: norm * kernel(norm * values)
 
 
-def _blur(height: int, width: int, deviation: float) -> Filter:
-    """A Gaussian in pixels; there is nothing beyond the border."""
-    reach = min(int(np.ceil(4 * deviation)), max(height, width))
-    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2).astype(np.float32)
+def _blur(height: int, width: int, std: float) -> Filter:
+    """A Gaussian of a standard deviation in pixels; there is nothing beyond the border."""
+    reach = min(int(np.ceil(4 * std)), max(height, width))
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / std) ** 2).astype(np.float32)
 
     def blur(values: np.ndarray) -> np.ndarray:
         blurred = np.empty_like(values)

@@ -13,10 +13,10 @@ ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: products' high 
 class Lattice:
     """Sums over all points, weighted by a Gaussian of their distance: about linear in their number.
 
-    The weights are those of a Gaussian of deviation 1, nearly, times a number that is the same for all.
+    The weights are nearly those of a Gaussian of standard deviation 1, all times the same number.
 
     Args:
-        points: (N, d) float64, each feature divided by the deviation wanted for it.
+        points: (N, d) float64, each feature divided by the standard deviation wanted for it.
     """
 
     def __init__(self, points: np.ndarray) -> None:
@@ -31,9 +31,9 @@ class Lattice:
         rest = lifted - floor
         order = np.argsort(-rest, axis=1)
         rest = np.take_along_axis(rest, order, axis=1)
-        shares = np.empty((count, d + 1), np.float32)  # barycentric
-        shares[:, 0] = 1 - rest[:, 0] + rest[:, -1]
-        shares[:, 1:] = rest[:, :-1] - rest[:, 1:]
+        weights = np.empty((count, d + 1), np.float32)  # barycentric
+        weights[:, 0] = 1 - rest[:, 0] + rest[:, -1]
+        weights[:, 1:] = rest[:, :-1] - rest[:, 1:]
         # a corner's coordinates as one number, which is its own where 64 bits are enough; the step to
         # the neighbour in a direction is 1 along every coordinate, and -d along the direction's
         base = 2 * (d + 1) * (int(np.abs(floor).max()) + 3) + 1
@@ -45,8 +45,8 @@ class Lattice:
         np.cumsum(corners, axis=1, out=corners)
         keys, where = _distinct(corners.ravel())
         nowhere = len(keys)  # a corner more, whose value is 0
-        rows = np.arange(0, shares.size + 1, d + 1, dtype=np.int32)
-        self.gather = csr_array((shares.ravel(), where, rows), shape=(count, nowhere + 1))
+        rows = np.arange(0, weights.size + 1, d + 1, dtype=np.int32)
+        self.gather = csr_array((weights.ravel(), where, rows), shape=(count, nowhere + 1))
         self.spread = self.gather.T
         self.neighbours = []
         for step in steps:

@@ -65,8 +65,8 @@ def refined_mask(
 ) -> np.ndarray:
     """The pseudo-mask of a second round: what a first segmenter sees, restricted to the tags.
 
-    The score of a label is the geometric mean of its share in the segmenter's probabilities and of its
-    share in the scores: where one of the two is sure that it is absent, it is. A tag is true of the
+    The score of a label is the geometric mean of its probability by the segmenter and of that by
+    the scores: where one of the two is sure that it is absent, it is. A tag is true of the
     image, so each tag's probability is first divided by its maximum in the image: a segmenter that
     has not learned a class cannot veto it everywhere (unless its largest one is below 1e-6).
 
@@ -88,18 +88,18 @@ def refined_mask(
 
 
 def corrected_scores(
-    scores: np.ndarray, dispatch: np.ndarray, slot_shares: np.ndarray, background: float
+    scores: np.ndarray, dispatch: np.ndarray, slot_probabilities: np.ndarray, background: float
 ) -> np.ndarray:
     """Scores of an image, corrected by what its slots are (`wsss.localize.slot_classes`).
 
-    With R the shares of background and scores and Q those of the slots, handed to the pixels and each
-    tag's divided by its maximum, J = sqrt(Q R). The score is the tag's part of J beside the background,
-    to the power that puts equal parts at the background's score.
+    With R the probabilities of background and scores and Q those of the slots, handed to the pixels and
+    each tag's divided by its maximum, J = sqrt(Q R). The score is the tag's part of J beside the
+    background, to the power that puts equal parts at the background's score.
 
     Args:
         scores: (n, h, w) float32 in 0..1, one per tag.
-        dispatch: (K, h, w) share of each position in each slot.
-        slot_shares: (n + 1, K) shares of background and tags in each slot.
+        dispatch: (K, h, w) probability of each slot at each position.
+        slot_probabilities: (n + 1, K) probabilities of background and tags in each slot.
         background: score of the background beside the scores, 0..1.
 
     Returns:
@@ -108,7 +108,7 @@ def corrected_scores(
     if len(scores) == 0:
         return scores
     background = min(max(background, 0.01), 0.99)
-    seen = np.tensordot(slot_shares, dispatch.astype(np.float32), 1)
+    seen = np.tensordot(slot_probabilities, dispatch.astype(np.float32), 1)
     seen, own = probabilities_of_rounds(scores, range(1, len(scores) + 1), seen, background)
     joint = np.sqrt(seen * own)
     part = joint[1:] / (joint[1:] + joint[:1]).clip(1e-6)
@@ -118,7 +118,7 @@ def corrected_scores(
 def probabilities_of_rounds(
     scores: np.ndarray, labels: Sequence[int], probabilities: np.ndarray, background: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `refined_mask` joins: every label's share of what a segmenter sees, and of the scores.
+    """What `refined_mask` joins: every label's probability by a segmenter, and by the scores.
 
     Arguments as for `refined_mask`, with one label at least.
 

@@ -52,9 +52,9 @@ def classify_slots(
 ) -> tuple[list[Tensor], list[SlotClassifier]]:
     """Classify the slots of every image by a linear classifier that has not seen the image.
 
-    With r the seed's shares in a slot, and q = r at first, ``settings.rounds`` times: each slot gets
-    the label of its largest sqrt(q r). A softmax regression of those labels on the slots' features,
-    weighted by their areas, is learned on all images but one part of them, for each of
+    With r the seed's probabilities in a slot, and q = r at first, ``settings.rounds`` times: each slot
+    gets the label of its largest sqrt(q r). A softmax regression of those labels on the slots'
+    features, weighted by their areas, is learned on all images but one part of them, for each of
     ``settings.folds`` parts. Then q are its probabilities for that part's slots, cut to background and
     tags, each tag's divided by its maximum in the image, summing to 1. The regression ends after few
     steps, which keeps q soft: trained to its end it takes over the errors of the seeds
@@ -76,21 +76,23 @@ def classify_slots(
     """
     count = len(features)
     features, areas = features.float(), areas.float()
-    shares = seeds = [seed.float() for seed in seeds]
-    mean, deviation = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
-    x = (features - mean) / deviation
+    probabilities = seeds = [seed.float() for seed in seeds]
+    mean, std = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
+    x = (features - mean) / std
     part = torch.arange(count) % settings.folds
     folds = range(min(settings.folds, count))
     # an image alone teaches itself
     learned = [(part != fold if count > 1 else part == 0).nonzero().flatten() for fold in folds]
     for _ in along(range(settings.rounds)):
-        pairs = zip(labels, shares, seeds, strict=True)
+        pairs = zip(labels, probabilities, seeds, strict=True)
         targets = torch.stack([torch.tensor([0, *own])[(q * r).argmax(0)] for own, q, r in pairs])
         taught = _regressions(x, targets, areas, learned, num_labels, settings.steps)
-        shares = [taught[k % settings.folds].probabilities(x[k], labels[k]) for k in range(count)]
-    weights = [one.weight / deviation for one in taught]  # for features as they are
+        probabilities = [
+            taught[k % settings.folds].probabilities(x[k], labels[k]) for k in range(count)
+        ]
+    weights = [one.weight / std for one in taught]  # for features as they are
     biases = [one.bias - weight @ mean for one, weight in zip(taught, weights, strict=True)]
-    return shares, list(map(SlotClassifier, weights, biases))
+    return probabilities, list(map(SlotClassifier, weights, biases))
 
 
 def mean_classifier(taught: Sequence[SlotClassifier]) -> SlotClassifier:
@@ -101,16 +103,16 @@ def mean_classifier(taught: Sequence[SlotClassifier]) -> SlotClassifier:
 def slot_probabilities(scores: Tensor, dispatch: Tensor, background: float) -> Tensor:
     """Probabilities (n + 1, K) that background and tags have in each slot, of scores (n, h, w) in 0..1.
 
-    The background has the score `background` everywhere; a slot's share is the mean over its pixels, by
-    the dispatch map (K, h', w').
+    The background has the score `background` everywhere; a slot's probability is the mean over its
+    pixels, by the dispatch map (K, h', w').
     """
     if scores.shape[1:] != dispatch.shape[1:] and len(scores):
         scores = F.interpolate(scores[None], dispatch.shape[1:], mode="bilinear")[0]
     floor = torch.full_like(dispatch[:1], background)
-    shares = torch.cat([floor, scores.to(floor)]) if len(scores) else floor
-    shares = shares / shares.sum(0).clamp_min(1e-6)
+    probabilities = torch.cat([floor, scores.to(floor)]) if len(scores) else floor
+    probabilities = probabilities / probabilities.sum(0).clamp_min(1e-6)
     weights = dispatch.flatten(1)
-    return shares.flatten(1) @ (weights / weights.sum(1, keepdim=True).clamp_min(1e-12)).T
+    return probabilities.flatten(1) @ (weights / weights.sum(1, keepdim=True).clamp_min(1e-12)).T
 
 
 def _regressions(
@@ -124,7 +126,7 @@ def _regressions(
 ) -> list[SlotClassifier]:
     """Softmax regressions, each on the slots of its own images and stopped early, all at once.
 
-    Their draws are fixed: the same input gives the same regressions.
+    Their samples are fixed: the same input gives the same regressions.
     """
     slots, channels = x.shape[1:]
     chances = [torch.Generator().manual_seed(0) for _ in learned]
@@ -134,12 +136,12 @@ def _regressions(
     areas = areas / areas.mean()
     with torch.enable_grad():
         for _ in range(steps):
-            drawn = [
+            sampled = [
                 torch.randint(len(images) * slots, (batch,), generator=chance)
                 for images, chance in zip(learned, chances, strict=True)
             ]
-            image = torch.stack([own[d // slots] for own, d in zip(learned, drawn, strict=True)])
-            slot = torch.stack(drawn) % slots
+            image = torch.stack([own[d // slots] for own, d in zip(learned, sampled, strict=True)])
+            slot = torch.stack(sampled) % slots
             logits = torch.baddbmm(bias, x[image, slot], weight)  # folds, batch, labels
             loss = F.cross_entropy(
                 logits.flatten(0, 1), targets[image, slot].flatten(), reduction="none"

@@ -18,7 +18,7 @@ class SlotView(NamedTuple):
     Attributes:
         name: "2.0" for stage 2, block 0 of a GLNet (counted from 0, as in `SlotMaps`), "features" or
             "features.1" for clustered features.
-        dispatch: (K, h, w) float32 share of each pixel in each slot; sums to 1 over K.
+        dispatch: (K, h, w) float32 probability of each slot at each pixel; sums to 1 over K.
     """
 
     name: str
@@ -29,8 +29,8 @@ class SlotsAt(NamedTuple):
     """The slots that a position belongs to.
 
     Attributes:
-        shares: (K,) float32 share of each slot, summing to 1.
-        order: slots by share, largest first.
+        shares: (K,) float32 probability of each slot, summing to 1.
+        order: slots by probability, largest first.
         reach: (h, w) float32 in 0..1, how much each pixel shares these slots, 1 at the most: the
             weights with which propagation averages for this position.
     """
@@ -41,7 +41,7 @@ class SlotsAt(NamedTuple):
 
 
 def winners(dispatch: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(height, width) index of the slot with the largest share at every pixel."""
+    """(height, width) index of the slot with the largest probability at every pixel."""
     return resize_scores(dispatch, height, width).argmax(0)
 
 
@@ -49,8 +49,9 @@ def representative(dispatch: np.ndarray, count: int) -> list[int]:
     """The slots that together say most about the photograph, most telling first.
 
     Greedy facility location: each next slot is the one that raises the sum over the pixels of the
-    best share among the chosen by the most. So a slot that repeats a chosen one is passed over, and
-    so is one that belongs nowhere in particular: shares count above the slot's own smallest one.
+    best probability among the chosen by the most. So a slot that repeats a chosen one is passed over,
+    and so is one that belongs nowhere in particular: probabilities count above the slot's own
+    smallest one.
     """
     flat = dispatch.reshape(len(dispatch), -1)
     flat = flat - flat.min(1, keepdims=True)
@@ -80,11 +81,11 @@ def slots_at(dispatch: np.ndarray, x: float, y: float, height: int, width: int) 
     """
     check_inside(x, y, height, width)
     rows, columns = dispatch.shape[1:]
-    shares = _between(dispatch, (x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5)
+    at = _between(dispatch, (x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5)
     mass = dispatch.sum((1, 2)).clip(1e-12)
-    reach = np.tensordot(shares / mass, dispatch, 1)
-    order = np.argsort(-shares, kind="stable")
-    return SlotsAt(shares, [int(k) for k in order], (reach / reach.max()).astype(np.float32))
+    reach = np.tensordot(at / mass, dispatch, 1)
+    order = np.argsort(-at, kind="stable")
+    return SlotsAt(at, [int(k) for k in order], (reach / reach.max()).astype(np.float32))
 
 
 def _between(maps: np.ndarray, x: float, y: float) -> np.ndarray:

@@ -24,7 +24,7 @@ class SlotClustering(NamedTuple):
     """Soft segments of a batch of feature maps.
 
     Attributes:
-        dispatch: Share of each pixel that belongs to each slot, ``(B, K, H, W)``, float32 in
+        dispatch: Probability of each slot at each pixel, ``(B, K, H, W)``, float32 in
             [0, 1]; sums to 1 over the K slots at every pixel.
         slots: Mean feature of each slot under ``dispatch``, ``(B, K, C)``, float32 of unit length.
     """
@@ -34,7 +34,7 @@ class SlotClustering(NamedTuple):
 
 
 def _float32(step: Callable) -> Callable:
-    """Make a step compute in float32 inside autocast, too: shares in bfloat16 do not sum to 1."""
+    """Make a step compute in float32 inside autocast, too: bfloat16 probabilities do not sum to 1."""
 
     @functools.wraps(step)
     def run(*args: Any, **named: Any) -> Any:
@@ -99,7 +99,7 @@ def slot_means(features: Tensor, dispatch: Tensor) -> Tensor:
 
     Args:
         features: Feature maps ``(B, C, H, W)``, any float dtype; only their directions count.
-        dispatch: Share of each pixel that belongs to each slot, ``(B, K, h, w)``; resized as in
+        dispatch: Probability of each slot at each pixel, ``(B, K, h, w)``; resized as in
             :func:`propagate`.
 
     Returns:
@@ -121,7 +121,7 @@ def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
 
     Args:
         maps: Maps to smooth, for example class maps, ``(B, N, H, W)``.
-        dispatch: Share of each pixel that belongs to each slot, ``(B, K, h, w)``, summing to 1 over
+        dispatch: Probability of each slot at each pixel, ``(B, K, h, w)``, summing to 1 over
             K. Where its size differs, it is resized to that of ``maps``: bilinear weights sum to 1,
             so the sum over slots still does.
         steps: How often to do it; 0 returns ``maps`` unchanged.
@@ -151,14 +151,14 @@ def propagate(maps: Tensor, dispatch: Tensor, steps: int = 2) -> Tensor:
 
 
 def sharpen_slots(dispatch: Tensor, power: float) -> Tensor:
-    """Raise each pixel's slot shares to a power and let them sum to 1 again.
+    """Raise each pixel's slot probabilities to a power and let them sum to 1 again.
 
     A GLMix block that was trained for tags alone leaves its slots soft: nothing asks it to tell pixels
     apart as clearly as a mask must.
 
     Args:
-        dispatch: Share of each pixel that belongs to each slot, ``(B, K, h, w)``, summing to 1 over K.
-        power: Above 1 for harder shares; 1 leaves them as they are.
+        dispatch: Probability of each slot at each pixel, ``(B, K, h, w)``, summing to 1 over K.
+        power: Above 1 for harder probabilities; 1 leaves them as they are.
 
     Returns:
         ``(B, K, h, w)`` float32, summing to 1 over K.
@@ -168,7 +168,7 @@ def sharpen_slots(dispatch: Tensor, power: float) -> Tensor:
 
 @_float32
 def foreground_prior(scores: Tensor, dispatch: Tensor) -> Tensor:
-    """Share of each pixel in slots that do not run along the image's border, for every class.
+    """Probability of each pixel's slots that do not run along the image's border, for every class.
 
     Sky, water, grass and walls leave the image over a long stretch of its border, objects lie inside or
     are cut on one side. With G the cosine similarity of the slots' dispatch maps, A = D 1 the slots'
@@ -183,7 +183,7 @@ def foreground_prior(scores: Tensor, dispatch: Tensor) -> Tensor:
 
     Args:
         scores: How much speaks for each class, in 0..1, ``(B, N, H, W)``.
-        dispatch: Share of each pixel that belongs to each slot, ``(B, K, h, w)``, summing to 1 over
+        dispatch: Probability of each slot at each pixel, ``(B, K, h, w)``, summing to 1 over
             K; resized as in :func:`propagate`.
 
     Returns:

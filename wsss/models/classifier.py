@@ -30,8 +30,8 @@ class ClassifierOutput(NamedTuple):
     Attributes:
         logits: (B, N) float32, one per class.
         class_map: (B, N, H/s, W/s) float32 at the output stride s, signed, without the class bias.
-        dispatch: (B, K, h, w) float32 share of every pixel in each of the K slots, or None where it
-            was not asked for.
+        dispatch: (B, K, h, w) float32 probability of each of the K slots at every pixel, or None
+            where it was not asked for.
         middle: (B, C, h, w) features that tell the slots of one image from those of another, those that
             they are clustered from or that their stage leads to; None where no slots were asked for.
     """
@@ -40,6 +40,18 @@ class ClassifierOutput(NamedTuple):
     class_map: Tensor
     dispatch: Tensor | None
     middle: Tensor | None = None
+
+
+def check_backbone(name: str) -> None:
+    """Refuse what is no timm model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
+        hint = f"did you mean one of {near}?" if near else "see timm.list_models()"
+        raise UserError(f"backbone '{name}' is no timm model: {hint}")
 
 
 def _any_size(backbone: str, pretrained: bool, **options: object) -> nn.Module:
@@ -81,9 +93,7 @@ class TagClassifier(nn.Module):
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not timm.is_model(backbone):
-            near = ", ".join(timm.list_models(f"*{backbone[:6]}*")[:5]) or "see timm.list_models()"
-            raise UserError(f"backbone '{backbone}' is no timm model: did you mean one of {near}?")
+        check_backbone(backbone)
         stride = {} if output_stride == 32 else {"output_stride": output_stride}
         own = dict(backbone_args or {})
         try:

@@ -54,7 +54,7 @@ def draw_groups(image: np.ndarray, dispatch: np.ndarray, named: Sequence[int] = 
     Args:
         image: (H, W, 3) uint8 RGB.
         dispatch: (K, h, w).
-        named: slots whose number is written where their share is largest.
+        named: slots whose number is written where their probability is largest.
 
     Returns:
         (H, W, 3) uint8.
@@ -82,10 +82,10 @@ def draw_groups(image: np.ndarray, dispatch: np.ndarray, named: Sequence[int] = 
     return np.asarray(sheet)
 
 
-def stretch(share: np.ndarray) -> np.ndarray:
+def stretch(probability: np.ndarray) -> np.ndarray:
     """A map (h, w) from its own smallest to its own largest value as 0..1; a constant one is 0."""
-    low, high = share.min(), share.max()
-    return (share - low) / max(high - low, 1e-9)
+    low, high = probability.min(), probability.max()
+    return (probability - low) / max(high - low, 1e-9)
 
 
 def tint(image: np.ndarray, score: np.ndarray, colour: Sequence[int] = LIGHT) -> np.ndarray:
@@ -93,10 +93,10 @@ def tint(image: np.ndarray, score: np.ndarray, colour: Sequence[int] = LIGHT) ->
 
     Brightness alone would show nothing on a dark object. Of the photograph's shape.
     """
-    share = resize_scores(score[None].astype(np.float32), *image.shape[:2])[0][..., None]
+    alpha = resize_scores(score[None].astype(np.float32), *image.shape[:2])[0][..., None]
     glow = np.asarray(colour) * (255 / max(1, *(int(c) for c in colour)))
     dim = 0.15 * 255 + 0.35 * image.mean(2, keepdims=True)
-    return (share * (0.5 * image + 0.5 * glow) + (1 - share) * dim).astype(np.uint8)
+    return (alpha * (0.5 * image + 0.5 * glow) + (1 - alpha) * dim).astype(np.uint8)
 
 
 def _mark(picture: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -178,11 +178,11 @@ def group_sheet(image: np.ndarray, view: SlotView, count: int = 5) -> Image.Imag
 
 
 def map_sheet(image: np.ndarray, view: SlotView) -> Image.Image:
-    """All K maps, each stretched to its own range, with its largest share."""
+    """All K maps, each stretched to its own range, with its largest probability."""
     hues, image = colours(view.dispatch), thumbnail(image, 2 * SMALL)
     pictures = [
-        (f"{slot}: max {share.max():.2f}", tint(image, stretch(share), hues[slot]))
-        for slot, share in enumerate(view.dispatch)
+        (f"{slot}: max {one.max():.2f}", tint(image, stretch(one), hues[slot]))
+        for slot, one in enumerate(view.dispatch)
     ]
     return sheet(pictures, math.ceil(math.sqrt(len(pictures))), SMALL, list(hues))
 

@@ -118,7 +118,7 @@ def what_went_wrong(counts: Counts, label: int, names: Sequence[str]) -> str:
     if out.max() >= into.max():
         other, share = int(out.argmax()), 100 * out.max() / true
         kind = "Missed" if other == 0 else "Class confused"
-        return f"{says} {kind}: {share:.0f} % of the true {name} taken for {names[other]}."
+        return f"{says} {kind}: {share:.0f} % of the ground-truth {name} taken for {names[other]}."
     other, share = int(into.argmax()), 100 * into.max() / predicted
     kind = "Background taken" if other == 0 else "Class confused"
     return f"{says} {kind}: {share:.0f} % of the predicted {name} is {names[other]}."

@@ -32,7 +32,7 @@ MOST_BARS = 60
 """Bars of a chart with one for each class."""
 
 MOST_CONFUSED = 30
-"""Classes of the drawn confusion matrix, those with the lowest IoU."""
+"""Classes in the picture of the confusion matrix, those with the lowest IoU."""
 
 MOST_MASKS = 500
 """Masks that are read to tell what pseudo-masks cover where there is no ground truth."""

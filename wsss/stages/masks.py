@@ -20,6 +20,7 @@ from torch import Tensor
 from wsss.data.catalog import Catalog, Record, largest_image
 from wsss.data.masks import read_arrays, write_arrays, write_mask
 from wsss.data.modules import MaskData, TagData
+from wsss.distributed import first, processes_here, share, wait_for_all
 from wsss.errors import UserError
 from wsss.files import file_stamp, read_json
 from wsss.geometry import fit_within
@@ -47,7 +48,7 @@ PROCESS_BYTES, PIXEL_BYTES = 150e6, 16
 def workers_for(pixels: int) -> int:
     """Processes for masks of photographs of so many pixels: by the cores and the memory there are."""
     fitting = free_memory() / 2 / (PROCESS_BYTES + PIXEL_BYTES * pixels)
-    return max(1, min(allowed_cores(), int(min(fitting, 1e6))))
+    return max(1, min(allowed_cores(), int(min(fitting, 1e6))) // processes_here())
 
 
 class MaskPool:
@@ -121,22 +122,22 @@ def make_pseudo_masks(
     missing = _missing(catalog, files.mask)
     if settings.relabels:
         make_seeds(task, data, settings, files, trainer)
-        slot_labels = label_slots(catalog, settings, files) if missing else {}
+        slot_labels = first(lambda: label_slots(catalog, settings, files)) if missing else {}
     if not missing:
         return
     with MaskPool(missing.values(), workers) as pool:
         jobs = {name: _job(files, r, catalog.white) for name, r in missing.items()}
         if settings.relabels:
-            for name in progress(jobs, "make masks"):
+            for name in progress(share(list(jobs)), "make masks"):
                 pool.submit(mask_of_seed, jobs[name], settings, files.seed(name), slot_labels[name])
-            return
 
         def take(maps: ClassMaps, batch: dict[str, Any]) -> None:
             for name, seed in _seeds(maps, batch, settings, missing):
                 scores = seed["scores"].astype(np.float16).astype(np.float32)  # as they are kept
                 pool.submit(mask_of_scores, jobs[name], settings, scores, seed["labels"])
 
-        _class_maps(task, data, missing, settings, trainer, take)
+        if not settings.relabels:
+            _class_maps(task, data, missing, settings, trainer, take)
     _require_all(catalog, files)
 
 
@@ -305,8 +306,10 @@ def _job(files: MaskFiles, record: Record, white: int | None) -> Job:
 
 
 def _missing(catalog: Catalog, file: Callable[[str], Path]) -> dict[str, Record]:
-    """The images whose file is not there yet, by their ids."""
-    return {record.id: record for record in catalog.records if not file(record.id).is_file()}
+    """The images whose file is not there yet, by their ids, when all processes have come here."""
+    wait_for_all()
+    names = first(lambda: {r.id for r in catalog.records if not file(r.id).is_file()})
+    return {record.id: record for record in catalog.records if record.id in names}
 
 
 def _require_all(catalog: Catalog, files: MaskFiles) -> None:
@@ -320,6 +323,12 @@ def _require_all(catalog: Catalog, files: MaskFiles) -> None:
 
 def _claim(files: MaskFiles, task: Task, side: int, settings: dict[str, Any], *kept: Path) -> None:
     """Note beside masks, and in folders of what is kept of them, what decides them; or refuse."""
+    first(lambda: _claim_first(files, task, side, settings, *kept))
+
+
+def _claim_first(
+    files: MaskFiles, task: Task, side: int, settings: dict[str, Any], *kept: Path
+) -> None:
     out = files.masks
     noted = settings | {
         "ckpt_path": task.checkpoint and file_stamp(Path(task.checkpoint)),

@@ -7,6 +7,7 @@ import numpy as np
 
 from wsss.data.catalog import Catalog, Record
 from wsss.data.masks import read_mask, read_scores
+from wsss.distributed import first, share
 from wsss.errors import NotMeasurable, notice
 from wsss.evaluation import evaluate_files, threshold_curve, write_counts
 from wsss.progress import progress
@@ -35,7 +36,7 @@ def judge_masks(stage: StageFolder, catalog: Catalog) -> tuple[list[Record], dic
         notice(f"mIoU of {stage.name} is not measurable: {error}")
         return [], {}
     images = {record.id: pixels for record, pixels in zip(records, counts, strict=True)}
-    write_counts(stage.masks.with_suffix(".json"), catalog.classes, images)
+    first(lambda: write_counts(stage.masks.with_suffix(".json"), catalog.classes, images))
     return records, {"mask": scores.to_dict()}
 
 
@@ -52,7 +53,7 @@ def judge_seed(
     """
 
     def found() -> Iterator[tuple[np.ndarray, list[int], np.ndarray]]:
-        for record in progress(records, "sweep the seed's threshold"):
+        for record in progress(share(records), "sweep the seed's threshold"):
             truth = read_mask(record.mask, num_labels)
             yield *read_scores(files.scores(record.id)), truth
 

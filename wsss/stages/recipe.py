@@ -12,6 +12,7 @@ import yaml
 
 from wsss.config_files import read_yaml, upgrade
 from wsss.data.catalog import Catalog
+from wsss.distributed import first, is_first
 from wsss.errors import UserError
 from wsss.files import file_stamp, read_json, write_json, write_text
 from wsss.origin import before, differences, plain
@@ -33,6 +34,7 @@ Changed = Literal["tell", "keep", "redo"]
 _MASKS = {"pseudo_masks": PseudoMaskSettings, "refined_masks": RefinementSettings}
 # how fast it goes and what it shows, not what comes out
 _NO_MATTER = ("num_workers", "workers", "out", "maps", "mask_dir", *PLACES)
+_NO_MATTER += ("devices", "num_nodes", "strategy", "sync_batchnorm")
 _OF_TRAINER = ("callbacks", "logger", "default_root_dir", "enable_progress_bar")
 
 
@@ -145,6 +147,27 @@ def do_stage(
     Raises:
         UserError: it does differ, and `changed` is "tell".
     """
+    if (of_recipe := first(lambda: _begin(folder, wanted, config, changed))) is None:
+        return
+    cost = Cost(of_recipe.pop("minutes"))
+    try:
+        metrics = work()
+    finally:  # broken off, it goes on counting
+        spent = cost.so_far()
+        if is_first():
+            write_json(folder / "begun.json", of_recipe | {"minutes": spent["minutes"]})
+
+    def end() -> None:
+        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "done.json", of_recipe | spent)
+
+    first(end)
+
+
+def _begin(
+    folder: Path, wanted: Recipe, config: dict[str, Any], changed: Changed
+) -> dict[str, Any] | None:
+    """Make a stage's folder ready for its work; returns its note so far, or None where it is done."""
     done, begun = folder / "done.json", folder / "begun.json"
     dumped = yaml.safe_dump(config, sort_keys=False)
     note = next((read_json(path) for path in (done, begun) if path.is_file()), None)
@@ -157,7 +180,7 @@ def do_stage(
         if (folder / "config.yaml").read_text() != dumped:  # data or results were moved
             write_text(folder / "config.yaml", dumped)
         print(f"{folder.name}: done before, unchanged", flush=True)
-        return
+        return None
     if folder.exists() and (note is None or news):
         number = 1
         while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
@@ -170,17 +193,10 @@ def do_stage(
     earlier = read_json(begun) if begun.is_file() else {}
     # what is half made keeps the name that an earlier version gave it, by which later stages know it
     of_recipe = asdict(wanted) | {"fingerprint": wanted.fingerprint} | earlier
-    before = of_recipe.pop("minutes", 0.0)
-    write_json(begun, of_recipe | {"minutes": before})
+    of_recipe = {"minutes": 0.0} | of_recipe
+    write_json(begun, of_recipe)
     write_text(folder / "config.yaml", dumped)
-    cost = Cost(before)
-    try:
-        metrics = work()
-    finally:  # broken off, it goes on counting
-        spent = cost.so_far()
-        write_json(begun, of_recipe | {"minutes": spent["minutes"]})
-    write_json(folder / "metrics.json", metrics)
-    write_json(done, of_recipe | spent)
+    return of_recipe
 
 
 def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) -> list[str]:
@@ -280,7 +296,7 @@ def _place_of_run(config: dict[str, Any]) -> Path:
 
 
 def stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
-    """Tells one set of images and tags from another, and where asked one set of true masks."""
+    """Tells one set of images and tags from another, and where asked one set of ground-truth masks."""
     digest = hashlib.sha256(repr(catalog.classes).encode())
     if catalog.white:  # how images of 16 bits are shown
         digest.update(repr(catalog.white).encode())

@@ -6,13 +6,16 @@ from typing import Any
 import pytorch_lightning as pl
 
 from wsss.data.catalog import Catalog
+from wsss.data.datasets import SPARE
 from wsss.data.masks import write_mask
 from wsss.data.modules import MaskData, TagData
+from wsss.distributed import first, gather, in_order
 from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.files import read_json, write_atomic, write_json
 from wsss.run_folder import StageFolder
-from wsss.stages.config import Kind, StageConfig
+from wsss.stages.config import TASKS, StageConfig
+from wsss.stages.recipe import with_defaults
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.task import Task
 from wsss.tasks.trainer import Trainer
@@ -37,17 +40,19 @@ class _Test(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if SPARE in batch:
+            return
         mask, name = outputs.cpu().numpy(), batch["id"][0]
         write_mask(self.folder / "test" / f"{name}.png", mask)
         self.counts[name] = pixel_counts(mask, batch["mask"][0].cpu().numpy())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        write_counts(self.folder / "test.json", pl_module.classes, self.counts)
+        counts = dict(in_order([list(own.items()) for own in gather(self.counts)]))
+        first(lambda: write_counts(self.folder / "test.json", pl_module.classes, counts))
 
 
-def seed_again(random_seed: int | bool, checkpoint: Path, kind: Kind) -> None:
+def seed_again(random_seed: int | bool, epochs: int) -> None:
     """Set the random seed of a training that goes on; else the crops of its first epochs come again."""
-    epochs = 1 + read_checkpoint(checkpoint, kind).get("epoch", -1)
     if epochs and random_seed is not False:
         pl.seed_everything(random_seed + epochs, workers=True, verbose=False)
 
@@ -75,11 +80,10 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     """
     stage = StageFolder(folder)
     last = stage.log / "checkpoints" / "last.ckpt"
-    _keep_log(stage.log / "metrics.csv")
+    goes_on = first(lambda: _begin(last))
     config.seed()
-    goes_on = str(last) if last.is_file() else None
     if goes_on:  # its weights take the place of the initial ones, which need not be there
-        seed_again(config.random_seed, last, config.kind)
+        seed_again(config.random_seed, 1 + read_checkpoint(last, config.kind).get("epoch", -1))
         task = config.task(data.classes, pretrained=False, weights=None)
     else:
         task = config.task(data.classes)
@@ -87,17 +91,30 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     trainer = config.trainer()
     with trainer.at_work():
         trainer.fit(task, datamodule=data, ckpt_path=goes_on)
+    fitted = _plain(trainer.callback_metrics)
+    metrics = first(lambda: _keep(stage, last, fitted))
+    # a logger would begin the training's log anew
+    trainer = config.trainer(logger=False)
+    return metrics | measure(task, data, folder, trainer, stage.checkpoint)
+
+
+def _begin(last: Path) -> str | None:
+    """Make ready for a training; returns the checkpoint that it goes on from, if there is one."""
+    _keep_log(last.parent.parent / "metrics.csv")
+    return str(last) if last.is_file() else None
+
+
+def _keep(stage: StageFolder, last: Path, metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """Put a training's last checkpoint into the stage's folder; returns what it has measured."""
     if not last.is_file():
-        raise UserError(f"training in {folder} wrote no checkpoint")
-    metrics, fitted = _plain(trainer.callback_metrics), stage.log / "fitted.json"
+        raise UserError(f"training in {stage.path} wrote no checkpoint")
+    fitted = stage.log / "fitted.json"
     if metrics:
         write_json(fitted, metrics)
     elif fitted.is_file():  # broken off after its last step
         metrics = read_json(fitted)
     write_atomic(stage.checkpoint, lambda aside: aside.write_bytes(last.read_bytes()))
-    # a logger would begin the training's log anew
-    trainer = config.trainer(logger=False)
-    return metrics | measure(task, data, folder, trainer, stage.checkpoint)
+    return metrics
 
 
 def measure(
@@ -151,8 +168,8 @@ def for_rounds(trainer: dict[str, Any], rounds: int) -> dict[str, Any]:
 
 def network_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The timm model that a stage trains, as backbone or as encoder, and the backbone's arguments."""
-    model = config.get("model", {})
-    name = str(model.get("backbone") or model.get("encoder") or "glnet_4g").removeprefix("tu-")
+    model = with_defaults(TASKS["classify"], config.get("model", {}))
+    name = str(model.get("encoder") or model["backbone"]).removeprefix("tu-")
     return name, model.get("backbone_args") or {}
 
 

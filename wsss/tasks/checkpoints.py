@@ -9,6 +9,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
 from wsss.config_files import upgrade
+from wsss.distributed import comes
 from wsss.errors import UserError
 from wsss.files import write_atomic
 
@@ -44,7 +45,7 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
         UserError: the file is missing, unreadable, or of the other kind.
     """
     path = Path(path)
-    if not path.is_file():
+    if not comes(path) or not path.is_file():
         raise UserError(f"no checkpoint {path}: give the last.ckpt of a `wsss {kind} fit` run")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

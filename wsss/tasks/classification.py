@@ -15,6 +15,8 @@ from torchmetrics.classification import (
     MultilabelStatScores,
 )
 
+from wsss.data.datasets import SPARE
+from wsss.distributed import gather, in_order
 from wsss.errors import UserError, notice
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import TagClassifier
@@ -65,9 +67,9 @@ class ClassificationTask(Task):
         freeze_stride: do not train the backbone's layers up to this stride, 2, 4, 8 or 16: faster, and
             a small data set cannot spoil them. null: train all.
         lr: learning rate of the backbone.
-        head_lr_multiplier: the class head learns this many times faster.
+        head_lr_multiplier: learning-rate multiplier of the class head.
         weight_decay: of AdamW.
-        warmup: share of the steps with a rising rate.
+        warmup: share of the steps with a rising learning rate.
         backbone_args: further arguments of the timm model, for example GLNet's slot_scale_init.
     """
 
@@ -103,16 +105,22 @@ class ClassificationTask(Task):
         if freeze_stride:
             self._freeze(freeze_stride)
         fast_layers(self.model)
+        self.validated: list[tuple[Tensor, Tensor]] = []  # logits and tags of each image
         count = len(classes)
+        alone = {"sync_on_compute": False}  # they are given what all processes have found
         # torchmetrics asks for two labels or more; a data set may know one thing and background
         self.metrics = MetricCollection(
             {
-                "AP": MultilabelAveragePrecision(count, average="none"),
-                "F1": MultilabelF1Score(count, average="none"),
-                "counts": MultilabelStatScores(count, average="none"),
+                "AP": MultilabelAveragePrecision(count, average="none", **alone),
+                "F1": MultilabelF1Score(count, average="none", **alone),
+                "counts": MultilabelStatScores(count, average="none", **alone),
             }
             if count > 1
-            else {"AP": BinaryAveragePrecision(), "F1": BinaryF1Score(), "counts": BinaryStatScores()}
+            else {
+                "AP": BinaryAveragePrecision(**alone),
+                "F1": BinaryF1Score(**alone),
+                "counts": BinaryStatScores(**alone),
+            }
         )
 
     @property
@@ -147,16 +155,17 @@ class ClassificationTask(Task):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        logits = self.model(batch["image"]).logits
-        self.metrics.update(logits.sigmoid(), batch["tags"].long())
-        self.log(
-            "val_loss",
-            F.binary_cross_entropy_with_logits(logits, batch["tags"]),
-            batch_size=len(logits),
-        )
+        if SPARE not in batch:
+            logits = self.model(batch["image"]).logits
+            self.validated += zip(logits.float().cpu(), batch["tags"].cpu(), strict=True)
 
     def on_validation_epoch_end(self) -> None:
-        values = self.metrics.compute()
+        # of all processes; what they are computed from is the same as of one
+        pairs = zip(*in_order(gather(self.validated)), strict=True)
+        logits, tags = (torch.stack(values).to(self.device) for values in pairs)
+        self.validated = []
+        self.log("val_loss", F.binary_cross_entropy_with_logits(logits, tags))
+        values = self.metrics(logits.sigmoid(), tags.long())
         self.metrics.reset()
         support = values["counts"].reshape(-1, 5)[
             :, 4

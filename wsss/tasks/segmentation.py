@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss.data.datasets import SPARE
+from wsss.distributed import average_, gather
 from wsss.errors import UserError, notice
 from wsss.evaluation import Evaluator
 from wsss.models.fast import fast_layers
@@ -34,9 +36,9 @@ class SegmentationTask(Task):
         freeze_stride: do not train the encoder's layers up to this stride, 2, 4, 8 or 16: faster, and
             a small data set cannot spoil them. null: train all.
         lr: learning rate of the encoder.
-        head_lr_multiplier: the decoder learns this many times faster.
+        head_lr_multiplier: learning-rate multiplier of the decoder.
         weight_decay: of AdamW.
-        warmup: share of the steps with a rising rate.
+        warmup: share of the steps with a rising learning rate.
         scales: image scales at test and prediction (validation uses scale 1 alone). These four: null
             takes what the checkpoint was trained to be tested with, at first 1.0 and no more.
         flip: test and predict with the horizontal flip, too.
@@ -118,7 +120,9 @@ class SegmentationTask(Task):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         logits, mask = self.model(batch["image"]), batch["mask"].long()
         losses = F.cross_entropy(logits.float(), mask, ignore_index=VOID, reduction="sum")
-        loss = losses / (mask != VOID).sum().clamp_min(1)  # a batch of void alone counts nothing
+        count = (mask != VOID).sum().double()
+        average_([count])  # as the gradients of all processes: each pixel counts the same
+        loss = losses / count.float().clamp_min(1)  # a batch of void alone counts nothing
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
@@ -149,8 +153,9 @@ class SegmentationTask(Task):
         return mask_of(probabilities, batch["image"], batch["size"][0].tolist(), crf)
 
     def _log_scores(self, stage: str) -> None:
+        self.evaluator.merge(gather(self.evaluator.state))
         if not self.evaluator.measurable:
-            notice(f"{stage}_mIoU is not measurable: no pixel of the true masks has a label")
+            notice(f"{stage}_mIoU is not measurable: no pixel of the ground truth has a label")
             self.evaluator = Evaluator(self.classes)
             return
         scores = self.evaluator.compute()
@@ -162,7 +167,8 @@ class SegmentationTask(Task):
         self.evaluator = Evaluator(self.classes)
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        self._evaluate(batch)
+        if SPARE not in batch:
+            self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:  # two masks, in which perhaps nothing is labelled
@@ -170,8 +176,8 @@ class SegmentationTask(Task):
         else:
             self._log_scores("val")
 
-    def test_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        return self._evaluate(batch, **self.test_settings)
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> Tensor | None:
+        return None if SPARE in batch else self._evaluate(batch, **self.test_settings)
 
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import pytorch_lightning as pl
+import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from wsss import distributed
 from wsss.errors import UserError
 from wsss.tasks.checkpoints import read_checkpoint, restore
 from wsss.tasks.optim import Schedule, adamw, freeze_norm
@@ -83,6 +86,10 @@ class Task(pl.LightningModule):
             )
 
     def setup(self, stage: str) -> None:
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        if stage == "fit" and self.trainer.sync_batchnorm and on_gpu:
+            # torch's own conversion would lose the activations that timm's layers have
+            self.model = convert_sync_batchnorm(self.model)
         frozen = [name for name in ("freeze_norm", "freeze_stride") if self.hparams[name]]
         if stage == "fit" and frozen and not self.given and self.checkpoint is None:
             raise UserError(
@@ -118,6 +125,15 @@ class Task(pl.LightningModule):
                     f"is 0, and this one would take {asked:,}: go on with the same max_epochs, data "
                     "and devices, or train anew without --ckpt_path"
                 )
+
+        if distributed.rank():  # the crops of each process are its own
+            torch.manual_seed(torch.initial_seed() + distributed.rank())
+
+    def _share_statistics(self) -> None:
+        """Let all processes have the same BatchNorm statistics: the mean of theirs."""
+        distributed.average_(b for b in self.buffers() if b.is_floating_point())
+
+    on_validation_epoch_start = on_train_epoch_end = _share_statistics
 
     def on_train_epoch_start(self) -> None:
         freeze_norm(self.backbone, every=self.hparams.freeze_norm)

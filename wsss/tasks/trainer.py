@@ -1,4 +1,4 @@
-"""Lightning's trainer by the rules of wsss: one device, whole checkpoints, few words."""
+"""Lightning's trainer by the rules of wsss: how several devices work, whole checkpoints, few words."""
 
 import logging
 import warnings
@@ -9,10 +9,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from wsss import distributed
+from wsss.data.datasets import SPARE
 from wsss.errors import UserError
 from wsss.models.fast import kept_memory, release_memory
 from wsss.tasks.bars import Bars
@@ -32,6 +34,8 @@ _NOT_A_WARNING = (
     "For 'tu-' .timm universal. encoders",  # weights are given as a file
     "Total length of .* across ranks is zero",  # of what is left to do, or of who has tags only
     "No positive samples found in target",  # a class that a batch does not show
+    "It is recommended to use .*sync_dist=True",  # all processes log the same
+    "`broadcast_buffers` is deprecated",  # its new name is not in older torch
 )
 _TALKATIVE = ("pytorch_lightning", "lightning_fabric")  # hints, seeds, tables of layers
 
@@ -107,7 +111,8 @@ class _HandOn(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        self.take(prediction, batch)
+        if SPARE not in batch:
+            self.take(prediction, batch)
 
 
 class Trainer(pl.Trainer):
@@ -116,15 +121,19 @@ class Trainer(pl.Trainer):
     Args:
         callbacks: further ones beside those of wsss.
         plugins: further ones beside those of wsss.
-        devices: 1; more are not supported.
+        devices: how many, which, or "auto"; under torchrun or srun as many as these have started.
+        num_nodes: machines; under torchrun or srun as many as these have started on.
+        accelerator: "auto", "gpu" or "cpu".
+        strategy: "auto" or "ddp": each device has the whole network and its part of each batch.
+        sync_batchnorm: take BatchNorm's statistics over all GPUs; on CPUs each process takes its own.
         log_every_n_steps: how often losses are logged.
         enable_progress_bar: show progress; None: yes.
         enable_model_summary: show Lightning's table of layers.
         more: Lightning's other arguments.
 
     Raises:
-        UserError: Lightning refuses the arguments, or they ask for several devices or a precision that
-            is not supported.
+        UserError: Lightning refuses the arguments, or they ask for a strategy or a precision that is
+            not supported.
     """
 
     def __init__(
@@ -133,6 +142,10 @@ class Trainer(pl.Trainer):
         callbacks: list[pl.Callback] | pl.Callback | None = None,
         plugins: Any = None,
         devices: list[int] | str | int = 1,
+        num_nodes: int = 1,
+        accelerator: str = "auto",
+        strategy: str = "auto",
+        sync_batchnorm: bool = True,
         log_every_n_steps: int | None = 10,
         enable_progress_bar: bool | None = None,
         enable_model_summary: bool | None = False,
@@ -144,13 +157,29 @@ class Trainer(pl.Trainer):
             filename="last", enable_version_counter=False, save_on_train_epoch_end=True
         )
         bars = [Bars()] if enable_progress_bar is not False else []
-        rank_zero_only.rank = 0  # what Lightning read from a launcher's environment is not asked for
+        if strategy not in ("auto", "ddp"):
+            raise UserError(f"trainer.strategy {strategy} is not supported: take auto")
+        distributed.launch(devices, num_nodes, accelerator)
+        place = {"devices": devices, "num_nodes": num_nodes} | distributed.placement()
+        several = distributed.world_size() > 1
+        self.sync_batchnorm = several and sync_batchnorm
+        # Lightning has read it from a launcher's environment, also where there is one process
+        rank_zero_only.rank = distributed.rank()
         try:
             super().__init__(
                 callbacks=[*_listed(callbacks), last, _Memory(), self.stopped, *bars],
-                # one process: not the tasks of a Slurm job, nor what another launcher has set
-                plugins=[*_listed(plugins), WholeCheckpoints(), LightningEnvironment()],
-                devices=devices,
+                plugins=[*_listed(plugins), WholeCheckpoints(), distributed.environment()],
+                **place,
+                accelerator=accelerator,
+                # a network may have layers that the loss does not know; `Task` shares statistics
+                strategy=DDPStrategy(
+                    find_unused_parameters=True,
+                    broadcast_buffers=False,
+                    timeout=distributed.PATIENCE,
+                )
+                if several
+                else "auto",
+                use_distributed_sampler=False,  # `wsss.data.modules` deals images out
                 log_every_n_steps=log_every_n_steps,
                 enable_progress_bar=enable_progress_bar,
                 enable_model_summary=enable_model_summary,
@@ -160,13 +189,6 @@ class Trainer(pl.Trainer):
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         except ModuleNotFoundError as error:  # an accelerator's
             raise UserError(" ".join(str(error).split())) from error
-        if self.world_size > 1:  # every process would write the masks and scores of its share
-            nodes = self.num_nodes
-            setting = f"num_nodes {nodes}" if nodes > 1 else f"devices {self.world_size}"
-            raise UserError(
-                f"trainer.{setting} is not supported: wsss works on one device, take trainer.devices "
-                "1 and trainer.num_nodes 1"
-            )
         if self.precision.endswith("-true") and self.precision != "32-true":
             raise UserError(
                 f"trainer.precision {self.precision} is not supported: take bf16-mixed or 32-true"

@@ -170,7 +170,7 @@ def test_absolute_names_in_the_folder_are_relative_ones(written, good, tmp_path)
         inside(good, str(good / "größe 1" / "bild 00.jpg"), table)
 
 
-def test_true_masks_match_however_accents_are_written(good, tmp_path):
+def test_ground_truth_matches_however_accents_are_written(good, tmp_path):
     names = [f"größe 1/bild {number:02d}" for number in range(2)]
     for name in names:
         mask = np.zeros((40, 56), np.uint8)
@@ -185,7 +185,7 @@ def test_true_masks_match_however_accents_are_written(good, tmp_path):
         data.train_dataloader()
 
 
-def test_true_masks_with_a_capital_suffix_or_another_one(good, tmp_path):
+def test_ground_truth_with_a_capital_suffix_or_another_one(good, tmp_path):
     write_mask(good / "masks" / "größe 1" / "bild 00.png", np.zeros((40, 56), np.uint8))
     write_mask(good / "masks" / "größe 1" / "bild 01.png", np.zeros((40, 56), np.uint8))
     folder = good / "masks" / "größe 1"
@@ -231,5 +231,5 @@ def test_one_folder_per_class(tmp_path):
     assert sorted(find_photographs([tmp_path])) == ["big dog/ä", "cat/deep/b"]
     photo(8).save(tmp_path / "masks" / "mask.jpg")
     forget_notices()
-    with pytest.warns(UserNotice, match="masks, which is taken for true masks"):
+    with pytest.warns(UserNotice, match="masks, which is taken for ground-truth masks"):
         read_classes("folder", tmp_path)

@@ -1,4 +1,4 @@
-"""Drawn images with exact masks (`wsss.data.synthetic`), in the layout of VOC."""
+"""Synthetic images with exact masks (`wsss.data.synthetic`), in the layout of VOC."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_dataset
 
 
 class Synthetic(VOC):
-    """Drawn into the root when it is not there; the splits are train and val."""
+    """Made in the root when it is not there; the splits are train and val."""
 
     def classes(self, root: Path, tags: Path | None) -> tuple[str, ...]:
         return SYNTHETIC_CLASSES
