@@ -149,7 +149,8 @@ class Ours:
         """Measure each step alone, on `count` images of those that have their masks in `out`."""
         model, records = self.task.model.eval(), self.catalog.records[:count]
         without = replace(self.settings, slots="none")
-        batches = iter(self.data.whole_images([record.id for record in records]))
+        with patch.object(self.data, "num_workers", 0):  # decoded here
+            batches = iter(self.data.whole_images([record.id for record in records]))
         for _ in progress(range(count), "steps of wsss"):
             with clock("decode", 0):
                 batch = next(batches, None)
