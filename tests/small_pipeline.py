@@ -14,7 +14,7 @@ def small_pipeline(folder: Path) -> Path:
     for name, size in (("classify", "size"), ("pseudo_masks", "size"), ("segment", "crop")):
         path = folder / f"{name}.yaml"
         config = yaml.safe_load(path.read_text())
-        config["data"] |= {size: 64, "num_workers": 0, "batch_size": 8}
+        config["data"] |= {size: 64, "num_workers": 0, "batch_size": 6}
         config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
         if name == "pseudo_masks":
             # as elsewhere, but for the steps: what slots teach each other takes seconds

@@ -148,7 +148,8 @@ def test_shared_memory_that_cannot_be_used_is_told(small_run, drawn, tmp_path, m
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--trainer.num_nodes", "2"], "trainer.num_nodes 2 is not supported"),
+        (["--trainer.num_nodes", "2"], "started by torchrun or srun"),
+        (["--trainer.strategy", "fsdp"], "trainer.strategy fsdp is not supported: take auto"),
         (["--trainer.devices", "[0, 1]"], "`devices` selected with `CPUAccelerator` should be an int"),
     ],
 )

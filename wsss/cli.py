@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wsss.distributed import ToldByFirst, await_end, is_first, leave, world_size
+from wsss.distributed import await_end, is_first, leave, world_size
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.machine import share_cores
 from wsss.program import quiet_libraries
@@ -74,9 +74,9 @@ def _run(command: str, rest: list[str]) -> int:
             code = _call(command, rest)
             sys.stdout.flush()
         return code
-    except ToldByFirst:
-        return 2
     except UserError as error:
+        if not is_first():  # which says it, where all have found the same
+            await_end()
         if is_first() or world_size() > 1:  # before they know of each other, all find the same
             print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 2

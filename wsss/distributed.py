@@ -28,8 +28,8 @@ from wsss.machine import allowed_cores
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
-"""How long a process waits for the others, which may measure a million masks; that one has died is
-noticed at once (`_Lifeline`)."""
+"""How long a process waits for what another one does alone, as measuring a million masks; that one has
+died is noticed at once (`_Lifeline`)."""
 
 GRACE = 10.0
 """Seconds that a process has to come to its end when another one was told to stop."""
@@ -41,22 +41,31 @@ _alone = 0  # depth of `first`, in which the others are not asked
 _lifeline: "_Lifeline | None" = None
 
 
-class ToldByFirst(UserError):
-    """Raised in all processes but the first, which says it."""
-
-
 def _started() -> tuple[int, int] | None:
     """Processes on this machine, and machines, where a launcher has started this process."""
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
-        here = int(env["LOCAL_WORLD_SIZE"])
-        return here, int(env["WORLD_SIZE"]) // here
+        return _evenly(int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"]))
     # variables of a step, which `srun` sets: in a job's script the others tell what was asked for
     tasks = int(env.get("SLURM_STEP_NUM_TASKS", 1))
     if tasks > 1:
         nodes = int(env.get("SLURM_STEP_NUM_NODES", 1))
-        return tasks // nodes, nodes
+        return _evenly(tasks, tasks // nodes)
     return None
+
+
+def _evenly(processes: int, here: int) -> tuple[int, int]:
+    """Processes on each machine, and machines.
+
+    Raises:
+        UserError: not all machines can have as many.
+    """
+    if processes % here:
+        raise UserError(
+            f"the launcher has started {processes} processes, {here} of them on this machine: start as "
+            "many on each machine"
+        )
+    return here, processes // here
 
 
 def environment() -> Any:
@@ -101,21 +110,24 @@ def placement() -> dict[str, Any]:
     return dict(_placement)
 
 
-def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> None:
+def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> bool:
     """Start the other processes, or find those that a launcher has started; once in a program.
 
     Args:
         devices: as Lightning has it: a number, a list, "auto" or -1; under a launcher, as many as it
             has started.
-        num_nodes: machines; under a launcher, as many as it has started on.
+        num_nodes: machines; 1, or as many as a launcher has started on.
         accelerator: as Lightning has it.
+
+    Returns:
+        Whether there are several.
 
     Raises:
         UserError: there are fewer devices, or the processes do not find each other.
     """
     global _here, _placement
     if _group is not None:
-        return
+        return True
     asked, started = (devices, num_nodes), _started()
     devices, num_nodes = started or asked
     if started is not None and asked not in ((1, 1), started):
@@ -124,10 +136,14 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
             f"{devices} processes on each of {num_nodes}: leave out the devices, or start as many"
         )
     if (devices, num_nodes) == (1, 1):
-        return
+        return False
+    if started is None and num_nodes != 1:
+        raise UserError(
+            f"trainer.num_nodes {num_nodes}: on several machines wsss is started by torchrun or srun, "
+            "which say how many there are (docs/scale.md)"
+        )
     import torch
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     try:
@@ -135,13 +151,13 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=DDPStrategy(timeout=PATIENCE),
+            strategy="ddp",
             plugins=[environment()],
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer.devices {devices}: {' '.join(str(error).split())}") from error
     if fabric.world_size == 1:
-        return
+        return False
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         raise UserError(
             "several devices need a program that can be started several times: call wsss run, or a "
@@ -162,6 +178,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
     if os.environ.get("OMP_NUM_THREADS") in (None, str(allowed_cores())):  # not the user's own
         torch.set_num_threads(max(1, allowed_cores() // _here))
     _join(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
+    return True
 
 
 def _join(group: Any) -> None:
@@ -173,11 +190,11 @@ def _join(group: Any) -> None:
 
     found = gather((socket.gethostname(), f"{' '.join(sys.argv[1:])} (wsss {wsss.__version__})"))
     for number, (host, words) in enumerate(found):
-        refuse_unless(
-            words == found[0][1],
-            f"process {number + 1} of {len(found)} (on {host}) was started with {words}, the first one "
-            f"(on {found[0][0]}) with {found[0][1]}: start all alike",
-        )
+        if words != found[0][1]:
+            raise UserError(
+                f"process {number + 1} of {len(found)} (on {host}) was started with {words}, the first "
+                f"one (on {found[0][0]}) with {found[0][1]}: start all alike"
+            )
 
 
 def first(work: Callable[[], T]) -> T:
@@ -207,7 +224,7 @@ def first(work: Callable[[], T]) -> T:
             _alone -= 1
     broadcast_object_list(told, 0, _group)
     if told[1] is not None:
-        raise ToldByFirst(told[1])
+        raise UserError(told[1])
     return told[0]
 
 
@@ -258,12 +275,6 @@ def in_order(shares: Sequence[Sequence[T]]) -> list[T]:
     return together
 
 
-def refuse_unless(good: bool, message: str) -> None:
-    """Raise a UserError in all processes, which have found the same; the first one says it."""
-    if not good:
-        raise (UserError if is_first() else ToldByFirst)(message)
-
-
 def require_shared(folder: Path) -> None:
     """See that all processes have the same folder before them.
 
@@ -284,12 +295,12 @@ def require_shared(folder: Path) -> None:
     if is_first():
         token.unlink(missing_ok=True)
     for number, (host, place, seen) in enumerate(found):
-        refuse_unless(
-            seen,
-            f"{place} of process {number + 1} of {len(found)} (on {host}) is not the folder "
-            f"{found[0][1]} of the first one (on {found[0][0]}): give a folder that all machines "
-            "share, by the same path",
-        )
+        if not seen:
+            raise UserError(
+                f"{place} of process {number + 1} of {len(found)} (on {host}) is not the folder "
+                f"{found[0][1]} of the first one (on {found[0][0]}): give a folder that all machines "
+                "share, by the same path"
+            )
 
 
 def comes(path: Path, seconds: float = 10.0) -> bool:
@@ -311,8 +322,8 @@ def leave(code: int) -> None:
 
 
 def await_end() -> None:
-    """After a failure that may be the end of another process: end with it, if it is."""
-    if _lifeline is not None:
+    """After an error that another process may have had before: end with it, if it says so."""
+    if world_size() > 1:
         time.sleep(GRACE / 2)  # the lifeline ends this process meanwhile
 
 

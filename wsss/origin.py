@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config_files import upgrade
-from wsss.distributed import gather, refuse_unless
+from wsss.distributed import gather
 from wsss.errors import UserError
 from wsss.files import read_json, write_json
 
@@ -52,11 +52,11 @@ def require_alike(what: str, settings: Mapping[str, Any]) -> None:
     host, of_first = found[0]
     for number, (its_host, others) in enumerate(found):
         news = "; ".join(differences(of_first, others)[:3])
-        refuse_unless(
-            not news,
-            f"process {number + 1} of {len(found)} (on {its_host}) has another {what} than the first "
-            f"one (on {host}): {news}; give all the same",
-        )
+        if news:
+            raise UserError(
+                f"process {number + 1} of {len(found)} (on {its_host}) has another {what} than the "
+                f"first one (on {host}): {news}; give all the same"
+            )
 
 
 def before(noted: Mapping[str, Any]) -> dict[str, Any]:

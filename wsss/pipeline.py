@@ -35,8 +35,6 @@ from wsss.tasks.trainer import Trainer
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
 
-_TRAINER = with_defaults(Trainer, {})
-
 
 def shipped_config(name: str) -> Path:
     """A config file that comes with the project, for example `voc/pipeline.yaml`."""
@@ -55,7 +53,6 @@ def run_pipeline(
     upper_bound: bool = False,
     changed: Changed = "tell",
     devices: int | None = None,
-    num_nodes: int = 1,
 ) -> dict[str, float | None]:
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
@@ -78,9 +75,8 @@ def run_pipeline(
         changed: what becomes of stages that an earlier version of wsss made otherwise than this one
             would: "tell" stops with a UserError that says what differs, "keep" goes on with them,
             "redo" moves them aside and makes them anew.
-        devices: how many to work on in each machine; None: as the configs say (`trainer.devices`), or
-            as many as torchrun or srun have started. Several are processes of the same program.
-        num_nodes: machines, where neither torchrun nor srun starts their processes.
+        devices: how many to work on; None: as the configs say (`trainer.devices`), or as many as
+            torchrun or srun have started. Each is a process that runs the same program.
 
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
@@ -101,7 +97,9 @@ def run_pipeline(
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
     run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed)
-    launch(devices or run.asked("devices"), num_nodes, run.asked("accelerator"))
+    place = {"devices": devices or run.asked("devices"), "num_nodes": run.asked("num_nodes")}
+    if launch(**place, accelerator=run.trainer("classify")["accelerator"]):
+        run.asked("accelerator")
     for key, file in files.items():
         require_alike(f"setting in {file.name}", run.config(key).written)
     with ExitStack() as stack:
@@ -161,14 +159,17 @@ class _Run:
             self.configs[key] = config
         return self.configs[key].copy()
 
+    def trainer(self, key: str) -> dict[str, Any]:
+        """What the config of a stage says of its trainer, and the defaults."""
+        return with_defaults(Trainer, self.config(key).written["trainer"])
+
     def asked(self, name: str) -> Any:
         """What the configs of all stages say of a setting of the trainer: where the work is done.
 
         Raises:
             UserError: they differ.
         """
-        trainers = {file.name: self.config(key).written["trainer"] for key, file in self.files.items()}
-        values = {file: trainer.get(name, _TRAINER[name]) for file, trainer in trainers.items()}
+        values = {file.name: self.trainer(key)[name] for key, file in self.files.items()}
         if len({str(value) for value in values.values()}) > 1:
             told = ", ".join(f"{value} in {file}" for file, value in values.items())
             raise UserError(f"all stages of a run work on the same devices: trainer.{name} is {told}")
@@ -217,7 +218,9 @@ class _Run:
             self.classifier = made if key == "classify" else self.classifier
             config.trainer(logger=False)
         for split in (data.train_split, data.val_split):
-            data.catalog(split, tagged=config.kind == "classify")
+            catalog = data.catalog(split, tagged=config.kind == "classify")
+            if split == data.train_split:
+                data.require_parts(len(catalog.records))
         return data
 
     def _is_done(self, key: str, config: StageConfig) -> bool:

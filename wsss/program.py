@@ -1,7 +1,11 @@
 """What the program `wsss` sets for its processes; an import of the package sets nothing."""
 
+import os
 import signal
+import threading
 import warnings
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 
 
 def quiet_libraries() -> None:
@@ -15,6 +19,16 @@ def quiet_libraries() -> None:
 
 
 def start_process() -> None:
-    """Set what a process that makes masks needs; Ctrl-C, which all get, is left to the program."""
+    """Set what a process that makes masks needs; Ctrl-C, which all get, is left to the program.
+
+    It ends when the program does, also when that was killed.
+    """
     quiet_libraries()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (program := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=[program], daemon=True).start()
+
+
+def _end_with(program: BaseProcess) -> None:
+    program.join()
+    os._exit(1)

@@ -16,14 +16,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices",
         type=int,
-        help="GPUs (or CPU processes) of this machine to work on; under torchrun and srun as many "
-        "processes as these start",
-    )
-    parser.add_argument(
-        "--num-nodes",
-        type=int,
-        default=1,
-        help="machines, where neither torchrun nor srun starts the processes",
+        help="GPUs (or CPU processes) to work on; several machines: start wsss by torchrun or srun, "
+        "which say how many (docs/scale.md)",
     )
     changed = parser.add_mutually_exclusive_group()
     for name, does in (
@@ -37,5 +31,5 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run_options(args: argparse.Namespace) -> dict:
     """What they ask of `run_pipeline`."""
-    names = ("upper_bound", "changed", "devices", "num_nodes")
+    names = ("upper_bound", "changed", "devices")
     return {name: getattr(args, name) for name in names}

@@ -68,7 +68,8 @@ class _Data(pl.LightningDataModule):
         several, sampler = distributed.world_size(), None
         drop_last = train and len(dataset) >= (batch_size or 1)
         if train and several > 1:
-            batch_size, batch_bytes = self._part(dataset), batch_bytes // several
+            self.require_parts(len(dataset))
+            batch_size, batch_bytes = batch_size // several, batch_bytes // several
             random_seed = distributed.first(torch.initial_seed) % 2**32
             sampler = DistributedSampler(
                 dataset, several, distributed.rank(), drop_last=True, seed=random_seed
@@ -88,21 +89,22 @@ class _Data(pl.LightningDataModule):
             pin_memory=False,
         )
 
-    def _part(self, dataset: Dataset) -> int:
-        """Images of a batch that are one process's.
+    def require_parts(self, images: int) -> None:
+        """See that a training batch can be dealt out to all processes.
+
+        Args:
+            images: of the training split.
 
         Raises:
-            UserError: the batch cannot be dealt out.
+            UserError: it cannot.
         """
         several, batch = distributed.world_size(), self.batch_size
-        part = min(batch, len(dataset)) // several
-        if batch % several or part < 2:
+        if several > 1 and (batch % several or min(batch, images) < 2 * several):
             raise UserError(
                 f"data.batch_size {batch} is that of all {several} processes together, which take the "
                 f"same number of images, two or more: give a multiple of {several}, {2 * several} or "
-                f"more (the training split has {len(dataset)} images)"
+                f"more (the training split has {images} images)"
             )
-        return batch // several
 
 
 def workers_that_fit(wanted: int, batch_bytes: int) -> int:

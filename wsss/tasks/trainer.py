@@ -122,7 +122,7 @@ class Trainer(pl.Trainer):
         callbacks: further ones beside those of wsss.
         plugins: further ones beside those of wsss.
         devices: how many, which, or "auto"; under torchrun or srun as many as these have started.
-        num_nodes: machines; under torchrun or srun as many as these have started on.
+        num_nodes: machines; 1, or as many as torchrun or srun have started on.
         accelerator: "auto", "gpu" or "cpu".
         strategy: "auto" or "ddp": each device has the whole network and its part of each batch.
         sync_batchnorm: take BatchNorm's statistics over all GPUs; on CPUs each process takes its own.
@@ -172,11 +172,7 @@ class Trainer(pl.Trainer):
                 **place,
                 accelerator=accelerator,
                 # a network may have layers that the loss does not know; `Task` shares statistics
-                strategy=DDPStrategy(
-                    find_unused_parameters=True,
-                    broadcast_buffers=False,
-                    timeout=distributed.PATIENCE,
-                )
+                strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
                 if several
                 else "auto",
                 use_distributed_sampler=False,  # `wsss.data.modules` deals images out
