@@ -39,6 +39,7 @@ class Lattice:
         base = 2 * (d + 1) * (int(np.abs(floor).max()) + 3) + 1
         code = np.array([*(base**k % 2**64 for k in range(d)), 0], np.uint64).view(np.int64)
         steps = code.sum() - (d + 1) * code
+        # from one corner of a simplex to the next: back along the direction of the next largest rest
         corners = np.empty((count, d + 1), np.int64)
         corners[:, 0] = floor.astype(np.int64) @ -steps
         corners[:, 1:] = -steps[order[:, :-1]]
