@@ -87,7 +87,8 @@ def is_first() -> bool:
         return os.environ.get("RANK", "0") == "0"
     if _started():
         return os.environ.get("SLURM_PROCID", "0") == "0"
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    # as Lightning starts the others
+    return os.environ.get("LOCAL_RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def rank() -> int:
@@ -130,7 +131,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> b
         return True
     asked, started = (devices, num_nodes), _started()
     devices, num_nodes = started or asked
-    if started is not None and asked not in ((1, 1), started):
+    if started is not None and asked not in ((1, 1), started) and asked[0] not in ("auto", -1):
         raise UserError(
             f"{asked[0]} devices on {asked[1]} machines are asked for, and the launcher has started "
             f"{devices} processes on each of {num_nodes}: leave out the devices, or start as many"

@@ -301,7 +301,7 @@ class _Run:
             stage = self.folder[folder.name]
             return metrics | judge_seed(stage, records, num_labels, masks.background)
 
-        self._do(folder, config, inputs, work)
+        self._do(folder, config, inputs, work, len(catalog.records))
         return folder
 
     def refine_masks(self, segment: Path, masks: Path) -> Path:
@@ -332,9 +332,15 @@ class _Run:
         return folder
 
     def _do(
-        self, folder: Path, config: StageConfig, inputs: list[str], work: Callable[[], dict[str, Any]]
+        self,
+        folder: Path,
+        config: StageConfig,
+        inputs: list[str],
+        work: Callable[[], dict[str, Any]],
+        images: int = 0,
     ) -> None:
-        wanted = recipe(config.kind, _method(folder.name), config.written, inputs, self.out)
+        method = _method(folder.name)
+        wanted = recipe(config.kind, method, config.written, inputs, self.out, images)
         do_stage(folder, wanted, config.written, work, self.changed)
 
     def _fingerprint(self, folder: Path) -> str:

@@ -144,7 +144,7 @@ def _of_earlier(run: Path, version: int) -> None:
         if masks is not None:
             path = f"wsss.tasks.writers.{writers[folder.name]}"
             config["trainer"]["callbacks"] = [{"class_path": path, "init_args": masks}]
-            new = ("seed", "folds", "rounds", "steps", "refinement")
+            new = ("seed", "folds", "rounds", "steps", "sample", "refinement")
             made = {k: v for k, v in made.items() if k not in new} | {"void_below": 0.0}
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         settings["callbacks"] = {} if masks is None else {writers[folder.name]: made}
@@ -162,7 +162,7 @@ def _of_earlier(run: Path, version: int) -> None:
         notes = [*folder.glob("*/settings.json")]
         for path in notes:  # what masks are made with, noted beside them
             noted = json.loads(path.read_text())
-            for name in ("seed", "folds", "rounds", "steps", "refinement"):
+            for name in ("seed", "folds", "rounds", "steps", "sample", "refinement"):
                 noted.pop(name, None)
             if "relabel_slots" in noted:
                 noted["learn_slots"] = noted.pop("relabel_slots")
@@ -240,6 +240,12 @@ def test_runs_of_the_version_before(in_place, drawn, capsys, monkeypatch):
     run_pipeline(config, run, str(drawn))
     said = capsys.readouterr().out
     assert "pseudo_masks: settings or inputs changed (background 0.6 (now 0.7))" in said
+
+
+def test_a_sample_matters_where_there_are_more_images(tmp_path):
+    config = _config(tmp_path) | {"masks": {"sample": 10}}
+    ways = [recipe("classify", "pseudo_masks", config, [], tmp_path, n) for n in (10, 11)]
+    assert [way.settings["masks"]["sample"] for way in ways] == [None, 10]
 
 
 def test_classes_that_earlier_versions_counted_as_0_are_left_out(small_run, run, drawn):

@@ -60,7 +60,9 @@ class Recipe:
         return _hash([FORMAT, self.method, self.settings, self.inputs])
 
 
-def recipe(kind: Kind, method: str, config: dict[str, Any], inputs: list[str], out: Path) -> Recipe:
+def recipe(
+    kind: Kind, method: str, config: dict[str, Any], inputs: list[str], out: Path, images: int = 0
+) -> Recipe:
     """The recipe of a stage.
 
     Args:
@@ -69,29 +71,36 @@ def recipe(kind: Kind, method: str, config: dict[str, Any], inputs: list[str], o
         config: the stage's config, with model, data, trainer and, where masks are made, masks.
         inputs: as in `Recipe`.
         out: folder of the run.
+        images: as for `resolved_settings`.
     """
     written = _hash(without_places(config, out))
-    return Recipe(METHODS[method], resolved_settings(kind, method, config), inputs, written)
+    return Recipe(METHODS[method], resolved_settings(kind, method, config, images), inputs, written)
 
 
-def resolved_settings(kind: Kind, method: str, config: dict[str, Any]) -> dict[str, Any]:
+def resolved_settings(
+    kind: Kind, method: str, config: dict[str, Any], images: int = 0
+) -> dict[str, Any]:
     """Every setting of a stage that its results depend on, defaults included, as plain types.
 
     Of a stage that makes masks the model's settings are those given: the rest comes with the
-    checkpoint, which is among the stage's inputs.
+    checkpoint, which is among the stage's inputs. Of how many `images` masks are made tells whether a
+    sample of them is one.
     """
     trainer, model = config.get("trainer") or {}, config.get("model") or {}
     masks = {}
     if method in _MASKS:
-        masks = _MASKS[method].from_dict(config.get("masks") or {}).to_dict()
+        how = _MASKS[method].from_dict(config.get("masks") or {})
+        if isinstance(how, PseudoMaskSettings):
+            how = how.for_images(images)
+        masks = how.to_dict()
         if masks.get("slots") == "none":  # both are about slots
             masks |= {"relabel_slots": False, "border_prior": False}
     else:
         model = with_defaults(TASKS[kind], model)
         if kind == "segment":
             names = ("scales", "flip", "tile", "crf")
-            how = InferenceSettings().with_options(**{n: model[n] for n in names}).to_dict()
-            model |= {name: how[name] for name in names}
+            tested = InferenceSettings().with_options(**{n: model[n] for n in names}).to_dict()
+            model |= {name: tested[name] for name in names}
     settings = {
         "seed_everything": config.get("seed_everything", 0),
         "model": model,
