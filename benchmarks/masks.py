@@ -49,7 +49,7 @@ from wsss.progress import progress  # noqa: E402
 from wsss.resources import versions  # noqa: E402
 from wsss.run_folder import MaskFiles  # noqa: E402
 from wsss.settings import CRFSettings, PseudoMaskSettings  # noqa: E402
-from wsss.stages.masks import label_slots, make_pseudo_masks  # noqa: E402
+from wsss.stages.masks import learn_slot_classes, make_pseudo_masks  # noqa: E402
 from wsss.tasks.classification import ClassificationTask  # noqa: E402
 from wsss.tasks.trainer import Trainer  # noqa: E402
 
@@ -134,8 +134,9 @@ class Ours:
     def __init__(
         self, task: ClassificationTask, data: Data, settings: PseudoMaskSettings, precision: str
     ) -> None:
-        self.task, self.data, self.settings, self.precision = task, data, settings, precision
+        self.task, self.data, self.precision = task, data, precision
         self.catalog = data.catalog(data.predict_split)
+        self.settings = settings.for_images(len(self.catalog.records))
 
     def masks(self, out: Path) -> float:
         """Make all masks; returns images a second, from first to last."""
@@ -176,11 +177,10 @@ class Ours:
                 mask = pseudo_mask(*given)
             with clock("PNG"):
                 write_mask(out / "again.png", mask)
-        self._relabel(out, clock)
-
-    def _relabel(self, out: Path, clock: Clock) -> None:
+        files = MaskFiles(out / "masks")
+        files.slot_classes.unlink()  # to be learned again
         with clock("relabelling", len(self.catalog.records)):
-            label_slots(self.catalog, self.settings, MaskFiles(out / "masks"))
+            learn_slot_classes(self.catalog, self.settings, files)
 
 
 class Field:
@@ -226,13 +226,12 @@ class Field:
         """Relabelling over all images, then CRF and PNG, one image at a time."""
         clock, files, floor = self.clock, self.files, self.settings.background
         with clock("relabelling", len(records)):
-            probabilities = label_slots(
-                replace(self.catalog, records=tuple(records)), self.settings, files
-            )
+            catalog = replace(self.catalog, records=tuple(records))
+            taught = learn_slot_classes(catalog, self.settings, files)
         for record in progress(records, "the field's way, masks"):
             with np.load(files.seed(record.id)) as seed, clock("relabelling", 0):
-                of_slots = probabilities[record.id], floor
-                scores = corrected_scores(seed["scores"], seed["dispatch"], *of_slots)
+                own = taught.without(record.id).probabilities(seed["slots"], seed["labels"])
+                scores = corrected_scores(seed["scores"], seed["dispatch"], own, floor)
             with clock("decode", 0):  # CAM and CRF are programs of their own
                 image = read_image(record.image)
             with clock("CRF"):
