@@ -43,8 +43,8 @@ def mask_of_seed(job: Job, settings: MaskSettings, seed: Path, taught: SlotClass
     """The pseudo-mask of a seed that is corrected by what others have taught about its slots."""
     found = read_arrays(seed)
     scores, labels = found["scores"], found["labels"]
-    shares = taught.probabilities(found["slots"], labels)
-    scores = corrected_scores(scores, found["dispatch"], shares, settings.background)
+    probabilities = taught.probabilities(found["slots"], labels)
+    scores = corrected_scores(scores, found["dispatch"], probabilities, settings.background)
     mask_of_scores(job, settings, scores, labels)
 
 

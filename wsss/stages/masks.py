@@ -188,8 +188,8 @@ def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: Ma
     for name in progress(names, "read slots", brief=True):
         seed = {key: torch.from_numpy(a) for key, a in read_arrays(files.seed(name)).items()}
         dispatch = seed["dispatch"]  # not kept: those of all images take gigabytes
-        shares = slot_probabilities(seed["scores"], dispatch, settings.background)
-        found.append((seed["slots"], dispatch.mean((1, 2)), shares, seed["labels"].tolist()))
+        probabilities = slot_probabilities(seed["scores"], dispatch, settings.background)
+        found.append((seed["slots"], dispatch.mean((1, 2)), probabilities, seed["labels"].tolist()))
     features, areas, seeds, labels = zip(*found, strict=True)
     slots = torch.stack(features)
     del found, features  # not twice in memory
