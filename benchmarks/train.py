@@ -110,7 +110,7 @@ def in_turn(calls: dict[str, Callable[[int], object]], count: int) -> dict[str, 
 
 
 def decoding(args: argparse.Namespace, roots: dict[str, Path]) -> Iterator[str]:
-    """Photographs a second of one core, whole and reduced; mean difference of both at crop size, 0..255."""
+    """Photographs a second of one core, whole and reduced; how far apart they are at crop size."""
     yield "| JPEG | decoded to | whole, images/s | reduced, images/s | ratio | mean difference |"
     yield "|---|---|---|---|---|---|"
     for name, root in roots.items():
