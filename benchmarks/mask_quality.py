@@ -43,7 +43,7 @@ from wsss.geometry import fit_long_side, fit_within, resize
 from wsss.lightning_cli import run_task
 from wsss.localize.cam import ClassMaps, class_maps, normalise_maps, seed_maps
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask, refined_mask
-from wsss.localize.slot_classes import classify_slots, slot_probabilities
+from wsss.localize.slot_classes import learn_slots, slot_probabilities
 from wsss.localize.slots import cluster_slots, foreground_prior, propagate, slot_means
 from wsss.models.classifier import TagClassifier
 from wsss.models.segmenter import predict_probabilities
@@ -274,17 +274,20 @@ class Images:
     ) -> list[np.ndarray]:
         floor = self.config["background"]
         pairs = list(zip(seeds, dispatches, strict=True))
-        probabilities, _ = classify_slots(
+        names = [record.id for record in self.records]
+        taught = learn_slots(
+            names,
             torch.stack(slots),
             torch.stack([dispatch.mean((1, 2)) for dispatch in dispatches]),
             [slot_probabilities(seed, dispatch, floor) for seed, dispatch in pairs],
             self.labels,
             len(self.classes) + 1,
         )
-        return [
-            corrected_scores(seed.numpy(), dispatch.numpy(), q.numpy(), floor)
-            for (seed, dispatch), q in zip(pairs, probabilities, strict=True)
-        ]
+        found = []
+        for name, own, tags, (seed, dispatch) in zip(names, slots, self.labels, pairs, strict=True):
+            q = taught.without(name).probabilities(own.numpy(), tags)
+            found.append(corrected_scores(seed.numpy(), dispatch.numpy(), q, floor))
+        return found
 
     @torch.inference_mode()
     def seen(self, checkpoint: Path) -> list[np.ndarray]:

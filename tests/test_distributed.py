@@ -44,7 +44,7 @@ def test_a_run_killed_with_two_processes_goes_on_with_three(half_run, small_run,
     assert codes == [0], said
     assert said.count("classify: done before") == said.count("pseudo_masks: goes on") == 1
     assert (
-        said.count("report in") == said.count("segmenter, mIoU on val") == 1 and "Warning" not in said
+        said.count("report in") == said.count("\nsegmenter, mIoU on val") == 1 and "Warning" not in said
     )
     masks = "pseudo_masks/masks"
     assert _files(half_run / masks) == _files(small_run / masks)

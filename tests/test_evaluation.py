@@ -7,15 +7,19 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix as independent_matrix
 from sklearn.metrics import jaccard_score
 
+import wsss.evaluation
 from wsss.data.masks import read_mask, write_mask
-from wsss.errors import UserError
+from wsss.errors import NotMeasurable, UserError
 from wsss.evaluation import (
     Evaluator,
+    compare_files,
     confusion_matrix,
     evaluate_files,
     iou_of,
     pixel_counts,
+    read_counts,
     threshold_curve,
+    write_counts,
 )
 from wsss.geometry import resize_scores
 
@@ -149,3 +153,31 @@ def test_counts_agree_with_scikit_learn():
     expected = independent_matrix(true[known], predicted[known], labels=range(4))
     np.testing.assert_array_equal(confusion_matrix([counts, counts], 4), 2 * expected)
     assert np.isnan(iou_of(expected)[3])
+
+
+def test_counts_are_kept_as_they_come(tmp_path, monkeypatch):
+    """Block by block, in the order of the images; a file that is not whole is not there."""
+    monkeypatch.setattr(wsss.evaluation, "BLOCK", 2)
+    names = [f"{index}" for index in range(5)]
+    for index, name in enumerate(names):
+        write_mask(tmp_path / "made" / f"{name}.png", np.full((2, 3), index % 2))
+        write_mask(tmp_path / "true" / f"{name}.png", np.full((2, 3), index % 3))
+    pairs = [(tmp_path / "made" / f"{name}.png", tmp_path / "true" / f"{name}.png") for name in names]
+    evaluator, path, seen = Evaluator(["x", "ä"]), tmp_path / "counts.json", []
+
+    def found():
+        for name, counts in zip(names, compare_files(pairs, evaluator), strict=True):
+            seen.append(evaluator.images)
+            assert not path.exists()
+            yield name, counts
+
+    write_counts(path, ["x", "ä"], found())
+    assert seen == [2, 2, 4, 4, 5]
+    wanted = {name: [[index % 3, index % 2, 6]] for index, name in enumerate(names)}
+    assert read_counts(path) == (["x", "ä"], wanted)
+    assert evaluator.compute() == evaluate_files(pairs, ["x", "ä"])
+    write_mask(tmp_path / "void.png", np.full((2, 3), 255))
+    nothing = compare_files([(tmp_path / "void.png",) * 2], Evaluator(["x"]))
+    with pytest.raises(NotMeasurable):
+        write_counts(tmp_path / "none.json", ["x"], (("void", counts) for counts in nothing))
+    assert not (tmp_path / "none.json").exists()

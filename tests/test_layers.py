@@ -79,9 +79,9 @@ def test_a_command_is_arguments_and_one_call(path):
     assert not others and len(text.splitlines()) < 80
 
 
-def test_only_one_module_imports_pydensecrf():
-    users = [p.name for p in PACKAGE.rglob("*.py") if "import pydensecrf" in p.read_text()]
-    assert users == ["crf.py"]
+def test_no_module_imports_pydensecrf():
+    """It needs a compiler; tests and benchmarks compare with it."""
+    assert not [p.name for p in PACKAGE.rglob("*.py") if "import pydensecrf" in p.read_text()]
 
 
 def test_help_and_crf_jobs_need_no_torch():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_coco import drawn_as_coco
 from small_pipeline import PROJECT
 from words import CONFIGS, QUICK, SMALL, main_ok, random_network, random_weights, trainaug
 
@@ -35,9 +36,13 @@ def test_shipped_configs(config, drawn, tmp_path):
     if config.stem == "pipeline":
         assert all((config.parent / settings[k]).is_file() for k in settings if k != "out")
         return
-    root = tmp_path / "voc"
-    shutil.copytree(drawn, root)
-    trainaug(root)
+    root = tmp_path / "data"
+    if config.parent.name == "coco":
+        drawn_as_coco(drawn, root)
+        (root / "classes.txt").write_text("ball\nbrick\nkite\nstar\n")  # of `random_network`
+    else:
+        shutil.copytree(drawn, root)
+        trainaug(root)
     words = ["-c", str(config), "--data.root", str(root), *QUICK]
     start = ["--model.pretrained", "false"]
     if network := settings.get("model", {}).get("backbone", settings.get("model", {}).get("encoder")):

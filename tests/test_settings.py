@@ -42,6 +42,7 @@ def test_plain_types_and_back(settings):
         (ClassMapSettings, {"sharpen": -1.0}, "sharpen is a power above 0, got -1"),
         (SlotLabelSettings, {"folds": 1}, "folds must be 2 or more, got 1"),
         (SlotLabelSettings, {"rounds": 0}, "rounds must be 1 or more"),
+        (SlotLabelSettings, {"sample": 0}, "sample must be 1 or more, got 0"),
         (ClassMapSettings, {"scales": 1.0}, "scales must be positive numbers, got 1.0"),
         (ClassMapSettings, {"scales": "x"}, "scales must be positive numbers, got 'x'"),
         (MaskSettings, {"background": 1.5}, "background must lie in 0..1, got 1.5"),
@@ -70,6 +71,14 @@ def test_the_settings_of_all_steps_are_those_of_each():
         for field in fields(step):
             assert getattr(whole, field.name) == getattr(step(), field.name)
     assert whole.relabels and not PseudoMaskSettings(slots="none").relabels
+
+
+def test_a_sample_of_all_images_is_none():
+    settings = PseudoMaskSettings(sample=10)
+    assert settings.for_images(11) == settings
+    assert settings.for_images(10).sample is None and PseudoMaskSettings(sample=None).sample is None
+    for without in ({"relabel_slots": False}, {"slots": "none"}):  # nothing is learned
+        assert PseudoMaskSettings(sample=10, **without).for_images(11).sample is None
 
 
 def test_options_over_settings():

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -87,7 +88,8 @@ def is_first() -> bool:
         return os.environ.get("RANK", "0") == "0"
     if _started():
         return os.environ.get("SLURM_PROCID", "0") == "0"
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    # as Lightning starts the others
+    return os.environ.get("LOCAL_RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def rank() -> int:
@@ -110,7 +112,7 @@ def placement() -> dict[str, Any]:
     return dict(_placement)
 
 
-def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> None:
+def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> bool:
     """Start the other processes, or find those that a launcher has started; once in a program.
 
     Args:
@@ -119,21 +121,24 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
         num_nodes: machines; 1, or as many as a launcher has started on.
         accelerator: as Lightning has it.
 
+    Returns:
+        Whether there are several.
+
     Raises:
         UserError: there are fewer devices, or the processes do not find each other.
     """
     global _here, _placement
     if _group is not None:
-        return
+        return True
     asked, started = (devices, num_nodes), _started()
     devices, num_nodes = started or asked
-    if started is not None and asked not in ((1, 1), started):
+    if started is not None and asked not in ((1, 1), started) and asked[0] not in ("auto", -1):
         raise UserError(
             f"{asked[0]} devices on {asked[1]} machines are asked for, and the launcher has started "
             f"{devices} processes on each of {num_nodes}: leave out the devices, or start as many"
         )
     if (devices, num_nodes) == (1, 1):
-        return
+        return False
     if started is None and num_nodes != 1:
         raise UserError(
             f"trainer.num_nodes {num_nodes}: on several machines wsss is started by torchrun or srun, "
@@ -143,18 +148,15 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
     from lightning_fabric import Fabric
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+    place = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
     try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy="ddp",
-            plugins=[environment()],
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
+            fabric = Fabric(**place, strategy="ddp", plugins=[environment()])
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer.devices {devices}: {' '.join(str(error).split())}") from error
     if fabric.world_size == 1:
-        return
+        return False
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         raise UserError(
             "several devices need a program that can be started several times: call wsss run, or a "
@@ -168,13 +170,14 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> N
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise UserError(
-            f"{fabric.world_size} processes were to find each other at {place} and did not ({reason})"
+            f"{fabric.world_size} processes were to find each other at {where} and did not ({reason})"
         ) from error
     if os.environ.get("OMP_NUM_THREADS") in (None, str(allowed_cores())):  # not the user's own
         torch.set_num_threads(max(1, allowed_cores() // _here))
     _join(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
+    return True
 
 
 def _join(group: Any) -> None:

@@ -1,8 +1,9 @@
 """Evaluation by the VOC protocol: one confusion matrix over the whole set of images."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from wsss.data.masks import read_mask, tell_palettes
-from wsss.distributed import gather, in_order, share
+from wsss.distributed import gather, in_order, share, world_size
 from wsss.errors import NotMeasurable, UserError
-from wsss.files import read_json, write_text
+from wsss.files import read_json, write_atomic
 from wsss.geometry import resize_scores
 from wsss.progress import progress
 from wsss.voc import VOID
+
+BLOCK = 256
+"""Images whose pixel counts a process keeps before they are handed on."""
 
 
 @dataclass(frozen=True)
@@ -120,43 +124,57 @@ class Evaluator:
         )
 
 
-def evaluate_files(
-    pairs: Iterable[tuple[Path, Path]], classes: Sequence[str], counts: list | None = None
-) -> Scores:
+def evaluate_files(pairs: Iterable[tuple[Path, Path]], classes: Sequence[str]) -> Scores:
     """Compare mask files, (prediction, target) each.
 
     Args:
         pairs: the files.
         classes: foreground class names.
-        counts: a list that the `pixel_counts` of each pair are appended to.
 
     Raises:
         UserError: a file is missing, has an unknown label, or the sizes of a pair differ.
+        NotMeasurable: no pixel has both a ground-truth and a predicted label.
     """
     evaluator = Evaluator(classes)
-    count = len(classes) + 1
-    pairs, foreign = share(list(pairs)), []
-    with progress(pairs, "evaluate masks") as bar:
-        for prediction_path, target_path in bar:
-            prediction = read_mask(prediction_path, count, foreign)
-            target = read_mask(target_path, count, foreign)
-            if prediction.shape != target.shape:
-                sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (prediction, target)]
-                raise UserError(
-                    f"{prediction_path} is {sizes[0]} pixels, {target_path} is {sizes[1]}: "
-                    "predictions must have the target's size"
-                )
-            evaluator.update(torch.from_numpy(prediction), torch.from_numpy(target))
-            if counts is not None:
-                counts.append(pixel_counts(prediction, target))
-            bar.set_postfix(evaluator.so_far(), refresh=False)
+    for _ in compare_files(list(pairs), evaluator):
+        pass
+    return evaluator.compute()
+
+
+def compare_files(pairs: Sequence[tuple[Path, Path]], evaluator: Evaluator) -> Iterator["Counts"]:
+    """Add mask files, (prediction, target) each, to an evaluator; gives the `pixel_counts` of each.
+
+    Several processes share the work, and each is given all counts.
+
+    Raises:
+        UserError: as `evaluate_files`.
+        NotMeasurable: as `evaluate_files`, after the last pair.
+    """
+    foreign: list[str] = []
+    num_labels = len(evaluator.names)
+
+    def compare(prediction_path: Path, target_path: Path) -> Counts:
+        prediction = read_mask(prediction_path, num_labels, foreign)
+        target = read_mask(target_path, num_labels, foreign)
+        if prediction.shape != target.shape:
+            sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (prediction, target)]
+            raise UserError(
+                f"{prediction_path} is {sizes[0]} pixels, {target_path} is {sizes[1]}: "
+                "predictions must have the target's size"
+            )
+        evaluator.update(torch.from_numpy(prediction), torch.from_numpy(target))
+        bar.set_postfix(evaluator.so_far(), refresh=False)
+        return pixel_counts(prediction, target)
+
+    with progress(share(pairs), "evaluate masks") as bar:
+        own = iter(bar)
+        for _ in range(0, len(pairs), BLOCK * world_size()):  # as many blocks in each process
+            yield from in_order(gather([compare(*pair) for pair in islice(own, BLOCK)]))
     tell_palettes(foreign)
     evaluator.merge(gather(evaluator.state))
-    if counts is not None:
-        counts[:] = in_order(gather(counts))
     if evaluator.images == 0:
         raise UserError("there is no mask to evaluate")
-    return evaluator.compute()
+    evaluator.compute()
 
 
 Counts = list[tuple[int, int, int]]
@@ -169,10 +187,21 @@ def pixel_counts(prediction: np.ndarray, target: np.ndarray) -> Counts:
     return [(int(i) // 256, int(i) % 256, int(counts[i])) for i in counts.nonzero()[0]]
 
 
-def write_counts(path: Path, classes: Sequence[str], images: dict[str, Counts]) -> None:
-    """Keep the pixel counts of each image, by its id, as JSON: about 100 bytes an image."""
-    text = json.dumps({"classes": list(classes), "images": images}, separators=(",", ":"))
-    write_text(path, text + "\n")
+def write_counts(path: Path, classes: Sequence[str], images: Iterable[tuple[str, Counts]]) -> None:
+    """Keep the pixel counts of each image, by its id, as JSON: a line and about 100 bytes an image.
+
+    They are written as they come, and are there once all have come.
+    """
+
+    def write(aside: Path) -> None:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(f'{{"classes": {json.dumps(list(classes))}, "images": {{')
+            for index, (name, counts) in enumerate(images):
+                line = f"{json.dumps(name)}:{json.dumps(counts, separators=(',', ':'))}"
+                file.write(f"{',' if index else ''}\n{line}")
+            file.write("\n}}\n")
+
+    write_atomic(path, write)
 
 
 def read_counts(path: Path) -> tuple[list[str], dict[str, Counts]]:

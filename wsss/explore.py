@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
 from wsss.api import Classifier, Segmenter, SlotView, seeds_of, tag_indices
 from wsss.data.catalog import Record
@@ -22,7 +21,7 @@ from wsss.evaluation import Counts, confusion_matrix, iou_of
 from wsss.geometry import fit_long_side, resize, resize_scores
 from wsss.localize.cam import ClassMaps
 from wsss.localize.pseudo_masks import corrected_scores, pseudo_mask
-from wsss.localize.slot_classes import SlotClassifier, mean_classifier
+from wsss.localize.slot_classifier import SlotClasses
 from wsss.pictures.masks import heat, overlay, show_mask, write_names
 from wsss.pictures.slots import position_sheet
 from wsss.progress import progress
@@ -47,7 +46,7 @@ class Analysis:
         scores: (N, h, w) float32 in 0..1, seed of every class.
         maps: what the seed was made from.
         predicted: (H, W) uint8 mask of the segmenter, or None in a run without one.
-        place: where the photograph stands among those that pseudo-masks were made of, or None.
+        id: of the photograph if it is one of those that have taught about slots, or None.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Analysis:
     scores: np.ndarray
     maps: ClassMaps
     predicted: np.ndarray | None
-    place: int | None = None
+    id: str | None = None
 
 
 ORDERS = {
@@ -113,7 +112,7 @@ class Run:
         self.made, self.data, self.masks, self.maps = made, made.data(), made.masks, made.maps
         self.made_with = made.made_with
         self.crf = self.made_with.crf or CRFSettings()
-        self.taught = _taught(made) if self.made_with.relabel_slots else []
+        self.taught = self._taught() if self.made_with.relabel_slots else None
         self.classifier = Classifier.load(classify.checkpoint)
         self.classifier.precision = (made.config.get("trainer") or {}).get("precision") or "32-true"
         self.classes = self.classifier.classes
@@ -150,28 +149,44 @@ class Run:
                     "scale it down"
                 )
             image = read_image(path, self.classifier.white)
-            return self.analyse(image, path.stem, self._places.get(path.resolve()))
+            return self.analyse(image, path.stem, self._ids.get(path.resolve()))
         except UserError as error:  # the page's user knows the name, not the place it went to
             raise UserError(str(error).replace(str(path), path.name)) from error
 
     @cached_property
-    def _places(self) -> dict[Path, int]:
-        """File of each image that pseudo-masks were made of -> its place in their list."""
-        try:
-            records = self.data.catalog(self.data.predict_split).records
-        except UserError:  # the data are gone, and what is asked about is another photograph
+    def _ids(self) -> dict[Path, str]:
+        """File of each image that has taught about slots -> its id."""
+        if self.taught is None:
             return {}
-        return {record.image.resolve(): place for place, record in enumerate(records)}
+        known = set(self.taught.images.tolist())
+        return {record.image.resolve(): record.id for record in self._made_of() if record.id in known}
 
-    def analyse(self, image: np.ndarray, name: str, place: int | None = None) -> Analysis:
+    def _made_of(self) -> Sequence[Record]:
+        """The images that pseudo-masks were made of."""
+        try:
+            return self.data.catalog(self.data.predict_split).records
+        except UserError:  # the data are gone, and what is asked about is another photograph
+            return ()
+
+    def _taught(self) -> SlotClasses:
+        """What the run's images have taught about slots."""
+        learned = read_arrays(self.made.slot_classes)
+        weight, bias, images = (learned.get(name) for name in SlotClasses._fields)
+        if weight.ndim == 2:  # of an earlier version: the mean alone
+            return SlotClasses(weight[None], bias[None], np.array([], str))
+        if images is None:  # of an earlier version: of all images
+            images = np.array([record.id for record in self._made_of()], str)
+        return SlotClasses(weight, bias, images)
+
+    def analyse(self, image: np.ndarray, name: str, id: str | None = None) -> Analysis:
         """Run both networks on a photograph (H, W, 3) uint8, with the run's own settings.
 
-        `place` is that of `Analysis`.
+        `id` is that of `Analysis`.
         """
         maps = self.classifier.class_maps(image, self.made_with, self.data.predict_size)
         predicted = None if self.segmenter is None else self.segmenter.predict(image)
         scores = seeds_of(maps, self.made_with)
-        return Analysis(name, image, maps.probabilities[0].numpy(), scores, maps, predicted, place)
+        return Analysis(name, image, maps.probabilities[0].numpy(), scores, maps, predicted, id)
 
     def slots(self, found: Analysis, block: str) -> SlotView:
         """The slots of one of the classifier's `blocks`, as the run's masks were made with."""
@@ -193,16 +208,12 @@ class Run:
         """
         tags = tag_indices(tags, self.classes)
         seed, labels = _as_kept(found.scores[tags]), [tag + 1 for tag in tags]
-        if not self.taught:
+        if self.taught is None:
             return seed
-        if found.place is None:
-            classifier = mean_classifier(self.taught)
-        else:
-            classifier = self.taught[found.place % self.made_with.folds % len(self.taught)]
         slots, dispatch = (
             _as_kept(part[0].numpy()) for part in (found.maps.slots, found.maps.dispatch)
         )
-        probabilities = classifier.probabilities(torch.from_numpy(slots), labels).numpy()
+        probabilities = self.taught.without(found.id).probabilities(slots, labels)
         return corrected_scores(seed, dispatch, probabilities, background)
 
     def pseudo_mask(
@@ -311,15 +322,6 @@ class Run:
         for what in [what for what in files if what in masks]:
             pictures.append((mask_picture(image, masks[what], self.classes), what))
         return pictures
-
-
-def _taught(made: StageFolder) -> list[SlotClassifier]:
-    """What each part of a run's images has taught about slots."""
-    learned = read_arrays(made.slot_classes)
-    weights, biases = torch.from_numpy(learned["weight"]), torch.from_numpy(learned["bias"])
-    if weights.ndim == 2:  # of an earlier version: the mean alone
-        weights, biases = weights[None], biases[None]
-    return list(map(SlotClassifier, weights, biases))
 
 
 def _as_kept(array: np.ndarray) -> np.ndarray:

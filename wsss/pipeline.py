@@ -35,8 +35,6 @@ from wsss.tasks.trainer import Trainer
 KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
 
-_TRAINER = with_defaults(Trainer, {})
-
 
 def shipped_config(name: str) -> Path:
     """A config file that comes with the project, for example `voc/pipeline.yaml`."""
@@ -99,8 +97,9 @@ def run_pipeline(
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
     run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed)
-    asked = {name: run.asked(name) for name in ("devices", "num_nodes", "accelerator")}
-    launch(**asked | ({"devices": devices} if devices else {}))
+    place = {"devices": devices or run.asked("devices"), "num_nodes": run.asked("num_nodes")}
+    if launch(**place, accelerator=run.trainer("classify")["accelerator"]):
+        run.asked("accelerator")
     for key, file in files.items():
         require_alike(f"setting in {file.name}", run.config(key).written)
     with ExitStack() as stack:
@@ -160,14 +159,17 @@ class _Run:
             self.configs[key] = config
         return self.configs[key].copy()
 
+    def trainer(self, key: str) -> dict[str, Any]:
+        """What the config of a stage says of its trainer, and the defaults."""
+        return with_defaults(Trainer, self.config(key).written["trainer"])
+
     def asked(self, name: str) -> Any:
         """What the configs of all stages say of a setting of the trainer: where the work is done.
 
         Raises:
             UserError: they differ.
         """
-        trainers = {file.name: self.config(key).written["trainer"] for key, file in self.files.items()}
-        values = {file: trainer.get(name, _TRAINER[name]) for file, trainer in trainers.items()}
+        values = {file.name: self.trainer(key)[name] for key, file in self.files.items()}
         if len({str(value) for value in values.values()}) > 1:
             told = ", ".join(f"{value} in {file}" for file, value in values.items())
             raise UserError(f"all stages of a run work on the same devices: trainer.{name} is {told}")
@@ -299,7 +301,7 @@ class _Run:
             stage = self.folder[folder.name]
             return metrics | judge_seed(stage, records, num_labels, masks.background)
 
-        self._do(folder, config, inputs, work)
+        self._do(folder, config, inputs, work, len(catalog.records))
         return folder
 
     def refine_masks(self, segment: Path, masks: Path) -> Path:
@@ -330,9 +332,15 @@ class _Run:
         return folder
 
     def _do(
-        self, folder: Path, config: StageConfig, inputs: list[str], work: Callable[[], dict[str, Any]]
+        self,
+        folder: Path,
+        config: StageConfig,
+        inputs: list[str],
+        work: Callable[[], dict[str, Any]],
+        images: int = 0,
     ) -> None:
-        wanted = recipe(config.kind, _method(folder.name), config.written, inputs, self.out)
+        method = _method(folder.name)
+        wanted = recipe(config.kind, method, config.written, inputs, self.out, images)
         do_stage(folder, wanted, config.written, work, self.changed)
 
     def _fingerprint(self, folder: Path) -> str:

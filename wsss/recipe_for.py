@@ -13,7 +13,8 @@ import yaml
 from wsss.data.catalog import read_catalog
 from wsss.data.folder_rules import FEW
 from wsss.data.gather import Found, gather
-from wsss.data.images import image_size
+from wsss.data.images import image_sizes
+from wsss.data.layouts import recognised
 from wsss.data.tags import tag_source
 from wsss.errors import UserError, few
 from wsss.files import write_text
@@ -59,11 +60,14 @@ def write_recipe(
     """
     if not photographs.is_dir():
         raise UserError(f"there is no folder {photographs}: give the folder of your photographs")
-    if tags is None and (photographs / "JPEGImages").is_dir():
+    if tags is None and (layout := recognised(photographs)) != "folder":
+        config = {"voc": "voc-mobilenetv2", "coco": "coco"}[layout]
+        weights_of = {"voc": "mobilenetv2_100.safetensors", "coco": "glnet_4g.pth"}[layout]
+        splits = " (with your own splits in copies of its files)" if layout == "coco" else ""
         raise UserError(
-            f"{photographs} has the VOC layout and needs no init: "
-            f"run `wsss run -c configs/voc-mobilenetv2/pipeline.yaml --root {photographs} "
-            "--weights mobilenetv2_100.safetensors`"
+            f"{photographs} has the {layout.upper()} layout and needs no init: "
+            f"run `wsss run -c configs/{config}/pipeline.yaml --root {photographs} "
+            f"--weights {weights_of}`{splits}"
         )
     out = out or Path("runs") / photographs.resolve().name
     if weights and not weights.is_file():
@@ -71,7 +75,7 @@ def write_recipe(
     found = gather(photographs, tags or tag_source(photographs), out)
     machine = find_machine()
     start = first_weights(backbone, weights, len(found.classes))
-    sides = [max(image_size(photographs / name)) for name in found.tags]
+    sides = [max(size) for size in image_sizes([photographs / name for name in found.tags])]
     side = int(statistics.median(sides))
     stages = recipe(found, machine, side, photographs, out, backbone, start, quick)
     files = {"tags.csv": found.table(), "classes.txt": "".join(f"{c}\n" for c in found.classes)}

@@ -20,9 +20,9 @@ LIBRARIES = (
     "segmentation-models-pytorch",
     "albumentations",
     "torchmetrics",
-    "pydensecrf2",
     "opencv-python-headless",
     "numpy",
+    "scipy",
 )
 """Whose versions can change the numbers."""
 

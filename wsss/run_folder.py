@@ -6,7 +6,7 @@ RUN/<stage>/metrics.json                        its numbers
 RUN/classify|segment*/last.ckpt log/ test/      weights, log of the training, masks of the test
 RUN/pseudo_masks|refined_masks/masks/           the masks, `<id>.png`
 RUN/pseudo_masks/maps/ seeds/                   scores that the masks are made of, `<id>.npz`
-RUN/pseudo_masks/slot_classes.npz               regressions that relabelled the slots
+RUN/pseudo_masks/slot_classes.npz               what was learned about slots, and from which images
 """
 
 import csv

@@ -256,12 +256,6 @@ def test_export_names_what_does_not_fit(data, capsys):
     refused(capsys, "nobody.png")
 
 
-def test_without_pycocotools_it_is_named(data, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pycocotools", None)
-    assert export(data, "coco", "c.json") == 2
-    refused(capsys, "pycocotools", ".[export]")
-
-
 @dataclass(frozen=True)
 class Csv(Format):
     """Pixels of each label, a line a mask; one class is all that a new format takes."""

@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wsss.localize.slot_classes import classify_slots as _classify_slots
-from wsss.localize.slot_classes import mean_classifier, slot_probabilities
+from wsss.localize.slot_classes import learn_slots, slot_probabilities
 from wsss.settings import SlotLabelSettings
 
 BOAT, BIRD = 1, 2
@@ -18,8 +17,14 @@ KINDS = {"water": (1.0, 0.0, 0.0), "boat": (0.0, 1.0, 0.0), "bird": (0.0, 0.0, 1
 FEWER = SlotLabelSettings(steps=400)
 
 
-def classify_slots(*args, settings=FEWER):
-    return _classify_slots(*args, settings)
+def classify_slots(features, areas, seeds, labels, num_labels, settings=FEWER):
+    """What others say of each image's slots, and what they have taught."""
+    names = [str(index) for index in range(len(features))]
+    taught = learn_slots(names, features, areas, seeds, labels, num_labels, settings)
+    asked = zip(names, features.numpy(), labels, strict=True)
+    return [
+        torch.from_numpy(taught.without(name).probabilities(x, tags)) for name, x, tags in asked
+    ], taught
 
 
 def _lake(count=48):
@@ -42,18 +47,28 @@ def _lake(count=48):
 def test_what_one_class_takes_others_give_back():
     features, areas, seeds, labels, kinds = _lake()
     probabilities, taught = classify_slots(features, areas, seeds, labels, 3)
-    assert len(taught) == FEWER.folds
+    assert len(taught.weight) == FEWER.folds
     for index, (q, r, own) in enumerate(zip(probabilities, seeds, kinds, strict=True)):
         torch.testing.assert_close(q.sum(0), torch.ones(8))
         is_object = torch.tensor([kind != "water" for kind in own])
         assert torch.equal((q * r).argmax(0) > 0, is_object), index
         assert labels[index] == [BIRD] or not torch.equal(r.argmax(0) > 0, is_object)  # it was wrong
-        of_others = taught[index % FEWER.folds].probabilities(features[index], labels[index])
-        torch.testing.assert_close(of_others, q, atol=1e-4, rtol=1e-4)
-        mean = mean_classifier(taught).probabilities(
-            features[index], labels[index]
-        )  # for further images
-        assert torch.equal((mean * r).argmax(0) > 0, is_object)
+        mean = taught.without("new").probabilities(features[index].numpy(), labels[index])
+        assert torch.equal((torch.from_numpy(mean) * r).argmax(0) > 0, is_object)
+
+
+def test_probabilities_are_those_of_torch():
+    features, areas, seeds, labels, _ = _lake()
+    taught = classify_slots(features, areas, seeds, labels, 3)[1]
+    for index in (0, 9):
+        fold = index % FEWER.folds
+        logits = features[index].float() @ torch.tensor(taught.weight[fold]).T
+        q = (logits + torch.tensor(taught.bias[fold])).softmax(1)[:, [0, *labels[index]]]
+        q[:, 1] /= q[:, 1].max()
+        wanted = (q / q.sum(1, keepdim=True)).T
+        found = taught.without(str(index)).probabilities(features[index].numpy(), labels[index])
+        assert found.dtype == np.float32
+        torch.testing.assert_close(torch.from_numpy(found), wanted)
 
 
 def test_an_image_does_not_teach_itself():
@@ -78,10 +93,7 @@ def test_what_was_corrected_is_learned_from_again():
 def test_only_differences_between_slots_count():
     features, areas, seeds, labels, _ = _lake()
     moved = features + torch.tensor([3.0, -2.0, 5.0])
-    ways = [
-        classify_slots(f, areas, seeds, labels, 3)[1][0].probabilities(f[0], [1])
-        for f in (features, moved)
-    ]
+    ways = [classify_slots(f, areas, seeds, labels, 3)[0][0] for f in (features, moved)]
     torch.testing.assert_close(*ways, atol=1e-3, rtol=1e-3)
 
 

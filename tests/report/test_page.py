@@ -98,8 +98,8 @@ def _make_run(folder: Path, names: tuple[str, ...], ground_truth: bool) -> Path:
     metrics |= {"pseudo_masks": {}, "segment": {}}
     numbers = {"cls_map_val": 71.5, "minutes_per_stage": dict.fromkeys(stages, 1.5)}
     if ground_truth:
-        write_counts(made / "masks.json", names, images["pseudo_masks"])
-        write_counts(run / "segment" / "test.json", names, images["segment"])
+        write_counts(made / "masks.json", names, images["pseudo_masks"].items())
+        write_counts(run / "segment" / "test.json", names, images["segment"].items())
         curve = [(step / 50, 40 - abs(step - 30) / 2) for step in range(51)]
         metrics["pseudo_masks"] = {"seed_curve": curve, "mask": {"iou": {names[0]: 12.3}}}
         numbers |= {"seed_miou_fixed": 35.0, "seed_miou_best": 40.0, "mask_miou": 61.7}
@@ -352,7 +352,9 @@ def test_small_enough_for_many_classes(count, tmp_path):
             write_mask(folder / f"{name}.png", rng.integers(0, 21, (176, 176), dtype=np.uint8))
     counts = [(0, 0, 5000), *((1 + i, 1 + i, 900 + i) for i in range(count))]
     counts += [(1 + i, 0, 9) for i in range(count)]
-    write_counts(run / "segment" / "test.json", names, dict.fromkeys(("08", "09", "10", "11"), counts))
+    write_counts(
+        run / "segment" / "test.json", names, dict.fromkeys(("08", "09", "10", "11"), counts).items()
+    )
     text = write_report(RunFolder(run)).read_text("utf-8")
     assert 1e5 < len(text) < 10e6
     assert text.count("<details") == min(count, 40) + 1 + 3

@@ -1,17 +1,22 @@
 """Seeds, masks and refined masks as functions of network, data, settings and folder."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from wsss.data.masks import read_mask, read_scores
+from wsss.data.catalog import Record
+from wsss.data.masks import read_arrays, read_mask, read_scores
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
 from wsss.localize.cam import class_maps, seed_maps
+from wsss.localize.pseudo_masks import corrected_scores
+from wsss.localize.slot_classifier import SlotClasses, SlotClassifier
 from wsss.run_folder import MaskFiles
 from wsss.settings import PseudoMaskSettings, RefinementSettings
+from wsss.stages import masks
 from wsss.stages.masks import make_pseudo_masks, predict_masks, refine_masks
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
@@ -88,9 +93,9 @@ def test_what_was_made_is_not_made_again(classifier, drawn, tmp_path, monkeypatc
         settings = replace(QUICK, relabel_slots=relabel_slots)
         out = tmp_path / str(relabel_slots) / "masks"
         make_pseudo_masks(classifier, _data(drawn, batch_size=4), settings, out, _trainer(), 1)
-        masks = sorted(out.glob("*.png"))
-        before = {path: path.read_bytes() for path in masks}
-        masks[2].unlink()
+        made = sorted(out.glob("*.png"))
+        before = {path: path.read_bytes() for path in made}
+        made[2].unlink()
         asked = []
         with monkeypatch.context() as spy:
             spy.setattr(
@@ -99,8 +104,63 @@ def test_what_was_made_is_not_made_again(classifier, drawn, tmp_path, monkeypatc
                 lambda self, batch, i, to=asked: to.extend(batch["id"]) or predict(self, batch, i),
             )
             make_pseudo_masks(classifier, _data(drawn, batch_size=4), settings, out, _trainer(), 1)
-        assert {path: path.read_bytes() for path in masks} == before
-        assert asked == ([] if relabel_slots else [p.stem for p in masks[:4]])  # its batch, if no seed
+        assert {path: path.read_bytes() for path in made} == before
+        assert asked == ([] if relabel_slots else [p.stem for p in made[:4]])  # its batch, if no seed
+
+
+def test_a_sample_shows_all_classes_alike():
+    tags = [(0,)] * 80 + [(1,)] * 10 + [(0, 2)] * 2 + [()] * 8
+    records = [Record(str(k), Path(f"{k}.jpg"), own, None) for k, own in enumerate(tags)]
+    assert masks.sample_images(records, 100) is masks.sample_images(records, None) is records
+    chosen = [int(record.id) for record in masks.sample_images(records, 19)]  # four a class
+    # of class 0 the 82 images' 1st, 21st, ..., of class 2 both
+    assert chosen == [0, 20, 41, 61, 80, 82, 85, 87, 90, 91, 92, 94, 96, 98]
+    assert [int(record.id) for record in masks.sample_images(records, 1)] == [0, 80, 90, 92]
+
+
+def test_slots_are_learned_from_a_sample(classifier, drawn, tmp_path):
+    settings, data, out = replace(QUICK, sample=4), _data(drawn), tmp_path / "masks"
+    chosen = masks.sample_images(data.catalog("val").records, 4)
+    make_pseudo_masks(classifier, data, settings, out, _trainer(), workers=1)
+    files, ids = MaskFiles(out), [record.id for record in data.catalog("val").records]
+    taught = SlotClasses(**read_arrays(files.slot_classes))
+    assert taught.images.tolist() == [record.id for record in chosen]
+    assert len(taught.weight) == len(chosen) < len(ids)
+    mean = SlotClassifier(taught.weight.mean(0), taught.bias.mean(0))
+    others = {name: fold for fold, name in enumerate(taught.images.tolist())}
+    asked = {name: SlotClassifier(taught.weight[k], taught.bias[k]) for name, k in others.items()}
+    for name in ids:
+        seed = read_arrays(files.seed(name))
+        shares = asked.get(name, mean).probabilities(seed["slots"], seed["labels"])
+        wanted = corrected_scores(seed["scores"], seed["dispatch"], shares, settings.background)
+        np.testing.assert_allclose(read_scores(files.scores(name))[0], wanted, atol=1e-3)
+    for other in (None, 2048, 8):
+        with pytest.raises(UserError, match="other settings"):  # they learn from all
+            make_pseudo_masks(classifier, data, replace(QUICK, sample=other), out, _trainer(), 1)
+
+
+def test_what_slots_were_learned_stays_until_images_come(classifier, drawn, tmp_path, monkeypatch):
+    data, out, learned = _data(drawn), tmp_path / "masks", []
+    learn = masks.learn_slots
+
+    def noted(names, *more):
+        learned.append(names)
+        return learn(names, *more)
+
+    monkeypatch.setattr(masks, "learn_slots", noted)
+    whole = data.catalog("val")
+    few = replace(whole, records=whole.records[::2])
+    for catalog in (few, few, whole, whole):
+        with monkeypatch.context() as less:
+            less.setattr(TagData, "catalog", lambda self, split, to=catalog: to)
+            make_pseudo_masks(classifier, data, QUICK, out, _trainer(), 1)
+        made = sorted(path.stem for path in out.glob("*.png"))
+        assert made == [record.id for record in catalog.records]
+        next(out.glob("*.png")).unlink()  # something is left to do
+    assert learned == [[record.id for record in catalog.records] for catalog in (few, whole)]
+    # a sample that holds all images is none
+    make_pseudo_masks(classifier, data, replace(QUICK, sample=8), out, _trainer(), 1)
+    assert len(learned) == 2
 
 
 def test_a_seed_of_ones_own(parts, classifier, drawn, tmp_path):

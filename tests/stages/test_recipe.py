@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import wsss.stages.recipe
 from wsss.cli import main
 from wsss.data.catalog import Catalog, Record
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.pipeline import run_pipeline
 from wsss.settings import PseudoMaskSettings
-from wsss.stages.recipe import do_stage, recipe, resolved_settings, without_places
+from wsss.stages.recipe import METHODS, do_stage, recipe, resolved_settings, without_places
 from wsss.stages.training import leave_out_unseen
 
 
@@ -112,12 +111,13 @@ def test_a_changed_default_is_told(small_run, run, drawn, monkeypatch, capsys):
 
 
 def test_a_changed_method_is_told_and_made_anew_where_asked(small_run, run, drawn, monkeypatch, capsys):
-    monkeypatch.setitem(wsss.stages.recipe.METHODS, "refined_masks", 2)
+    before = METHODS["refined_masks"]
+    monkeypatch.setitem(METHODS, "refined_masks", before + 1)
     config = str(small_run.parent / "configs" / "pipeline.yaml")
     words = ["run", "-c", config, "--root", str(drawn), "--out", str(run)]
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert "method 1 of this stage (now 2)" in error and "refined_masks" in error
+    assert f"method {before} of this stage (now {before + 1})" in error and "refined_masks" in error
     assert main([*words, "--redo"]) == 0
     said = capsys.readouterr().out
     assert "pseudo_masks: done before" in said and "refined_masks: settings or inputs changed" in said
@@ -144,7 +144,7 @@ def _of_earlier(run: Path, version: int) -> None:
         if masks is not None:
             path = f"wsss.tasks.writers.{writers[folder.name]}"
             config["trainer"]["callbacks"] = [{"class_path": path, "init_args": masks}]
-            new = ("seed", "folds", "rounds", "steps", "refinement")
+            new = ("seed", "folds", "rounds", "steps", "sample", "refinement")
             made = {k: v for k, v in made.items() if k not in new} | {"void_below": 0.0}
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         settings["callbacks"] = {} if masks is None else {writers[folder.name]: made}
@@ -162,7 +162,7 @@ def _of_earlier(run: Path, version: int) -> None:
         notes = [*folder.glob("*/settings.json")]
         for path in notes:  # what masks are made with, noted beside them
             noted = json.loads(path.read_text())
-            for name in ("seed", "folds", "rounds", "steps", "refinement"):
+            for name in ("seed", "folds", "rounds", "steps", "sample", "refinement"):
                 noted.pop(name, None)
             if "relabel_slots" in noted:
                 noted["learn_slots"] = noted.pop("relabel_slots")
@@ -170,8 +170,13 @@ def _of_earlier(run: Path, version: int) -> None:
 
 
 @pytest.fixture
-def in_place(small_run, drawn, tmp_path):
-    """A run whose configs name neither `relabel_slots` nor `steps`, where it was made."""
+def in_place(small_run, drawn, tmp_path, monkeypatch):
+    """A run whose configs name neither `relabel_slots` nor `steps`, where it was made.
+
+    Its code is said to be that of the first methods, as of the versions whose notes are tested.
+    """
+    for stage in METHODS:
+        monkeypatch.setitem(METHODS, stage, 1)
     configs = shutil.copytree(small_run.parent / "configs", tmp_path / "configs")
     run = tmp_path / "run"
     path = configs / "pseudo_masks.yaml"
@@ -182,7 +187,7 @@ def in_place(small_run, drawn, tmp_path):
     return configs / "pipeline.yaml", run
 
 
-def test_runs_of_the_version_before(in_place, drawn, capsys):
+def test_runs_of_the_version_before(in_place, drawn, capsys, monkeypatch):
     config, run = in_place
     today = shutil.copytree(run, run.parent / "today")
     for version in (3, 2):
@@ -190,6 +195,11 @@ def test_runs_of_the_version_before(in_place, drawn, capsys):
         capsys.readouterr()
         run_pipeline(config, run, str(drawn))  # nothing differs
         assert capsys.readouterr().out.count("done before, unchanged") == 5
+        with monkeypatch.context() as later:
+            later.setitem(METHODS, "pseudo_masks", 2)
+            with pytest.raises(UserError, match=r"pseudo_masks was made .* method 1 .*now 2.*--keep"):
+                run_pipeline(config, run, str(drawn))
+        capsys.readouterr()
         (run / "pseudo_masks" / "done.json").unlink()
         next((run / "pseudo_masks" / "masks").glob("*.png")).unlink()
         run_pipeline(config, run, str(drawn))  # half made then, and gone on with
@@ -230,6 +240,12 @@ def test_runs_of_the_version_before(in_place, drawn, capsys):
     run_pipeline(config, run, str(drawn))
     said = capsys.readouterr().out
     assert "pseudo_masks: settings or inputs changed (background 0.6 (now 0.7))" in said
+
+
+def test_a_sample_matters_where_there_are_more_images(tmp_path):
+    config = _config(tmp_path) | {"masks": {"sample": 10}}
+    ways = [recipe("classify", "pseudo_masks", config, [], tmp_path, n) for n in (10, 11)]
+    assert [way.settings["masks"]["sample"] for way in ways] == [None, 10]
 
 
 def test_classes_that_earlier_versions_counted_as_0_are_left_out(small_run, run, drawn):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss.data.images import image_size
+from wsss.data.images import image_sizes
 from wsss.data.layouts import existing, layout_of
 from wsss.errors import UserError
 
@@ -20,7 +20,8 @@ class Record:
         id: name without suffix, relative to the image folder, with `/` between folders.
         image: the photograph's file.
         tags: sorted indices into `Catalog.classes`; empty means background only.
-        mask: file of the ground-truth mask, or None.
+        mask: file of the ground-truth mask, or None. The layout `coco` draws it when `wsss.read_mask`
+            reads it.
     """
 
     id: str
@@ -67,7 +68,8 @@ def read_catalog(
         layout: one of `wsss.data.layouts.LAYOUTS`, or the import path of a class of one's own.
         root: the data set's folder.
         split: a name that the layout knows: of a list in ImageSets/Segmentation ("train", "val",
-            "trainaug", ...) for `voc`; "train", "val" or "all" for `folder`.
+            "trainaug", ...) for `voc`; of annotations/instances_<split>.json ("train2014", ...) for
+            `coco`; "train", "val" or "all" for `folder`.
         tagged: False does not ask for tags (VOC's test split has none).
         tags: the table of a `folder` that has none of its own.
 
@@ -90,5 +92,5 @@ def read_classes(layout: str, root: str | Path, tags: str | Path | None = None) 
 
 def largest_image(records: Iterable[Record]) -> int:
     """Pixels of the largest photograph; 0 of none."""
-    sizes = (image_size(record.image) for record in records)
+    sizes = image_sizes([record.image for record in records])
     return max((height * width for height, width in sizes), default=0)

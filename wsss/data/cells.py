@@ -60,12 +60,16 @@ def clean(text: str) -> str:
 
     An accented letter, which can be written as one sign or as two that look the same, is one.
     """
+    if text.isascii() and text.isprintable():  # most are, and a large table has many
+        return text.strip()
     shown = "".join(" " if sign.isspace() else sign for sign in text if not _no_width(sign))
     return unicodedata.normalize("NFC", shown).strip()
 
 
 def hidden(text: str) -> bool:
     """Whether there is more in a text than can be seen: zero-width characters, other spaces."""
+    if text.isascii() and text.isprintable():
+        return False
     return any(_no_width(sign) or (sign.isspace() and sign not in " \t\n") for sign in text.strip())
 
 

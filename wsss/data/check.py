@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss.data.catalog import Record, read_catalog, read_classes
+from wsss.data.coco import read_index
 from wsss.data.folder_rules import (
     ABSENT,
     FEW,
@@ -22,12 +23,14 @@ from wsss.data.folder_rules import (
     digests,
     examine,
     longest_name,
-    mask_of,
+    masks_of,
     photographs_in,
     repeats,
     too_long,
 )
 from wsss.data.labels import RESERVED_CLASSES, alike, class_list, few_enough, unmatched, without_case
+from wsss.data.layouts import recognised
+from wsss.data.layouts.coco import annotations_of, splits
 from wsss.data.masks import mask_fault, masks_in, read_mask
 from wsss.data.oddities import DEEP, image_oddities, white_of
 from wsss.data.tags import read_tag_table, split_folder, tag_source
@@ -45,7 +48,7 @@ class Report:
     """What was found.
 
     Attributes:
-        layout: "voc" or "folder".
+        layout: "voc", "coco" or "folder".
         images: image files in the data set.
         tagged: images with an entry in the table or an annotation, split by split together.
         classes: number of images of each class.
@@ -87,8 +90,13 @@ class Report:
             (self.fail if rule.severe else self.warn)(rule.check.format(more=more), image)
 
 
-def check(root: str | Path, tags: Path | None = None) -> Report:
-    """Examine a data set of any layout; `tags` is the table of a folder that has none of its own.
+def check(root: str | Path, tags: Path | None = None, layout: str | None = None) -> Report:
+    """Examine a data set.
+
+    Args:
+        root: its folder.
+        tags: the table of a folder that has none of its own.
+        layout: "voc", "coco" or "folder"; None: what it looks like.
 
     Raises:
         UserError: there is no such folder.
@@ -96,9 +104,13 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"there is no folder {root} to check")
-    layout = "voc" if (root / "JPEGImages").is_dir() else "folder"
+    layout = layout or recognised(root)
     report = Report(layout)
-    files = photographs_in(root / "JPEGImages" if layout == "voc" else root)
+    if layout == "coco":
+        records = _coco_records(root, report)
+        files = [record.image for _, record in records.values()]
+    else:
+        files = photographs_in(root / "JPEGImages" if layout == "voc" else root)
     report.images = len(files)
     if not files:
         report.fail("no images", str(root))
@@ -106,7 +118,7 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
     _check_files(root, names, report)
     if layout == "voc":
         records = _voc_records(root, files, report)
-    else:
+    elif layout == "folder":
         records = _folder_records(root, tags, names, report)
     if deep := report.warnings.pop(DEEP, []):
         its_white = white_of(record.image for _, record in records.values())
@@ -119,7 +131,7 @@ def check(root: str | Path, tags: Path | None = None) -> Report:
     try:
         listing = class_list(root, tags) if layout == "folder" else None
         classes = few_enough(tuple(report.classes), root)
-        if layout == "voc" or listing:
+        if layout != "folder" or listing:
             classes = read_classes(layout, root, tags)
     except UserError as error:
         report.fail("classes unusable", str(error))
@@ -146,7 +158,7 @@ def _check_files(root: Path, names: list[str], report: Report) -> None:
                 report.add([Finding(TOO_LONG, name, str(most))])
             for kind in odd:
                 # a devkit's lists are fixed: there a file that cannot be read stops the run
-                broken = report.layout == "voc" and kind.startswith("unreadable")
+                broken = report.layout != "folder" and kind.startswith("unreadable")
                 (report.fail if broken else report.warn)(kind, name)
             readable += not any(kind.startswith("unreadable") for kind in odd)
     same: dict[bytes, list[str]] = {}
@@ -183,16 +195,17 @@ def _folder_records(root: Path, tags: Path | None, files: list[str], report: Rep
     present = {*files}
     rows = [row for row in rows if row.image in present]
     report.add(repeats(row.image for row in rows))
-    used = {mask_of(root, name) for name in files}
+    used = {*masks_of(root, files)}
     masks, others = masks_in(root / "masks")
     for path in masks:
         if path not in used:
             report.warn("masks without photograph (not used)", path.relative_to(root).as_posix())
     for path in others:
         report.warn("masks that are no PNG (not read)", path.relative_to(root).as_posix())
+    its = masks_of(root, [row.image for row in rows])
     return {
-        row.image: (row.tags, Record(row.image, root / row.image, (), mask_of(root, row.image)))
-        for row in rows
+        row.image: (row.tags, Record(row.image, root / row.image, (), mask))
+        for row, mask in zip(rows, its, strict=True)
     }
 
 
@@ -224,6 +237,23 @@ def _voc_records(root: Path, files: list[Path], report: Report) -> Tagged:
     return known
 
 
+def _coco_records(root: Path, report: Report) -> Tagged:
+    known = {}
+    for split in splits(root):
+        try:
+            tagged = bool(len(read_index(annotations_of(root, split)).places))
+            catalog = read_catalog("coco", root, split, tagged)
+        except UserError as error:
+            report.fail(f"split {split} unusable", str(error))
+            continue
+        for record in catalog.records:  # images of two splits may have one name
+            names = tuple(catalog.classes[tag] for tag in record.tags)
+            known[f"{split}/{record.id}"] = (names, record)
+    if not splits(root):
+        report.fail("no annotations of COCO", f"{root}/annotations/instances_<split>.json")
+    return known
+
+
 def _check_names(report: Report) -> None:
     """The names of the classes, and how many images each has."""
     for name, count in report.classes.items():
@@ -245,11 +275,11 @@ def _check_masks(records: Tagged, classes: tuple[str, ...], report: Report) -> N
         fault = mask_fault(record.mask, record.image, len(classes) + 1)
         if not fault:
             fitting.append((name, tags, record.mask))
-        elif report.layout == "voc":  # a benchmark rests on these, a folder's are an extra
+        elif report.layout != "folder":  # a benchmark rests on these, a folder's are an extra
             report.fail("mask does not fit", fault)
         else:
             report.warn("mask does not fit (left out)", fault)
-    if report.layout == "voc":
+    if report.layout != "folder":
         return
     report.masks = len(fitting)
     foreign: list[str] = []

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from wsss import distributed
 from wsss.data.albumentations import A, ToTensorV2
 from wsss.data.catalog import Catalog, Record
-from wsss.data.images import image_size, read_image, read_reduced
+from wsss.data.images import image_sizes, read_image, read_reduced
 from wsss.data.labels import multi_hot
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
@@ -149,8 +149,9 @@ class SameShapeBatches(Dataset):
     ) -> None:
         self.catalog = catalog
         shapes: dict[tuple[int, int], list[Record]] = {}
-        for record in catalog.records:
-            shapes.setdefault(shape(*image_size(record.image)), []).append(record)
+        sizes = image_sizes([record.image for record in catalog.records])
+        for record, size in zip(catalog.records, sizes, strict=True):
+            shapes.setdefault(shape(*size), []).append(record)
         self.batches = []
         for (height, width), records in shapes.items():
             count = max(1, pixels // (height * width))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_files
-from wsss.data.names import as_files, as_written, inside, leads_out
+from wsss.data.names import Files, as_files, inside, leads_out
 from wsss.data.tags import TagRow
 from wsss.errors import UserError
 
@@ -177,10 +177,10 @@ def photographs_in(folder: Path) -> list[Path]:
     return [path for path in image_files(folder) if path.relative_to(folder).parts[0] != "masks"]
 
 
-def mask_of(root: Path, image: str) -> Path | None:
-    """The file of an image's ground-truth mask, or None."""
-    mask = as_written(root / "masks", Path(image).with_suffix(".png").as_posix())
-    return mask if mask.is_file() else None
+def masks_of(root: Path, images: Iterable[str]) -> list[Path | None]:
+    """The files of images' ground-truth masks, None where there is none."""
+    masks = Files(root / "masks")
+    return [masks.find(Path(image).with_suffix(".png").as_posix()) for image in images]
 
 
 def _plain(name: str) -> Path:

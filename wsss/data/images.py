@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wsss.data.cache import remembered
 from wsss.data.deep import Deep, common_white, is_deep, read_deep, to_bytes
 from wsss.data.upright import load_upright, open_image, upright_size
 from wsss.errors import UserError, notice
@@ -154,10 +155,19 @@ def _look(path: Path, size: int, modified: int) -> Look:
 
 
 def look_at(paths: Sequence[Path]) -> list[Look]:
-    """What can be read of each image; all are decoded, once a process."""
-    with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
-        found = pool.map(look, paths)
-        return list(progress(found, "look at photographs", total=len(paths), brief=True))
+    """What can be read of each image; all are decoded, once while they stay as they are."""
+
+    def find(paths: Sequence[Path]) -> Iterator[list]:
+        with ThreadPoolExecutor(4) as pool:  # decoders run without Python's lock
+            found = pool.map(look, paths)
+            bar = progress(found, "look at photographs", total=len(paths), brief=True)
+            for path, one in zip(paths, bar, strict=True):
+                # the same file may be named otherwise next time
+                fault = one.fault and one.fault.replace(str(path), "\0")
+                yield [fault, one.deep, one.white, one.brightest]
+
+    found = zip(paths, remembered("looks", paths, find), strict=True)
+    return [Look(one[0] and one[0].replace("\0", str(path)), *one[1:]) for path, one in found]
 
 
 def read_image(path: str | Path, white: int | None = None) -> np.ndarray:
@@ -278,6 +288,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def has_alpha(image: Image.Image) -> bool:
     """Whether an image is transparent anywhere; LAB has a band A that is a colour."""
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def image_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """`image_size` of each, read once while they stay as they are."""
+
+    def find(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
+        bar = progress(paths, "read sizes", brief=True)
+        return map(image_size, bar)
+
+    return [(height, width) for height, width in remembered("sizes", paths, find)]
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -1,15 +1,29 @@
 """The one place that reads and writes masks (palette PNGs whose index is the label) and scores."""
 
+import os
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_size, look_through
+from wsss.data.cache import remembered
+from wsss.data.images import (
+    FOREIGN_SUFFIXES,
+    IMAGE_SUFFIXES,
+    image_size,
+    image_sizes,
+    look_through,
+)
 from wsss.errors import UserError, notice
-from wsss.files import write_atomic
+from wsss.files import file_stamp, read_json, write_atomic
+from wsss.progress import progress
 from wsss.voc import VOID, palette
+
+DRAWN, SOURCE = "SemanticMasks", ".drawn_from.json"
+"""Folder of masks that are drawn when they are first read, and the note of what they are drawn from."""
 
 _PALETTE = palette()
 _LABELS = {tuple(_PALETTE[3 * label : 3 * label + 3]): label for label in range(256)}
@@ -58,7 +72,7 @@ def read_mask(
         UserError: the file is missing, unreadable, a colour image, or holds an unknown label.
     """
     path = Path(path)
-    if not path.is_file():
+    if not _is_there(path):
         raise UserError(f"no mask file {path}: check the folder of masks and the image's name")
     try:
         with Image.open(path) as image:
@@ -99,6 +113,41 @@ def read_mask(
     return mask
 
 
+def drawn_from(mask: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The folder of a ground-truth mask that is drawn when it is first read, and of what it is drawn.
+
+    None: it is a file like any other.
+    """
+    if DRAWN not in mask.parts:
+        return None
+    above = len(mask.parts) - 1 - mask.parts[::-1].index(DRAWN)
+    folder = Path(*mask.parts[: above + 2])
+    try:
+        return folder, _note(folder / SOURCE, os.stat(folder / SOURCE).st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _note(path: Path, modified: int) -> dict[str, Any]:
+    return read_json(path)
+
+
+def mask_stamp(mask: Path) -> str:
+    """Tells one ground-truth mask from another, as `file_stamp`; one not yet drawn has it, too."""
+    folder, note = drawn_from(mask) or (None, None)
+    return f"{note['stamp']} {mask.relative_to(folder)} {note['classes']}" if note else file_stamp(mask)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a mask file, which is drawn where it is to be."""
+    if path.is_file() or DRAWN not in path.parts:
+        return path.is_file()
+    from wsss.data.layouts.coco import draw  # it writes masks itself
+
+    return draw(path)
+
+
 def _odd_colour(labels: list[int], colours: list[int]) -> str | None:
     """The first of the labels that has not VOC's colour, in words; None: all have, or all are grey."""
     found = {label: colours[3 * label : 3 * label + 3] for label in labels}
@@ -114,6 +163,10 @@ def _odd_colour(labels: list[int], colours: list[int]) -> str | None:
 
 def mask_fault(mask: Path, image: Path, num_labels: int) -> str | None:
     """Why a mask does not belong to its image and classes, or None."""
+    try:
+        _is_there(mask)
+    except UserError as error:
+        return str(error)
     return _mask_fault(mask, image, num_labels, *_version(mask), *_version(image))
 
 
@@ -135,6 +188,36 @@ def _mask_fault(mask: Path, image: Path, num_labels: int, *version: int) -> str 
         f"mask {mask} is {width}x{height} pixels, but its image {image} is {wanted[1]}x{wanted[0]}: "
         "make the mask again at the image's size"
     )
+
+
+def mask_faults(pairs: Sequence[tuple[Path, Path]], num_labels: int) -> list[str | None]:
+    """`mask_fault` of each mask and its image, read once while they stay as they are.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+
+    def find(masks: Sequence[Path]) -> Iterator[list | None]:
+        return map(_content, progress(masks, "look at masks", brief=True))
+
+    contents = remembered("labels", [mask for mask, _ in pairs], find)
+    sizes = image_sizes([image for _, image in pairs])
+    known = {*range(num_labels), VOID}
+    return [
+        None if found and found[0] == [*size] and known.issuperset(found[1])
+        # it is read again to tell what is wrong
+        else mask_fault(*pair, num_labels)
+        for pair, found, size in zip(pairs, contents, sizes, strict=True)
+    ]  # fmt: skip
+
+
+def _content(mask: Path) -> list | None:
+    """Height and width of a mask, and its labels; None: it cannot be read."""
+    try:
+        found = read_mask(mask)
+    except UserError:
+        return None
+    return [[*found.shape], np.unique(found).tolist()]
 
 
 def masks_in(folder: Path) -> tuple[list[Path], list[Path]]:

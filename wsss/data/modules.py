@@ -14,7 +14,7 @@ from wsss.data.catalog import Catalog, largest_image, read_catalog, read_classes
 from wsss.data.datasets import MaskedImages, SameShapeBatches, Share, TaggedImages, one_thread
 from wsss.data.layouts import layout_of
 from wsss.data.masks import read_mask, tell_palettes
-from wsss.data.names import as_written
+from wsss.data.names import Files
 from wsss.errors import UserError, notice
 from wsss.geometry import fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
@@ -144,9 +144,9 @@ class TagData(_Data):
 
     Args:
         root: folder of the data set.
-        layout: "voc" (VOC development kit), "folder" (images and tags.csv), "synthetic" (made
-            into the root when it is not there, then read as `voc`), or the import path of a class of
-            one's own (`wsss.data.layouts.Layout`).
+        layout: "voc" (VOC development kit), "coco" (instances in JSON: `wsss.data.layouts.coco`),
+            "folder" (images and tags.csv), "synthetic" (made into the root when it is not there, then
+            read as `voc`), or the import path of a class of one's own (`wsss.data.layouts.Layout`).
         train_split: list of the images to train on.
         val_split: list of the images to validate on.
         predict_split: list of the images to make pseudo-masks for.
@@ -272,12 +272,13 @@ class MaskData(_Data):
         if self.mask_dir is None:
             masks = self.true_masks(catalog, self.train_split)
         else:
-            masks = [as_written(self.mask_dir, f"{record.id}.png") for record in catalog.records]
-            missing = [path for path in masks if not path.is_file()]
-            if missing:
+            files = Files(self.mask_dir)
+            masks = [files.find(f"{record.id}.png") for record in catalog.records]
+            if None in masks:
+                first = catalog.records[masks.index(None)].id
                 raise UserError(
-                    f"{len(missing)} of {len(masks)} images have no mask in {self.mask_dir} "
-                    f"(first: {missing[0].name}): make the pseudo-masks of split "
+                    f"{masks.count(None)} of {len(masks)} images have no mask in {self.mask_dir} "
+                    f"(first: {first}.png): make the pseudo-masks of split "
                     f"'{self.train_split}' first, or take them with wsss import masks --rest"
                 )
         if min(self.batch_size, len(masks)) < 2:

@@ -46,6 +46,30 @@ def as_written(folder: Path, name: str) -> Path:
     return place if os.path.isfile(place) else path
 
 
+class Files:
+    """The files of a folder by name, listed once, and so is each of its sub-folders, when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.there = folder, folder.is_dir()
+        self.listed: dict[str, set[str]] = {}
+
+    def find(self, name: str) -> Path | None:
+        """What `as_written` finds; None: there is no such file. The name does not lead out."""
+        if not self.there:
+            return None
+        place, _, last = name.rpartition("/")
+        if place not in self.listed:
+            try:
+                with os.scandir(self.folder / place) as entries:
+                    self.listed[place] = {entry.name for entry in entries if entry.is_file()}
+            except OSError:
+                self.listed[place] = set()
+        path = self.folder / name
+        if last not in self.listed[place]:
+            path = as_written(self.folder, name)
+        return path if last in self.listed[place] or path.is_file() else None
+
+
 def as_files(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
     """Names -> the same as the files have them: without `./`, and with their way to write accents."""
     # a Mac writes "é" in file names as two characters, most tables as one

@@ -124,7 +124,7 @@ def tell(table: Path, odd: Odd) -> None:
 
 
 def _relative(name: str, folders: Iterable[Path]) -> str:
-    for folder in folders:
+    for folder in folders if os.path.isabs(name) else ():
         if Path(name).is_relative_to(folder):
             return Path(name).relative_to(folder).as_posix()
     return name
@@ -422,7 +422,7 @@ def split_folder(rows: Sequence[TagRow], table: str | Path, root: str | Path) ->
                 kind = "lists that are not used, as only train and val together fix the split"
                 odd.setdefault(kind, []).extend(map(str, found.pop(alone.pop())))
             lists = lists or found
-        rows = _listed(rows, lists, table, root, left_out, odd)
+        rows = _listed(rows, lists, table, root, left_out, odd) if lists else rows
     splits = split_of(rows)
     if test := [image for image, split in splits.items() if split == "test"]:
         left_out["of split test, neither trained on nor validated with"] = test

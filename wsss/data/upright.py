@@ -51,6 +51,12 @@ def orientation(image: Image.Image) -> int | None:
     return value if value in _TURNS else 1
 
 
+def orientation_of(path: Path) -> int:
+    """How EXIF turns a photograph, 1 (not at all) to 8."""
+    with open_image(path) as image:
+        return orientation(image) or 1
+
+
 def _orientation_in(exif: bytes) -> int | None:
     """Entry by entry: PIL leaves out all behind one that is broken."""
     content = exif.removeprefix(b"Exif\0\0")

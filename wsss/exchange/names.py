@@ -11,7 +11,6 @@ from wsss.data.images import image_size, look_through
 from wsss.data.masks import masks_in
 from wsss.data.names import as_files, inside
 from wsss.data.photographs import find_photographs
-from wsss.data.upright import open_image, orientation
 from wsss.errors import UserError, notice
 
 _UPLOADED = re.compile(r"^([0-9a-f]{8}(-|__))+")
@@ -111,12 +110,6 @@ def shown_in(folder: Path, pattern: str) -> list[Path]:
 def name_in(folder: Path, path: Path) -> str:
     """Name of a file without suffix, relative to the folder."""
     return composed(path.relative_to(folder).with_suffix("").as_posix())
-
-
-def orientation_of(photo: Path) -> int:
-    """How EXIF turns a photograph, 1 (not at all) to 8."""
-    with open_image(photo) as image:
-        return orientation(image) or 1
 
 
 def photo_folder(photos: Path) -> Path:

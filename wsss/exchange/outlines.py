@@ -1,24 +1,10 @@
-"""Outlines of masks, and masks of outlines."""
+"""Outlines of masks."""
 
 import cv2
 import numpy as np
 
-from wsss.errors import UserError
-
 TOLERANCE = 0.7
 """Pixels that an outline may leave the mask's border: what takes the steps off a slanted line."""
-
-
-def coco_tools():
-    """pycocotools.mask, or a word on how to get it."""
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise UserError(
-            "COCO and YOLO files need pycocotools, which is not installed: "
-            "pip install -e '.[export]' in the folder of wsss"
-        ) from error
-    return mask
 
 
 def outlines(where: np.ndarray) -> list[list[float]]:
@@ -46,30 +32,6 @@ def outlines(where: np.ndarray) -> list[list[float]]:
             hole = tree[0][hole][0]
         found.append(((line + 0.5) / 2).ravel().tolist())
     return found
-
-
-def polygons(
-    lines: list, size: tuple[int, int], told: str, stretch: tuple[float, float] = (1.0, 1.0)
-) -> np.ndarray:
-    """(H, W) booleans of outlines x0, y0, x1, y1, ... in pixels, once they are multiplied by `stretch`.
-
-    Raises:
-        UserError: one of them is none, or lies far outside; `told` is named.
-    """
-    height, width = size
-    drawn = []
-    for line in lines:
-        try:
-            points = np.asarray(line, dtype=np.float64).reshape(-1, 2) * stretch
-        except (TypeError, ValueError):
-            points = np.zeros((0, 2))
-        if len(points) < 3 or not np.isfinite(points).all():
-            raise UserError(f"{told} has an outline that is not three or more points x, y")
-        if (np.abs(points / (width, height) - 0.5) > 1.5).any():
-            raise UserError(f"{told} has an outline far outside its image of {width}x{height} pixels")
-        drawn.append(points.ravel().tolist())
-    tools = coco_tools()
-    return tools.decode(tools.merge(tools.frPyObjects(drawn, height, width))).astype(bool)
 
 
 def _smooth(contour: np.ndarray) -> np.ndarray:

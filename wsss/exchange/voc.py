@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from wsss.data.masks import read_mask, write_mask
-from wsss.data.upright import turned
+from wsss.data.upright import orientation_of, turned
 from wsss.errors import UserError, notice
 from wsss.exchange.classes import LISTS, VOID_NAME, find_list, label_of, mask_labels, read_names
 from wsss.exchange.format import Format, MaskFiles, Masks, Source
-from wsss.exchange.names import composed, name_in, orientation_of, shown_in
+from wsss.exchange.names import composed, name_in, shown_in
 from wsss.exchange.output import write_lines
 from wsss.files import read_lines
 from wsss.voc import VOID, palette

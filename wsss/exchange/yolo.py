@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import yaml
 
+from wsss.data.coco import polygons
 from wsss.data.names import inside
 from wsss.errors import UserError
 from wsss.exchange.classes import LISTS, find_list, read_names, read_yaml
 from wsss.exchange.format import Format, MaskFiles, Masks, Source
 from wsss.exchange.names import composed, name_in, shown_in
-from wsss.exchange.outlines import outlines, polygons
+from wsss.exchange.outlines import outlines
 from wsss.exchange.output import write_lines
 from wsss.files import read_lines
 from wsss.voc import VOID

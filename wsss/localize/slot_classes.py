@@ -1,4 +1,4 @@
-"""Classes of slots, learned over all images from their own seeds.
+"""Classes of slots, learned over many images from their own seeds.
 
 A seed is made from one image, and what stands beside an object in it is easily taken for the object.
 Slots of different images can be compared, as the network that describes them is the same: sky beside
@@ -9,39 +9,19 @@ images what a slot is, and corrects them; the corrected seeds are learned from a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.localize.slot_classifier import SlotClasses
 from wsss.settings import SlotLabelSettings
 
 
-class SlotClassifier(NamedTuple):
-    """A softmax regression on the features of slots.
-
-    Attributes:
-        weight: ``(L, C)``, L labels, the background first.
-        bias: ``(L,)``.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def probabilities(self, features: Tensor, labels: Sequence[int]) -> Tensor:
-        """Probabilities of background and tags in slots, of their features ``(K, C)``, ``(n + 1, K)``.
-
-        Each tag's probability is divided by its maximum: it is in the image somewhere.
-        """
-        probabilities = F.linear(features.float(), self.weight, self.bias).softmax(1)
-        q = probabilities[:, [0, *labels]]
-        q[:, 1:] /= q[:, 1:].amax(0).clamp_min(1e-6)
-        return (q / q.sum(1, keepdim=True)).T
-
-
 @torch.inference_mode(False)
-def classify_slots(
+def learn_slots(
+    images: Sequence[str],
     features: Tensor,
     areas: Tensor,
     seeds: Sequence[Tensor],
@@ -49,8 +29,8 @@ def classify_slots(
     num_labels: int,
     settings: SlotLabelSettings = SlotLabelSettings(),  # noqa: B008  (frozen)
     along: Callable[[Iterable], Iterable] = iter,
-) -> tuple[list[Tensor], list[SlotClassifier]]:
-    """Classify the slots of every image by a linear classifier that has not seen the image.
+) -> SlotClasses:
+    """Learn to tell the classes of slots: for each image from images other than itself.
 
     With r the seed's probabilities in a slot, and q = r at first, ``settings.rounds`` times: each slot
     gets the label of its largest sqrt(q r). A softmax regression of those labels on the slots'
@@ -61,7 +41,8 @@ def classify_slots(
     (docs/method.md).
 
     Args:
-        features: What describes each slot, ``(I, K, C)``, of I images.
+        images: Ids of I images.
+        features: What describes each slot, ``(I, K, C)``.
         areas: Share of its image that each slot covers, ``(I, K)``.
         seeds: For each image, ``(n + 1, K)`` probabilities of background and tags in each slot.
         labels: The n mask labels of each image's tags.
@@ -70,15 +51,13 @@ def classify_slots(
         along: Wraps the steps of the work, for a progress bar.
 
     Returns:
-        For each image q, ``(n + 1, K)`` float32 in [0, 1], summing to 1 over background and tags; and
-        the last regressions, of which image k was asked about by number k modulo ``settings.folds``.
-        Their `mean_classifier` is for further images.
+        The last regressions, to be asked about these images and others.
     """
     count = len(features)
     features, areas = features.float(), areas.float()
     probabilities = seeds = [seed.float() for seed in seeds]
     mean, std = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
-    x = (features - mean) / std
+    x = (features - mean).div_(std)
     part = torch.arange(count) % settings.folds
     folds = range(min(settings.folds, count))
     # an image alone teaches itself
@@ -86,18 +65,13 @@ def classify_slots(
     for _ in along(range(settings.rounds)):
         pairs = zip(labels, probabilities, seeds, strict=True)
         targets = torch.stack([torch.tensor([0, *own])[(q * r).argmax(0)] for own, q, r in pairs])
-        taught = _regressions(x, targets, areas, learned, num_labels, settings.steps)
-        probabilities = [
-            taught[k % settings.folds].probabilities(x[k], labels[k]) for k in range(count)
-        ]
-    weights = [one.weight / std for one in taught]  # for features as they are
-    biases = [one.bias - weight @ mean for one, weight in zip(taught, weights, strict=True)]
-    return probabilities, list(map(SlotClassifier, weights, biases))
-
-
-def mean_classifier(taught: Sequence[SlotClassifier]) -> SlotClassifier:
-    """What all parts of the images have taught, for images that are in none."""
-    return SlotClassifier(*(torch.stack(parts).mean(0) for parts in zip(*taught, strict=True)))
+        weight, bias = _regressions(x, targets, areas, learned, num_labels, settings.steps)
+        taught = SlotClasses(weight.numpy(), bias.numpy(), np.array(images))
+        asked = [taught.without(image) for image in images]
+        found = zip(asked, x.numpy(), labels, strict=True)
+        probabilities = [torch.from_numpy(one.probabilities(own, tags)) for one, own, tags in found]
+    weight = weight / std  # for features as they are
+    return taught._replace(weight=weight.numpy(), bias=(bias - weight @ mean).numpy())
 
 
 def slot_probabilities(scores: Tensor, dispatch: Tensor, background: float) -> Tensor:
@@ -123,10 +97,13 @@ def _regressions(
     num_labels: int,
     steps: int,
     batch: int = 512,
-) -> list[SlotClassifier]:
+) -> tuple[Tensor, Tensor]:
     """Softmax regressions, each on the slots of its own images and stopped early, all at once.
 
     Their samples are fixed: the same input gives the same regressions.
+
+    Returns:
+        Weights (F, L, C) and biases (F, L) of F regressions.
     """
     slots, channels = x.shape[1:]
     chances = [torch.Generator().manual_seed(0) for _ in learned]
@@ -149,4 +126,4 @@ def _regressions(
             optimizer.zero_grad()
             (loss * areas[image, slot].flatten()).sum().div(batch).backward()
             optimizer.step()
-    return [SlotClassifier(w.T, b[0]) for w, b in zip(weight.detach(), bias.detach(), strict=True)]
+    return weight.detach().mT.contiguous(), bias.detach()[:, 0]

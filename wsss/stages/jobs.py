@@ -10,6 +10,7 @@ from wsss.data.images import read_image
 from wsss.data.masks import read_arrays, read_scores, write_arrays, write_mask
 from wsss.errors import UserError
 from wsss.localize.pseudo_masks import Refinement, corrected_scores, pseudo_mask, refined_mask
+from wsss.localize.slot_classifier import SlotClassifier
 from wsss.parts import make_part
 from wsss.settings import MaskSettings, RefinementSettings
 
@@ -38,11 +39,13 @@ def mask_of_scores(job: Job, settings: MaskSettings, scores: np.ndarray, labels:
     write_mask(job.mask, mask)
 
 
-def mask_of_seed(job: Job, settings: MaskSettings, seed: Path, slot_labels: np.ndarray) -> None:
-    """The pseudo-mask of a seed that is corrected by what its slots (n + 1, K) are."""
+def mask_of_seed(job: Job, settings: MaskSettings, seed: Path, taught: SlotClassifier) -> None:
+    """The pseudo-mask of a seed that is corrected by what others have taught about its slots."""
     found = read_arrays(seed)
-    scores = corrected_scores(found["scores"], found["dispatch"], slot_labels, settings.background)
-    mask_of_scores(job, settings, scores, found["labels"])
+    scores, labels = found["scores"], found["labels"]
+    shares = taught.probabilities(found["slots"], labels)
+    scores = corrected_scores(scores, found["dispatch"], shares, settings.background)
+    mask_of_scores(job, settings, scores, labels)
 
 
 def mask_of_segmenter(job: Job, settings: RefinementSettings, probabilities: np.ndarray) -> None:

@@ -4,7 +4,7 @@ Where nothing is learned over all images, masks are made while the network goes 
 Where slots are relabelled, seeds come first and masks after them. Each goes on image by image.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,8 @@ from wsss.errors import UserError
 from wsss.files import file_stamp, read_json
 from wsss.geometry import fit_within
 from wsss.localize.cam import ClassMaps, seeds_of_maps
-from wsss.localize.slot_classes import SlotClassifier, classify_slots, slot_probabilities
+from wsss.localize.slot_classes import learn_slots, slot_probabilities
+from wsss.localize.slot_classifier import SlotClasses
 from wsss.machine import allowed_cores, free_memory, require_locks
 from wsss.origin import NOTE, claim
 from wsss.program import start_process
@@ -114,27 +115,29 @@ def make_pseudo_masks(
         UserError: the folder holds masks of other settings or of another network, or an image cannot
             be read.
     """
-    settings = PseudoMaskSettings.from_dict(settings.to_dict())  # without places and processes
     files, catalog = MaskFiles(masks), data.catalog(data.predict_split)
+    # without places and processes
+    settings = PseudoMaskSettings.from_dict(settings.to_dict()).for_images(len(catalog.records))
     noted = settings.to_dict() | {"relabel_slots": settings.relabels}
     kept = (files.seeds, files.maps) if settings.relabels else (files.maps,)
     _claim(files, task, data.predict_size, noted, *kept)
     missing = _missing(catalog, files.mask)
     if settings.relabels:
         make_seeds(task, data, settings, files, trainer)
-        slot_labels = first(lambda: label_slots(catalog, settings, files)) if missing else {}
     if not missing:
         return
     with MaskPool(missing.values(), workers) as pool:
-        jobs = {name: _job(files, r, catalog.white) for name, r in missing.items()}
         if settings.relabels:
-            for name in progress(share(list(jobs)), "make masks"):
-                pool.submit(mask_of_seed, jobs[name], settings, files.seed(name), slot_labels[name])
+            taught = first(lambda: learn_slot_classes(catalog, settings, files))
+            for record in progress(share(list(missing.values())), "make masks"):
+                job, seed = _job(files, record, catalog.white), files.seed(record.id)
+                pool.submit(mask_of_seed, job, settings, seed, taught.without(record.id))
 
         def take(maps: ClassMaps, batch: dict[str, Any]) -> None:
             for name, seed in _seeds(maps, batch, settings, missing):
                 scores = seed["scores"].astype(np.float16).astype(np.float32)  # as they are kept
-                pool.submit(mask_of_scores, jobs[name], settings, scores, seed["labels"])
+                job = _job(files, missing[name], catalog.white)
+                pool.submit(mask_of_scores, job, settings, scores, seed["labels"])
 
         if not settings.relabels:
             _class_maps(task, data, missing, settings, trainer, take)
@@ -166,28 +169,33 @@ def make_seeds(
     if left := len(_missing(catalog, files.seed)):  # trainer.limit_predict_batches
         count = len(catalog.records)
         raise UserError(
-            f"{count - left} of {count} images have a seed, and slots are learned from all: run again "
+            f"{count - left} of {count} images have a seed, and slots are learned from them: run again "
             "without a limit of batches"
         )
 
 
-def label_slots(
-    catalog: Catalog, settings: PseudoMaskSettings, files: MaskFiles
-) -> dict[str, np.ndarray]:
-    """Relabel the slots of all images by what those of others teach.
+def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: MaskFiles) -> SlotClasses:
+    """Learn what slots are from the seeds of a sample of the images, and keep it in a file.
 
-    Returns:
-        For each image, by its id, the probabilities (n + 1, K) of background and tags in its slots.
+    What was learned from the same images before is not learned again. Where images came to the data
+    set since, the sample is another one.
     """
-    names, found = [record.id for record in catalog.records], []
+    names = [record.id for record in sample_images(catalog.records, settings.sample)]
+    learned = read_arrays(files.slot_classes) if files.slot_classes.is_file() else {}
+    if np.array_equal(learned.get("images", []), names):
+        return SlotClasses(**learned)
+    found = []
     for name in progress(names, "read slots", brief=True):
         seed = {key: torch.from_numpy(a) for key, a in read_arrays(files.seed(name)).items()}
         dispatch = seed["dispatch"]  # not kept: those of all images take gigabytes
         shares = slot_probabilities(seed["scores"], dispatch, settings.background)
         found.append((seed["slots"], dispatch.mean((1, 2)), shares, seed["labels"].tolist()))
     features, areas, seeds, labels = zip(*found, strict=True)
-    learned, taught = classify_slots(
-        torch.stack(features),
+    slots = torch.stack(features)
+    del found, features  # not twice in memory
+    taught = learn_slots(
+        names,
+        slots,
         torch.stack(areas),
         seeds,
         labels,
@@ -195,12 +203,33 @@ def label_slots(
         settings,
         partial(progress, what="learn slots", unit="rounds", brief=True),
     )
-    of_others = {
-        name: torch.stack([getattr(one, name) for one in taught]).numpy()
-        for name in SlotClassifier._fields
-    }
-    write_arrays(files.slot_classes, half=False, **of_others)
-    return {name: shares.numpy() for name, shares in zip(names, learned, strict=True)}
+    write_arrays(files.slot_classes, half=False, **taught._asdict())
+    return taught
+
+
+def sample_images(records: Sequence[Record], most: int | None) -> Sequence[Record]:
+    """Some images that stand for all: alike many of each class, evenly over the list of those with it.
+
+    Images without a tag are a class of their own.
+
+    Args:
+        records: all images.
+        most: images to choose, at most, but one of each class; None: all.
+
+    Returns:
+        The chosen ones in the order of the list, the same ones always.
+    """
+    if most is None or most >= len(records):
+        return records
+    showing: dict[int, list[int]] = {}  # class -> places of its images
+    for place, record in enumerate(records):
+        for tag in record.tags or (-1,):
+            showing.setdefault(tag, []).append(place)
+    chosen: set[int] = set()
+    for places in showing.values():
+        count = min(len(places), max(1, most // len(showing)))
+        chosen |= {places[index * len(places) // count] for index in range(count)}
+    return [records[place] for place in sorted(chosen)]
 
 
 def refine_masks(

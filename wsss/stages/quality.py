@@ -1,5 +1,6 @@
 """How good masks and seeds are, where the ground truth of some is known."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,9 +8,9 @@ import numpy as np
 
 from wsss.data.catalog import Catalog, Record
 from wsss.data.masks import read_mask, read_scores
-from wsss.distributed import first, share
+from wsss.distributed import is_first, share
 from wsss.errors import NotMeasurable, notice
-from wsss.evaluation import evaluate_files, threshold_curve, write_counts
+from wsss.evaluation import Evaluator, compare_files, threshold_curve, write_counts
 from wsss.progress import progress
 from wsss.run_folder import MaskFiles, StageFolder
 
@@ -28,16 +29,19 @@ def judge_masks(stage: StageFolder, catalog: Catalog) -> tuple[list[Record], dic
     records = [record for record in catalog.records if record.mask is not None]
     if not records:
         return [], {}
-    counts: list = []
     pairs = [(stage.mask(record.id), record.mask) for record in records]
+    evaluator = Evaluator(catalog.classes)
+    # strict: asked once more after the last image, it tells of what is not measurable
+    images = zip((record.id for record in records), compare_files(pairs, evaluator), strict=True)
     try:
-        scores = evaluate_files(pairs, catalog.classes, counts)
+        if is_first():
+            write_counts(stage.masks.with_suffix(".json"), catalog.classes, images)
+        else:
+            deque(images, maxlen=0)
     except NotMeasurable as error:
         notice(f"mIoU of {stage.name} is not measurable: {error}")
         return [], {}
-    images = {record.id: pixels for record, pixels in zip(records, counts, strict=True)}
-    first(lambda: write_counts(stage.masks.with_suffix(".json"), catalog.classes, images))
-    return records, {"mask": scores.to_dict()}
+    return records, {"mask": evaluator.compute().to_dict()}
 
 
 def judge_seed(

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +11,14 @@ from typing import Any, Literal
 import yaml
 
 from wsss.config_files import read_yaml, upgrade
+from wsss.data.cache import remembered
 from wsss.data.catalog import Catalog
+from wsss.data.masks import mask_stamp
 from wsss.distributed import first, is_first
 from wsss.errors import UserError
 from wsss.files import file_stamp, read_json, write_json, write_text
 from wsss.origin import before, differences, plain
+from wsss.progress import progress
 from wsss.resources import Cost
 from wsss.run_folder import PLACES, StageFolder
 from wsss.settings import InferenceSettings, PseudoMaskSettings, RefinementSettings
@@ -25,7 +28,7 @@ FORMAT = 4
 """Of the notes `begun.json` and `done.json`; 2 kept a hash of the config as it was written, 3 had the
 settings of masks among the trainer's callbacks."""
 
-METHODS = {"classify": 1, "pseudo_masks": 1, "segment": 1, "refined_masks": 1}
+METHODS = {"classify": 1, "pseudo_masks": 2, "segment": 1, "refined_masks": 2}
 """Raised by one where the code of a stage makes other results of the same settings and inputs."""
 
 Changed = Literal["tell", "keep", "redo"]
@@ -60,7 +63,9 @@ class Recipe:
         return _hash([FORMAT, self.method, self.settings, self.inputs])
 
 
-def recipe(kind: Kind, method: str, config: dict[str, Any], inputs: list[str], out: Path) -> Recipe:
+def recipe(
+    kind: Kind, method: str, config: dict[str, Any], inputs: list[str], out: Path, images: int = 0
+) -> Recipe:
     """The recipe of a stage.
 
     Args:
@@ -69,29 +74,36 @@ def recipe(kind: Kind, method: str, config: dict[str, Any], inputs: list[str], o
         config: the stage's config, with model, data, trainer and, where masks are made, masks.
         inputs: as in `Recipe`.
         out: folder of the run.
+        images: as for `resolved_settings`.
     """
     written = _hash(without_places(config, out))
-    return Recipe(METHODS[method], resolved_settings(kind, method, config), inputs, written)
+    return Recipe(METHODS[method], resolved_settings(kind, method, config, images), inputs, written)
 
 
-def resolved_settings(kind: Kind, method: str, config: dict[str, Any]) -> dict[str, Any]:
+def resolved_settings(
+    kind: Kind, method: str, config: dict[str, Any], images: int = 0
+) -> dict[str, Any]:
     """Every setting of a stage that its results depend on, defaults included, as plain types.
 
     Of a stage that makes masks the model's settings are those given: the rest comes with the
-    checkpoint, which is among the stage's inputs.
+    checkpoint, which is among the stage's inputs. Of how many `images` masks are made tells whether a
+    sample of them is one.
     """
     trainer, model = config.get("trainer") or {}, config.get("model") or {}
     masks = {}
     if method in _MASKS:
-        masks = _MASKS[method].from_dict(config.get("masks") or {}).to_dict()
+        how = _MASKS[method].from_dict(config.get("masks") or {})
+        if isinstance(how, PseudoMaskSettings):
+            how = how.for_images(images)
+        masks = how.to_dict()
         if masks.get("slots") == "none":  # both are about slots
             masks |= {"relabel_slots": False, "border_prior": False}
     else:
         model = with_defaults(TASKS[kind], model)
         if kind == "segment":
             names = ("scales", "flip", "tile", "crf")
-            how = InferenceSettings().with_options(**{n: model[n] for n in names}).to_dict()
-            model |= {name: how[name] for name in names}
+            tested = InferenceSettings().with_options(**{n: model[n] for n in names}).to_dict()
+            model |= {name: tested[name] for name in names}
     settings = {
         "seed_everything": config.get("seed_everything", 0),
         "model": model,
@@ -300,10 +312,19 @@ def stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
     digest = hashlib.sha256(repr(catalog.classes).encode())
     if catalog.white:  # how images of 16 bits are shown
         digest.update(repr(catalog.white).encode())
-    for r in catalog.records:
-        mask = file_stamp(r.mask) if truth and r.mask else None
-        digest.update(repr((r.id, r.tags, file_stamp(r.image), mask)).encode())
+    images = _stamps([r.image for r in catalog.records], file_stamp)
+    masks = iter(_stamps([r.mask for r in catalog.records if truth and r.mask], mask_stamp))
+    for r, image in zip(catalog.records, images, strict=True):
+        mask = next(masks) if truth and r.mask else None
+        digest.update(repr((r.id, r.tags, image, mask)).encode())
     return digest.hexdigest()
+
+
+def _stamps(paths: list[Path], stamp: Callable[[Path], str]) -> list[str]:
+    def find(paths: Sequence[Path]) -> Iterator[str]:
+        return map(stamp, progress(paths, "look whether data changed", "files", brief=True))
+
+    return remembered("stamps", paths, find)
 
 
 def stamp_weights(config: dict[str, Any]) -> str:

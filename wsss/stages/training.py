@@ -47,7 +47,7 @@ class _Test(pl.Callback):
         self.counts[name] = pixel_counts(mask, batch["mask"][0].cpu().numpy())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        counts = dict(in_order([list(own.items()) for own in gather(self.counts)]))
+        counts = in_order([list(own.items()) for own in gather(self.counts)])
         first(lambda: write_counts(self.folder / "test.json", pl_module.classes, counts))
 
 

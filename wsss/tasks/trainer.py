@@ -35,6 +35,7 @@ _NOT_A_WARNING = (
     "Total length of .* across ranks is zero",  # of what is left to do, or of who has tags only
     "No positive samples found in target",  # a class that a batch does not show
     "It is recommended to use .*sync_dist=True",  # all processes log the same
+    "The `srun` command is available",  # who wants it starts wsss by it
     "`broadcast_buffers` is deprecated",  # its new name is not in older torch
 )
 _TALKATIVE = ("pytorch_lightning", "lightning_fabric")  # hints, seeds, tables of layers

@@ -20,7 +20,7 @@ def albums(tmp_path):
 
 
 def test_every_layout_fits_the_protocol():
-    assert set(LAYOUTS) == {"voc", "folder", "synthetic"}
+    assert set(LAYOUTS) == {"voc", "folder", "coco", "synthetic"}
     assert all(isinstance(layout_of(name), Layout) for name in LAYOUTS)
 
 
@@ -46,7 +46,7 @@ def test_a_layout_need_not_derive_and_may_make_its_data(tmp_path):
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("coc", "'coc' is unknown: use voc, folder, synthetic, or the import path of a class"),
+        ("coc", "'coc' is unknown: use voc, folder, coco, synthetic, or the import path of a class"),
         ("own_layout.Half", "own_layout.Half is no Layout, which has catalog, classes, prepare"),
         ("own_layout.Gone", "own_layout.Gone cannot be imported"),
         ("no_such_module.Layout", "no_such_module.Layout cannot be imported"),
@@ -66,7 +66,7 @@ def test_a_root_that_is_not_there_is_named(tmp_path):
     for name in (*LAYOUTS, "own_layout.Albums"):
         with pytest.raises(UserError, match=r"data root .*nowhere does not exist"):
             read_catalog(name, tmp_path / "nowhere", "train")
-    for name in ("voc", "folder"):
+    for name in ("voc", "folder", "coco"):
         with pytest.raises(UserError, match=r"data root .*nowhere does not exist"):
             read_classes(name, tmp_path / "nowhere")
 

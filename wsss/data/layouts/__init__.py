@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LAYOUTS = {
     "voc": "wsss.data.layouts.voc.VOC",
     "folder": "wsss.data.layouts.folder.Folder",
+    "coco": "wsss.data.layouts.coco.Coco",
     "synthetic": "wsss.data.layouts.synthetic.Synthetic",
 }
 """Name of a layout -> import path of its class."""
@@ -52,6 +53,16 @@ def layout_of(name: str) -> Layout:
             "of your own (mypackage.MyLayout)"
         )
     return make_part(path, Layout, "data.layout")
+
+
+def recognised(root: Path) -> str:
+    """The layout that a data set has by its files: voc, coco or folder."""
+    if (root / "JPEGImages").is_dir():
+        return "voc"
+    signs = ("annotations/instances_*.json", "*/_annotations.coco.json")
+    tables = [root / "tags.csv", root / "tags.json"]
+    coco = any(any(root.glob(sign)) for sign in signs) and not any(map(Path.is_file, tables))
+    return "coco" if coco else "folder"
 
 
 def existing(root: str | Path) -> Path:

@@ -9,15 +9,16 @@ The table may lie elsewhere, with its classes.txt and lists beside it; ROOT is o
 cannot be read, and masks that do not fit, are left out with a notice that names each.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from wsss.data.catalog import Catalog, Record
 from wsss.data.deep import common_white
-from wsss.data.folder_rules import examine, mask_of, refuse, repeats
+from wsss.data.folder_rules import examine, masks_of, refuse, repeats
 from wsss.data.images import look_at
 from wsss.data.labels import few_enough, listed_classes, tag_indices
 from wsss.data.layouts import Layout, existing
-from wsss.data.masks import mask_fault
+from wsss.data.masks import mask_faults
 from wsss.data.tags import TagRow, read_tag_table, split_folder, tag_source, tell
 from wsss.errors import UserError, notice
 
@@ -26,16 +27,13 @@ class Folder(Layout):
     """The splits are train, val and all (`wsss.data.tags.split_folder`)."""
 
     def classes(self, root: Path, tags: Path | None) -> tuple[str, ...]:
-        if listed := listed_classes(existing(root), tags):
-            return listed
-        table, rows, _ = _readable_rows(root, tags)
-        return few_enough(tuple(sorted({tag for row in rows for tag in row.tags})), table)
+        return listed_classes(existing(root), tags) or _classes(*_readable_rows(root, tags)[:2])
 
     def catalog(self, root: Path, split: str, tagged: bool, tags: Path | None) -> Catalog:
         if split not in ("train", "val", "all"):
             raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
         table, rows, white = _readable_rows(root, tags)
-        classes = self.classes(root, tags)
+        classes = listed_classes(root, tags) or _classes(table, rows)
         parts = split_folder(rows, table, root)
         if split != "all":
             left_out = {f"left out, {reason}": names for reason, names in parts.left_out.items()}
@@ -45,7 +43,11 @@ class Folder(Layout):
             refuse(finding, root, table)
         if not rows:
             raise UserError(f"{table} has no image in split '{split}': add some or change the split")
-        return Catalog(classes, tuple(_record(row, root, classes, table) for row in rows), white)
+        return Catalog(classes, tuple(_records(rows, root, classes, table)), white)
+
+
+def _classes(table: Path, rows: list[TagRow]) -> tuple[str, ...]:
+    return few_enough(tuple(sorted({tag for row in rows for tag in row.tags})), table)
 
 
 def _readable_rows(root: Path, tags: Path | None) -> tuple[Path, list[TagRow], int | None]:
@@ -62,10 +64,13 @@ def _readable_rows(root: Path, tags: Path | None) -> tuple[Path, list[TagRow], i
     return table, usable, common_white(found.brightest for found in looks)
 
 
-def _record(row: TagRow, root: Path, classes: tuple[str, ...], table: Path) -> Record:
-    image, mask = root / row.image, mask_of(root, row.image)
-    tags = tag_indices(row.tags, classes, f"{table} ({row.image})")
-    if mask and (fault := mask_fault(mask, image, len(classes) + 1)):
-        notice(f"mask left out: {fault}")
-        mask = None
-    return Record(Path(row.image).with_suffix("").as_posix(), image, tags, mask)
+def _records(rows: list[TagRow], root: Path, classes: tuple[str, ...], table: Path) -> Iterator[Record]:
+    images, masks = [root / row.image for row in rows], masks_of(root, [row.image for row in rows])
+    pairs = [(mask, image) for mask, image in zip(masks, images, strict=True) if mask]
+    faults = dict(zip(pairs, mask_faults(pairs, len(classes) + 1), strict=True))
+    for row, image, mask in zip(rows, images, masks, strict=True):
+        tags = tag_indices(row.tags, classes, f"{table} ({row.image})")
+        if fault := faults.get((mask, image)):
+            notice(f"mask left out: {fault}")
+            mask = None
+        yield Record(Path(row.image).with_suffix("").as_posix(), image, tags, mask)
