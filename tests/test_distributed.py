@@ -10,6 +10,8 @@ import pytest
 from processes import agents, children, ended, start, tasks, until
 
 from wsss.distributed import first, gather, in_order, share
+from wsss.run_folder import StageFolder
+from wsss.stages.quality import judge_masks, judge_seed
 
 STEPS = ("pseudo_masks", "segment_first", "refined_masks", "segment")
 
@@ -46,13 +48,21 @@ def test_a_run_killed_with_two_processes_goes_on_with_three(half_run, small_run,
     assert (
         said.count("report in") == said.count("\nsegmenter, mIoU on val") == 1 and "Warning" not in said
     )
-    masks = "pseudo_masks/masks"
-    assert _files(half_run / masks) == _files(small_run / masks)
-    for name in ("masks.json", "metrics.json"):
-        numbers = [
-            json.loads((run / "pseudo_masks" / name).read_text()) for run in (half_run, small_run)
-        ]
-        assert numbers[0] == numbers[1]
+    stage, config = StageFolder(half_run / "pseudo_masks"), Path(config).with_name("pseudo_masks.yaml")
+    words = ["classify", "predict", "-c", str(config), "--data.root", str(drawn)]
+    words += ["--ckpt_path", str(half_run / "classify" / "last.ckpt")]
+    codes, said = ended([start([*words, "--masks.out", str(tmp_path / "one" / "masks")], tmp_path)])
+    assert codes == [0], said
+    assert len(_files(stage.masks)) == 24 and _files(stage.masks) == _files(tmp_path / "one" / "masks")
+    # this process measures them again
+    counts, catalog = (
+        (half_run / "pseudo_masks" / "masks.json").read_bytes(),
+        stage.data().catalog("train"),
+    )
+    records, metrics = judge_masks(stage, catalog)
+    metrics |= judge_seed(stage, records, 5, stage.settings["masks"]["background"])
+    assert json.loads(json.dumps(metrics)) == stage.metrics
+    assert (half_run / "pseudo_masks" / "masks.json").read_bytes() == counts
     assert (half_run / "report.html").is_file()
     tested = json.loads((half_run / "segment" / "test.json").read_text())["images"]
     one = json.loads((small_run / "segment" / "test.json").read_text())["images"]
