@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 
 from wsss.data.catalog import read_catalog
 from wsss.data.datasets import MaskedImages, SameShapeBatches, TaggedImages
-from wsss.data.images import image_size, look, read_image
+from wsss.data.images import image_size, look, read_image, read_reduced
 from wsss.data.masks import write_mask
 from wsss.data.synthetic import draw_scene
 from wsss.errors import UserError
+from wsss.geometry import resize
 
 
 def test_odd_images_are_read_upright_in_rgb(tmp_path):
@@ -53,6 +55,38 @@ UPRIGHT = {
     7: lambda a: np.swapaxes(a[::-1, ::-1], 0, 1),
     8: lambda a: np.rot90(a),
 }
+
+
+@pytest.mark.parametrize("how", [1, 3, 6])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("form", ["JPEG", "MPO"])
+def test_a_jpeg_is_decoded_as_small_as_will_do(form, mode, how, tmp_path):
+    scene = Image.fromarray(draw_scene(np.random.default_rng(0), 40)[0]).resize((320, 240))
+    tags = Image.Exif()
+    tags[0x0112] = how
+    scene = scene.convert(mode)
+    several = {"save_all": True, "append_images": [scene]} if form == "MPO" else {}
+    scene.save(tmp_path / "a.jpg", form, exif=tags, quality=95, **several)
+    whole = read_image(tmp_path / "a.jpg")
+    for times, reduced in ((0.5, 1), (1.9, 1), (2.1, 2), (3.9, 2), (4.1, 4), (7, 4), (9, 8)):
+        spare = Mock(return_value=times)
+        image, size = read_reduced(tmp_path / "a.jpg", spare)
+        spare.assert_called_once_with(*size)
+        assert size == whole.shape[:2] == ((320, 240) if how == 6 else (240, 320))
+        assert image.shape == (size[0] // reduced, size[1] // reduced, 3)
+        small = resize(whole, *image.shape[:2])
+        apart = np.abs(image.astype(int) - small).mean()
+        assert apart == 0 if reduced == 1 else apart < 3
+
+
+def test_other_formats_are_read_whole(tmp_path):
+    scene, _ = draw_scene(np.random.default_rng(0), 64)
+    Image.fromarray(scene).save(tmp_path / "a.png")
+    image, size = read_reduced(tmp_path / "a.png", lambda height, width: 8)
+    assert size == (64, 64) and np.array_equal(image, scene)
+    (tmp_path / "deep.png").write_bytes(deep_png(_ramp(4000)))
+    image, size = read_reduced(tmp_path / "deep.png", lambda height, width: 8, 16383)
+    assert size == (64, 64) and image.max() == 4000 * 255 // 16383
 
 
 def _saved(form: str, how: int) -> bytes:

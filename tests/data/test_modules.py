@@ -1,10 +1,12 @@
 """The data modules."""
 
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -68,3 +70,11 @@ def test_opencv_starts_no_threads_in_the_loaders_processes(drawn):
         assert next(iter(inner)).tolist() == [1] and cv2.getNumThreads() == 3
     finally:
         cv2.setNumThreads(before)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_is_pinned_for_a_gpu_alone(device, drawn):
+    data = TagData(str(drawn), num_workers=0)
+    assert not data.train_dataloader().pin_memory  # nothing trains
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    assert data.train_dataloader().pin_memory == (device == "cuda")

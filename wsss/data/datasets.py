@@ -5,6 +5,7 @@ dictionary: image (3, H, W) uint8, tags (N,) float32 multi-hot, id, path, size (
 and, where asked for, mask (H, W) uint8 with 255 for void.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 from wsss import distributed
 from wsss.data.albumentations import A, ToTensorV2
 from wsss.data.catalog import Catalog, Record
-from wsss.data.images import image_sizes, read_image
+from wsss.data.images import image_sizes, read_image, read_reduced
 from wsss.data.labels import multi_hot
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
@@ -28,6 +29,9 @@ from wsss.voc import VOID
 
 SPARE = "spare"
 """Key of a sample that stands in for none (`Share`)."""
+
+RATIOS = (3 / 4, 4 / 3)
+"""Least and largest ratio of the sides of what a classifier's training crop shows."""
 
 # ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
 PAD_COLOUR = (124, 116, 104)
@@ -63,13 +67,13 @@ class TaggedImages(Dataset):
     """
 
     def __init__(self, catalog: Catalog, size: int, min_scale: float | None) -> None:
-        self.catalog, self.augment = catalog, min_scale is not None
+        self.catalog, self.size, self.min_scale = catalog, size, min_scale
         if min_scale is not None:
             steps = [
                 A.RandomResizedCrop(
                     (size, size),
                     scale=(min_scale, 1.0),
-                    ratio=(3 / 4, 4 / 3),
+                    ratio=RATIOS,
                     area_for_downscale="image",
                 ),
                 A.HorizontalFlip(),
@@ -82,18 +86,25 @@ class TaggedImages(Dataset):
     def __len__(self) -> int:
         return len(self.catalog.records)
 
-    def _transformed(self, image: np.ndarray) -> dict[str, Tensor]:
-        return _augment(self.transform, image=image) if self.augment else self.transform(image=image)
+    def _spare(self, height: int, width: int) -> float:
+        """How many times smaller an image may be whose smallest training crop is not to be enlarged."""
+        smallest = math.sqrt(height * width * self.min_scale * min(RATIOS))
+        return min(height, width, smallest) / self.size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.catalog.records[index]
-        image = read_image(record.image, self.catalog.white)
+        if self.min_scale is None:
+            image = read_image(record.image, self.catalog.white)
+            size, shown = image.shape[:2], self.transform(image=image)
+        else:
+            image, size = read_reduced(record.image, self._spare, self.catalog.white)
+            shown = _augment(self.transform, image=image)
         return {
-            "image": self._transformed(image)["image"],
+            "image": shown["image"],
             "tags": multi_hot(record, len(self.catalog.classes)),
             "id": record.id,
             "path": str(record.image),
-            "size": torch.tensor(image.shape[:2]),
+            "size": torch.tensor(size),
         }
 
 
@@ -172,6 +183,10 @@ class SameShapeBatches(Dataset):
         }
 
 
+LONGEST = 2
+"""Long side, in crops, of the largest image that a segmenter's training crop is cut from."""
+
+
 class MaskedImages(Dataset):
     """Images and masks for the segmentation network.
 
@@ -196,7 +211,7 @@ class MaskedImages(Dataset):
                 [
                     # long side of half to two crops: DeepLab's factors .5 to 2 for VOC at a crop of
                     # 512, and the same share of the image at any other crop or image size
-                    A.LongestMaxSize(range(crop // 2, 2 * crop + 1), area_for_downscale="image"),
+                    A.LongestMaxSize(range(crop // 2, LONGEST * crop + 1), area_for_downscale="image"),
                     A.PadIfNeeded(crop, crop, border_mode=0, fill=PAD_COLOUR, fill_mask=VOID),
                     A.RandomCrop(crop, crop),
                     A.HorizontalFlip(),
@@ -208,18 +223,23 @@ class MaskedImages(Dataset):
     def __len__(self) -> int:
         return len(self.catalog.records)
 
+    def _spare(self, height: int, width: int) -> float:
+        """How many times smaller an image may be that is not to be enlarged."""
+        return max(height, width) / (LONGEST * self.crop)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.catalog.records[index]
-        image = read_image(record.image, self.catalog.white)
+        record, white = self.catalog.records[index], self.catalog.white
+        if self.crop is None:
+            image = read_image(record.image, white)
+            shape = image.shape[:2]
+        else:
+            image, shape = read_reduced(record.image, self._spare, white)
         sample = {
             "tags": multi_hot(record, len(self.catalog.classes)),
             "id": record.id,
             "path": str(record.image),
-            "size": torch.tensor(image.shape[:2]),
+            "size": torch.tensor(shape),
         }
-        shape = image.shape[:2]
-        if self.crop is None:
-            image = resize(image, *fit_within(*shape, self.max_side))
         mask = read_mask(self.masks[index], self.num_labels)
         if mask.shape != shape:
             raise UserError(
@@ -227,6 +247,10 @@ class MaskedImages(Dataset):
                 f"{record.image} is {shape[1]}x{shape[0]}: make the mask again at the image's size"
             )
         if self.crop is None:  # evaluation: the mask keeps its original size, whatever the image's
+            image = resize(image, *fit_within(*shape, self.max_side))
             return sample | {"image": _tensor(image), "mask": torch.from_numpy(mask)}
+        if image.shape[:2] != shape:
+            # of each cell the label in its middle, else the mask would lie beside the image
+            mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         out = _augment(self.transform, image=image, mask=mask)
         return sample | {"image": out["image"], "mask": out["mask"]}

@@ -86,7 +86,7 @@ class _Data(pl.LightningDataModule):
             num_workers=workers,
             worker_init_fn=one_thread,
             persistent_workers=workers > 0,
-            pin_memory=False,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
 
     def require_parts(self, images: int) -> None:

@@ -16,7 +16,7 @@ class PhasedConv2d(nn.Conv2d):
     Pixels d apart never meet pixels of another phase in a convolution of dilation d, so that d x d
     subsampled images with an undilated kernel give the same result. PyTorch's CPU libraries have no
     fast backward pass for the dilated form: three such layers were 40 % of a training step of
-    MobileNetV2 at stride 16 (`benchmarks/training_step.py`).
+    MobileNetV2 at stride 16 (`benchmarks/train.py`).
     """
 
     def forward(self, x: Tensor) -> Tensor:
