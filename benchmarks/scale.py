@@ -200,9 +200,9 @@ def write_table(out: Path, rows: dict[str, dict[str, float]]) -> None:
         for key, name in names.items():
             one.plot(numbers, values[key], "o-", label=name)
         one.set(xscale="log", xlabel="images", ylabel=label)
-        one.set_ylim(bottom=0)
         one.legend(fontsize="small")
     axes[0].set_yscale("log")
+    axes[1].set_ylim(bottom=0)
     figure.savefig(out / "scale.png", dpi=100)
     plt.close(figure)
 
