@@ -201,7 +201,7 @@ def test_refined_masks_know_their_maps_by_content(small_run, drawn, tmp_path, ca
         ("classify", ["--model.lr", "0.5"], "was trained with lr"),
         ("classify", ["--model.mosaic", "0.25"], "was trained with mosaic"),
         ("segment", ["--model.decoder", "Unet"], "was trained with decoder"),
-        ("segment", ["--trainer.max_epochs", "3"], "ends after 3 steps"),
+        ("segment", ["--trainer.max_epochs", "3"], "ends after 4 steps"),
     ],
 )
 def test_a_training_goes_on_as_it_began(kind, change, said, small_run, capsys):
@@ -226,7 +226,10 @@ def test_a_training_that_keeps_other_settings_than_the_defaults_says_so(small_ru
     ("words", "said"),
     [
         (["--trainer.max_epochs", "-1"], "give trainer.max_epochs or max_steps"),
-        (["--trainer.devices", "2", "--trainer.accelerator", "gpu"], "gpu"),
+        (
+            ["--trainer.devices", "2", "--trainer.accelerator", "gpu"],
+            "trainer.devices 2: No supported gpu backend found!",
+        ),
         (["--model.lr", "-1"], "lr must be 0 or more, got -1"),
         (["--model.head_lr_multiplier", "-1"], "head_lr_multiplier must be 0 or more"),
         (["--model.weight_decay", "-1"], "weight_decay must be 0 or more"),

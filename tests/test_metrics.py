@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,9 +28,13 @@ def _logged(classes: list[str], chances: np.ndarray, tags: np.ndarray, monkeypat
     logged: dict[str, float] = {}
     monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: float(value)}))
     monkeypatch.setattr(ClassificationTask, "trainer", _Trainer())
-    for some in np.array_split(np.arange(len(tags)), 2):
-        task.metrics.update(torch.tensor(chances[some]), torch.tensor(tags[some]))
+    logits = torch.tensor(chances).reshape(len(tags), -1).logit()
+    monkeypatch.setattr(task.model, "forward", lambda images: SimpleNamespace(logits=logits[images]))
+    for some in torch.arange(len(tags)).tensor_split(2):
+        its = torch.tensor(tags, dtype=torch.float32).reshape(len(tags), -1)[some]
+        task.validation_step({"image": some, "tags": its}, 0)
     task.on_validation_epoch_end()
+    assert logged.pop("val_loss") > 0
     return logged
 
 

@@ -223,7 +223,10 @@ def test_predict_spares_masks_that_are_not_its_own(checkpoint, tmp_path, capsys)
     write_mask(truth, np.ones((40, 56), np.uint8))
     before = truth.read_bytes()
     words = ["predict", "--ckpt", str(checkpoint), "--device", "cpu", "--out", str(tmp_path)]
-    for given, said in ((tmp_path, "taken for true ones"), (tmp_path / "x.jpg", "of another origin")):
+    for given, said in (
+        (tmp_path, "taken for ground truth"),
+        (tmp_path / "x.jpg", "of another origin"),
+    ):
         assert main([*words, str(given)]) == 2
         assert said in capsys.readouterr().err
     assert truth.read_bytes() == before

@@ -153,7 +153,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> b
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The `srun` command is available")
             fabric = Fabric(**place, strategy="ddp", plugins=[environment()])
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"trainer.devices {devices}: {' '.join(str(error).split())}") from error
     if fabric.world_size == 1:
         return False

@@ -165,7 +165,8 @@ class ClassificationTask(Task):
         logits, tags = (torch.stack(values).to(self.device) for values in pairs)
         self.validated = []
         self.log("val_loss", F.binary_cross_entropy_with_logits(logits, tags))
-        values = self.metrics(logits.sigmoid(), tags.long())
+        self.metrics.update(logits.sigmoid(), tags.long())
+        values = self.metrics.compute()
         self.metrics.reset()
         support = values["counts"].reshape(-1, 5)[
             :, 4
