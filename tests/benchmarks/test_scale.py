@@ -19,7 +19,9 @@ def test_few_images(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
     assert rows["4"] == first["4"] and list(rows) == ["4", "8"]  # not measured again
     for row in rows.values():
-        assert {*benchmark.STEPS, "learn"} <= row.keys() and all(value > 0 for value in row.values())
+        assert {*benchmark.STEPS, "learn"} <= row.keys()
+        # the clock of the CPU may stand still in a short step
+        assert all(value > 0 or key.endswith("CPU") for key, value in row.items())
         assert row["main MiB"] > row["masks MiB"]
     lines = (tmp_path / "scale.md").read_text().splitlines()
     assert [line.split()[1] for line in lines[2:]] == ["4", "8"]
