@@ -20,8 +20,7 @@ def test_few_images(tmp_path, monkeypatch):
     assert rows["4"] == first["4"] and list(rows) == ["4", "8"]  # not measured again
     for row in rows.values():
         assert {*benchmark.STEPS, "learn"} <= row.keys()
-        # the clock of the CPU may stand still in a short step
-        assert all(value > 0 or key.endswith("CPU") for key, value in row.items())
+        assert all(row[step] > 0 for step in benchmark.STEPS)
         assert row["main MiB"] > row["masks MiB"]
     lines = (tmp_path / "scale.md").read_text().splitlines()
     assert [line.split()[1] for line in lines[2:]] == ["4", "8"]
