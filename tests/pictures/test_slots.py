@@ -69,7 +69,7 @@ def test_borders_between_like_slots_are_faint():
     assert unlike.max() < 0.3 * groups[4, 33].max()  # between 2 and 3
 
 
-@pytest.mark.parametrize("colour", [(0, 0, 90), (60, 0, 120), (255, 0, 0)])
+@pytest.mark.parametrize("colour", [(0, 0, 90), (60, 0, 120), (255, 0, 0), (255, 255, 255)])
 def test_dark_colours_light_up_dark_things(colour):
     score = np.array([[0, 1]], np.float32)
     lit = tint(np.zeros((10, 40, 3), np.uint8), score, colour).astype(float)

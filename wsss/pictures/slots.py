@@ -109,7 +109,7 @@ def tint(image: np.ndarray, score: np.ndarray, colour: Sequence[int] = LIGHT) ->
     alpha = resize_scores(score[None].astype(np.float32), *image.shape[:2])[0][..., None]
     glow = np.asarray(colour) * (255 / max(1, *(int(c) for c in colour)))
     luminance = glow @ (0.299, 0.587, 0.114)  # ITU-R BT.601
-    glow += (255 - glow) * max(0.0, 150 - luminance) / (255 - luminance)
+    glow += (255 - glow) * max(0.0, (150 - luminance) / max(1.0, 255 - luminance))
     grey = image.mean(2, keepdims=True)
     dim = 0.15 * 255 + 0.35 * grey
     return (alpha * (0.4 * grey + 0.6 * glow) + (1 - alpha) * dim).astype(np.uint8)
