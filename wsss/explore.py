@@ -171,12 +171,14 @@ class Run:
     def _taught(self) -> SlotClasses:
         """What the run's images have taught about slots."""
         learned = read_arrays(self.made.slot_classes)
-        weight, bias, images = (learned.get(name) for name in SlotClasses._fields)
+        weight, bias, factors, images = (learned.get(name) for name in SlotClasses._fields)
+        if factors is None:  # of an earlier version
+            factors = np.ones(bias.shape[-1], np.float32)
         if weight.ndim == 2:  # of an earlier version: the mean alone
-            return SlotClasses(weight[None], bias[None], np.array([], str))
+            return SlotClasses(weight[None], bias[None], factors, np.array([], str))
         if images is None:  # of an earlier version: of all images
             images = np.array([record.id for record in self._made_of()], str)
-        return SlotClasses(weight, bias, images)
+        return SlotClasses(weight, bias, factors, images)
 
     def analyse(self, image: np.ndarray, name: str, id: str | None = None) -> Analysis:
         """Run both networks on a photograph (H, W, 3) uint8, with the run's own settings.

@@ -154,7 +154,7 @@ class SlotLabelSettings(Settings):
     relabel_slots: bool = True
     folds: int = 8
     rounds: int = 5
-    steps: int = 600
+    steps: int = 300
     sample: int | None = 4096
 
     def __post_init__(self) -> None:

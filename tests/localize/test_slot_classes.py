@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wsss.localize.slot_classes import learn_slots, slot_probabilities
+from wsss.localize.slot_classes import area_factors, learn_slots, slot_probabilities
 from wsss.settings import SlotLabelSettings
 
 BOAT, BIRD = 1, 2
@@ -64,21 +64,47 @@ def test_probabilities_are_those_of_torch():
         fold = index % FEWER.folds
         logits = features[index].float() @ torch.tensor(taught.weight[fold]).T
         q = (logits + torch.tensor(taught.bias[fold])).softmax(1)[:, [0, *labels[index]]]
-        q[:, 1] /= q[:, 1].max()
+        q[:, 1] = q[:, 1] / q[:, 1].max() * float(taught.factors[labels[index][0]])
         wanted = (q / q.sum(1, keepdim=True)).T
         found = taught.without(str(index)).probabilities(features[index].numpy(), labels[index])
         assert found.dtype == np.float32
         torch.testing.assert_close(torch.from_numpy(found), wanted)
 
 
+@pytest.mark.parametrize("strength", [50.0, 0.02])
+def test_classes_cover_no_more_than_in_their_seeds(strength):
+    generator = torch.Generator().manual_seed(0)
+    labels = [[1], [1, 2], [2], [1], []]
+    areas = torch.rand(5, 6, generator=generator)
+    made = [[torch.rand(len(own) + 1, 6, generator=generator) for own in labels] for _ in range(2)]
+    q, r = ([part / part.sum(0) for part in parts] for parts in made)
+    for part in q:
+        part[1:] *= strength
+    factors = area_factors(q, r, areas, labels, 4, steps=30)
+
+    def covered(shares):
+        total = torch.zeros(4)
+        for share, area, own in zip(shares, areas, labels, strict=True):
+            total[[0, *own]] += (share / share.sum(0) * area).sum(1)
+        return total
+
+    if strength < 1:  # they cover less
+        assert torch.equal(factors, torch.ones(4))
+        return
+    assert factors[0] == factors[3] == 1 and (factors[1:3] < 0.1).all()
+    scaled = [part * factors[[0, *own]][:, None] for part, own in zip(q, labels, strict=True)]
+    joint = [(a * b).sqrt() for a, b in zip(scaled, r, strict=True)]
+    torch.testing.assert_close(covered(joint), covered(r), rtol=0.01, atol=0.01)
+
+
 def test_an_image_does_not_teach_itself():
     once = replace(FEWER, rounds=1)
     features, areas, seeds, labels, _ = _lake()
-    one = classify_slots(features, areas, seeds, labels, 3, settings=once)[0]
+    one = classify_slots(features, areas, seeds, labels, 3, settings=once)[1]
     seeds[0] = seeds[0].flip(0)
-    other = classify_slots(features, areas, seeds, labels, 3, settings=once)[0]
-    assert torch.equal(one[0], other[0])
-    assert not torch.equal(one[1], other[1])  # of another part: it has learned from the first
+    other = classify_slots(features, areas, seeds, labels, 3, settings=once)[1]
+    same = [np.array_equal(a, b) for a, b in zip(one.weight, other.weight, strict=True)]
+    assert same == [True] + [False] * (FEWER.folds - 1)  # the first part is the image's own
 
 
 def test_what_was_corrected_is_learned_from_again():

@@ -126,9 +126,12 @@ def test_slots_are_learned_from_a_sample(classifier, drawn, tmp_path):
     taught = SlotClasses(**read_arrays(files.slot_classes))
     assert taught.images.tolist() == [record.id for record in chosen]
     assert len(taught.weight) == len(chosen) < len(ids)
-    mean = SlotClassifier(taught.weight.mean(0), taught.bias.mean(0))
+    factors = taught.factors
+    mean = SlotClassifier(taught.weight.mean(0), taught.bias.mean(0), factors)
     others = {name: fold for fold, name in enumerate(taught.images.tolist())}
-    asked = {name: SlotClassifier(taught.weight[k], taught.bias[k]) for name, k in others.items()}
+    asked = {
+        name: SlotClassifier(taught.weight[k], taught.bias[k], factors) for name, k in others.items()
+    }
     for name in ids:
         seed = read_arrays(files.seed(name))
         shares = asked.get(name, mean).probabilities(seed["slots"], seed["labels"])

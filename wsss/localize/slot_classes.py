@@ -38,7 +38,9 @@ def learn_slots(
     ``settings.folds`` parts. Then q are its probabilities for that part's slots, cut to background and
     tags, each tag's divided by its maximum in the image, summing to 1. The regression ends after few
     steps, which keeps q soft: trained to its end it takes over the errors of the seeds
-    (docs/method.md).
+    (docs/method.md). What is so soft covers too much beside the background, most of all where a class
+    has many images: in the end each class gets the factor with which it covers in all no more than its
+    seeds do (:func:`area_factors`).
 
     Args:
         images: Ids of I images.
@@ -66,12 +68,62 @@ def learn_slots(
         pairs = zip(labels, probabilities, seeds, strict=True)
         targets = torch.stack([torch.tensor([0, *own])[(q * r).argmax(0)] for own, q, r in pairs])
         weight, bias = _regressions(x, targets, areas, learned, num_labels, settings.steps)
-        taught = SlotClasses(weight.numpy(), bias.numpy(), np.array(images))
+        ones = np.ones(num_labels, np.float32)
+        taught = SlotClasses(weight.numpy(), bias.numpy(), ones, np.array(images))
         asked = [taught.without(image) for image in images]
         found = zip(asked, x.numpy(), labels, strict=True)
         probabilities = [torch.from_numpy(one.probabilities(own, tags)) for one, own, tags in found]
     weight = weight / std  # for features as they are
-    return taught._replace(weight=weight.numpy(), bias=(bias - weight @ mean).numpy())
+    factors = area_factors(probabilities, seeds, areas, labels, num_labels)
+    bias = bias - weight @ mean
+    return taught._replace(weight=weight.numpy(), bias=bias.numpy(), factors=factors.numpy())
+
+
+def area_factors(
+    probabilities: Sequence[Tensor],
+    seeds: Sequence[Tensor],
+    areas: Tensor,
+    labels: Sequence[Sequence[int]],
+    num_labels: int,
+    steps: int = 12,
+) -> Tensor:
+    """Factors of the classes, 1 at most, with which none covers more than it does in the seeds.
+
+    With q times the factors and r the seeds, sqrt(q r), summing to 1 in each slot, covers over all
+    images as much of each class as r does; less where it does with the factor 1. Found step by step.
+
+    Args:
+        probabilities: For each of I images q, ``(n + 1, K)``, the background first.
+        seeds: For each image r, alike.
+        areas: Share of its image that each slot covers, ``(I, K)``.
+        labels: The n mask labels of each image's tags.
+        num_labels: Background and all classes, L.
+        steps: Corrections of the factors.
+
+    Returns:
+        ``(L,)`` float32 in (0, 1], 1 for the background and for classes that no image has.
+    """
+    most = max(len(own) for own in labels) + 1
+    shape = (len(labels), most, areas.shape[1])
+    q, r = torch.zeros(shape), torch.zeros(shape)
+    names = torch.full(shape[:2], num_labels)  # beyond an image's tags: a label of no area
+    for index, own in enumerate(labels):
+        count = len(own) + 1
+        q[index, :count], r[index, :count] = probabilities[index], seeds[index]
+        names[index, :count] = torch.tensor([0, *own])
+
+    def covered(shares: Tensor) -> Tensor:
+        shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-9)
+        by_label = (shares * areas[:, None]).sum(2).flatten()
+        return torch.zeros(num_labels + 1).index_add_(0, names.flatten(), by_label)
+
+    wanted, factors = covered(r), torch.ones(num_labels + 1)
+    for _ in range(steps):
+        found = covered((q * factors[names][..., None] * r).sqrt())
+        ratio = (wanted / found.clamp_min(1e-9)).clamp(0.25, 4)
+        factors = torch.where(found > 0, factors * ratio**1.5, factors).clamp_max(1)
+        factors[0] = 1
+    return factors[:num_labels]
 
 
 def slot_probabilities(scores: Tensor, dispatch: Tensor, background: float) -> Tensor:

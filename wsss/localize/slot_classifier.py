@@ -12,15 +12,18 @@ class SlotClassifier(NamedTuple):
     Attributes:
         weight: ``(L, C)`` float32, L labels, the background first.
         bias: ``(L,)`` float32.
+        factors: ``(L,)`` float32, by which the labels' probabilities are multiplied in the end.
     """
 
     weight: np.ndarray
     bias: np.ndarray
+    factors: np.ndarray
 
     def probabilities(self, features: np.ndarray, labels: Sequence[int]) -> np.ndarray:
         """Probabilities of background and tags in slots, ``(n + 1, K)`` float32, summing to 1.
 
-        Each tag's probability is divided by its maximum: it is in the image somewhere.
+        Each tag's probability is divided by its maximum, as it is in the image somewhere, and then
+        multiplied with its factor.
 
         Args:
             features: what describes the image's K slots, ``(K, C)``.
@@ -30,6 +33,7 @@ class SlotClassifier(NamedTuple):
         q = np.exp(logits - logits.max(1, keepdims=True))
         q = (q / q.sum(1, keepdims=True))[:, [0, *labels]]
         q[:, 1:] /= q[:, 1:].max(0).clip(1e-6)
+        q *= self.factors[[0, *labels]]
         return (q / q.sum(1, keepdims=True)).T
 
 
@@ -39,12 +43,14 @@ class SlotClasses(NamedTuple):
     Attributes:
         weight: ``(F, L, C)`` float32, one regression for each of F folds.
         bias: ``(F, L)`` float32.
+        factors: ``(L,)`` float32, as for `SlotClassifier`, of all folds.
         images: ``(S,)`` ids of the images; number k is of fold k modulo F, from which regression k
             modulo F has not learned.
     """
 
     weight: np.ndarray
     bias: np.ndarray
+    factors: np.ndarray
     images: np.ndarray
 
     def without(self, image: str | None) -> SlotClassifier:
@@ -52,5 +58,5 @@ class SlotClasses(NamedTuple):
         found = np.flatnonzero(self.images == image) if image is not None else ()
         if len(found):
             fold = found[0] % len(self.weight)
-            return SlotClassifier(self.weight[fold], self.bias[fold])
-        return SlotClassifier(self.weight.mean(0), self.bias.mean(0))
+            return SlotClassifier(self.weight[fold], self.bias[fold], self.factors)
+        return SlotClassifier(self.weight.mean(0), self.bias.mean(0), self.factors)

@@ -182,7 +182,7 @@ def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: Ma
     """
     names = [record.id for record in sample_images(catalog.records, settings.sample)]
     learned = read_arrays(files.slot_classes) if files.slot_classes.is_file() else {}
-    if np.array_equal(learned.get("images", []), names):
+    if "factors" in learned and np.array_equal(learned["images"], names):
         return SlotClasses(**learned)
     found = []
     for name in progress(names, "read slots", brief=True):

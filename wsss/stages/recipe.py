@@ -28,7 +28,7 @@ FORMAT = 4
 """Of the notes `begun.json` and `done.json`; 2 kept a hash of the config as it was written, 3 had the
 settings of masks among the trainer's callbacks."""
 
-METHODS = {"classify": 1, "pseudo_masks": 2, "segment": 1, "refined_masks": 2}
+METHODS = {"classify": 1, "pseudo_masks": 3, "segment": 1, "refined_masks": 2}
 """Raised by one where the code of a stage makes other results of the same settings and inputs."""
 
 Changed = Literal["tell", "keep", "redo"]
