@@ -10,7 +10,8 @@ from wsss.data.catalog import read_catalog, read_classes
 from wsss.data.cells import clean
 from wsss.data.check import check
 from wsss.data.gather import gather
-from wsss.data.tags import TagRow, read_tag_table, split_folder, split_of
+from wsss.data.splits import split_folder, split_of
+from wsss.data.tags import TagRow, read_tag_table
 from wsss.errors import UserError, UserNotice, forget_notices
 from wsss.files import read_lines
 
@@ -18,7 +19,7 @@ from wsss.files import read_lines
 def test_split_keeps_every_class_in_both_parts(tmp_path):
     lines = [f"{index}.jpg,{'rare' if index < 10 else 'common'}" for index in range(100)]
     (tmp_path / "tags.csv").write_text("image,tags\n" + "\n".join(lines))
-    splits = split_of(read_tag_table(tmp_path / "tags.csv", tmp_path))
+    splits = split_of(read_tag_table(tmp_path / "tags.csv", tmp_path).rows)
     assert sum(splits[f"{index}.jpg"] == "val" for index in range(10)) == 2
     assert sum(split == "val" for split in splits.values()) == 20
 
@@ -48,7 +49,7 @@ def test_forms_of_tags(form, tmp_path):
     (tmp_path / name).write_text(text)
     for number, image in enumerate("ab"):
         photo(number).save(tmp_path / f"{image}.jpg")
-    rows = read_tag_table(tmp_path / name, tmp_path)
+    rows = read_tag_table(tmp_path / name, tmp_path).rows
     assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "dog")), ("b.jpg", ())]
     assert read_classes("folder", tmp_path) == ("cat", "dog")
     assert [r.tags for r in read_catalog("folder", tmp_path, "all").records] == [(0, 1), ()]
@@ -56,7 +57,7 @@ def test_forms_of_tags(form, tmp_path):
 
 def test_class_names_with_spaces_between_bare_commas(tmp_path):
     (tmp_path / "tags.csv").write_text("image,tags\na.jpg,polar bear,dog\nb.jpg,\n")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.tags for row in rows] == [("polar bear", "dog"), ()]
 
 
@@ -143,7 +144,7 @@ def test_printed_lists_are_lists(form, delimiter, tmp_path):
         text = '"' + text.replace('"', '""') + '"'
     lines = [f"a.jpg{delimiter}{text}", f"b.jpg{delimiter}[]", f"c.jpg{delimiter}horse"]
     (tmp_path / "tags.csv").write_text("\n".join([f"image{delimiter}tags", *lines]))
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {})).rows
     assert [row.tags for row in rows] == [("big dog", "cat"), (), ("horse",)]
     assert len(odd["read as a list of tags"]) == 2 and "line " in odd["read as a list of tags"][0]
     with pytest.warns(UserNotice, match=r"tags\.csv: read as a list of tags: line "):
@@ -152,7 +153,7 @@ def test_printed_lists_are_lists(form, delimiter, tmp_path):
 
 def test_a_list_beside_plain_cells_leaves_their_separator(tmp_path):
     (tmp_path / "tags.csv").write_text("image;tags\na.jpg;['big dog', 'cat']\nb.jpg;cat horse\n")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={})
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={}).rows
     assert [row.tags for row in rows] == [("big dog", "cat"), ("cat", "horse")]
 
 
@@ -160,7 +161,7 @@ def test_a_printed_list_in_json(tmp_path):
     tags = {"a.jpg": ["['big dog', 'cat']"], "b.jpg": ["[]"], "c.jpg": ["horse"]}
     (tmp_path / "tags.json").write_text(json.dumps(tags))
     with pytest.warns(UserNotice, match="read as a list of tags: entry 1"):
-        rows = read_tag_table(tmp_path / "tags.json", tmp_path)
+        rows = read_tag_table(tmp_path / "tags.json", tmp_path).rows
     assert [row.tags for row in rows] == [("big dog", "cat"), (), ("horse",)]
 
 
@@ -174,7 +175,7 @@ def test_a_list_that_was_cut_is_refused(text, tmp_path):
 def test_quotes_around_names_are_no_part_of_them(tmp_path):
     text = "image;tags\na.jpg;'big dog', 'cat'\nb.jpg;“horse”\nc.jpg;'nan'\nd.jpg;l'eau\n"
     (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {})).rows
     assert [row.tags for row in rows] == [("big dog", "cat"), ("horse",), (), ("l'eau",)]
     assert len(odd["read without the quotes around it"]) == 4
 
@@ -228,7 +229,7 @@ def test_what_programs_write_for_nothing_is_no_class(form, word, tmp_path):
 
 def test_null_and_nan_of_json_are_no_tags(tmp_path):
     (tmp_path / "tags.json").write_text('{"a.jpg": ["cat", null], "b.jpg": null, "c.jpg": NaN}')
-    rows = read_tag_table(tmp_path / "tags.json", tmp_path, odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.json", tmp_path, odd=(odd := {})).rows
     assert [row.tags for row in rows] == [("cat",), (), ()]
     assert odd == {
         "read as an empty cell": ["entry 1: 'null'", "entry 2: 'null'", "entry 3: 'NaN'"],
@@ -289,7 +290,7 @@ def test_characters_without_width_are_dropped_and_told(form, sign, tmp_path):
 def test_every_space_is_a_space(tmp_path):
     text = "image,tags\na.jpg,polar\u00a0bear|\u3000dog\u00a0\nb.jpg,polar bear|dog\n"
     (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
-    one, other = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={})
+    one, other = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={}).rows
     assert one.tags == other.tags == ("polar bear", "dog")
     assert clean(" polar\u2009bear\t") == "polar bear"
 
@@ -301,7 +302,7 @@ def test_names_of_files_keep_what_the_files_have(tmp_path):
     text = f"image,tags\n{real},cat\n\u200bb.jpg\u200b,dog\n"
     (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
     with pytest.warns(UserNotice, match=r"line 3: '\\u200bb\.jpg\\u200b'"):
-        rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+        rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.image for row in rows] == [real, "b.jpg"]
 
 
@@ -331,7 +332,7 @@ def test_marks_in_a_column_for_each_class(yes, no, delimiter, tmp_path):
     lines = [line("a.jpg", yes, no, yes), line("b.jpg", no, yes, no), line("c.jpg", no, no, no)]
     text = "\n".join([line("Image", "big dog", "cat", "horse"), *lines])
     (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.tags for row in rows] == [("big dog", "horse"), ("cat",), ()]
 
 
@@ -368,7 +369,7 @@ def test_tables_of_spreadsheets(form, encoding, tmp_path):
     if encoding == "utf-16-be":
         text = "\ufeff" + text
     (tmp_path / "tags.csv").write_bytes(text.encode(encoding))
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {})).rows
     assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "big dog")), ("b.jpg", ())]
     assert not odd
 
@@ -379,13 +380,13 @@ def test_a_column_without_a_name_is_no_class(first, tmp_path):
         f"{first},image,cat,dog\n0,a.jpg,1,1\n1,b.jpg,0,1\n7,c.jpg,0,0\n"
     )
     with pytest.warns(UserNotice, match="columns without a name, passed over: column 1"):
-        rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+        rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.tags for row in rows] == [("cat", "dog"), ("dog",), ()]
 
 
 def test_names_with_spaces_before_a_separator_at_the_end(tmp_path):
     (tmp_path / "tags.csv").write_text("image,tags\na.jpg,polar bear,\nb.jpg,dog,\n")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.tags for row in rows] == [("polar bear",), ("dog",)]
 
 
@@ -529,7 +530,7 @@ def test_what_is_in_test_is_in_no_other(tmp_path):
 def test_two_rows_of_an_image_in_two_splits(tmp_path):
     lines = ["a.jpg,cat,train", "a.jpg,dog,Test", "b.jpg,cat,valid", "b.jpg,cat,train", "c.jpg,cat,nan"]
     (tmp_path / "tags.csv").write_text("\n".join(["image,tags,split", *lines]))
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, duplicates=[], odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, duplicates=[], odd=(odd := {})).rows
     assert [row.split for row in rows] == ["test", "val", None]
     assert odd == {"read as an empty cell": ["line 6: 'nan'"]}
 
