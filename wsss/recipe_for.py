@@ -239,12 +239,11 @@ def _of_the_data(found: Found, photographs: Path, out: Path) -> Iterator[str]:
     rare = [name for name, *counts in rows if sum(counts) < FEW]
     if rare:
         yield f"note: fewer than {FEW} images, hardly enough to learn from: {', '.join(rare)}"
-    for name in found.classes:
-        if all(name in tags for tags in found.tags.values()):
-            yield (
-                f"note: every photograph has the tag '{name}', so nothing shows where it is not: add "
-                "photographs without it (with empty tags, if they show none of your things)"
-            )
+    for name in found.everywhere:
+        yield (
+            f"note: every photograph has the tag '{name}', so nothing shows where it is not: add "
+            "photographs without it (with empty tags, if they show none of your things)"
+        )
     for note in found.notes:
         yield f"note: {note}"
     if found.left_out:

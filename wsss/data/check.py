@@ -21,6 +21,7 @@ from wsss.data.folder_rules import (
     TWICE,
     Finding,
     digests,
+    everywhere,
     examine,
     longest_name,
     masks_of,
@@ -56,6 +57,7 @@ class Report:
         tags_per_image: number of images with so many tags.
         tag_source: file or folder that the tags are from (folder layout).
         tag_form: what that was taken for.
+        everywhere: classes that no image is said to be without (folder layout).
         masks: usable ground-truth masks (folder layout).
         warnings: kind of oddity -> files or names; the run goes on with them.
         errors: the same, for what stops a run.
@@ -68,6 +70,7 @@ class Report:
     tags_per_image: dict[int, int] = field(default_factory=dict)
     tag_source: str = ""
     tag_form: str = ""
+    everywhere: list[str] = field(default_factory=list)
     masks: int = 0
     warnings: dict[str, list[str]] = field(default_factory=dict)
     errors: dict[str, list[str]] = field(default_factory=dict)
@@ -198,6 +201,7 @@ def _folder_records(root: Path, tags: Path | None, files: list[str], report: Rep
         report.warnings |= parts.odd | left_out
     present = {*files}
     rows = [row for row in rows if row.image in present]
+    report.everywhere = everywhere(rows)
     report.add(repeats(row.image for row in rows))
     used = {*masks_of(root, files)}
     masks, others = masks_in(root / "masks")
@@ -263,7 +267,7 @@ def _check_names(report: Report) -> None:
     for name, count in report.classes.items():
         if count < FEW:
             report.warn(f"class with fewer than {FEW} images", f"{name} ({count})")
-        if report.layout == "folder" and count == report.tagged:
+        if report.layout == "folder" and name in report.everywhere:
             report.warn("class on every image: nothing shows where it is not (add some without)", name)
         if report.layout == "folder" and name.lower() in RESERVED_CLASSES:
             report.fail("class name with a meaning of its own (rename it)", name)
@@ -309,7 +313,7 @@ def summary(report: Report, root: Path, tags: Path | None) -> Iterator[str]:
     """The lines in which a user is told what `check` found in `root`, and what to do next."""
     yield f"{root}: {report.layout} layout, {report.images} images, {report.tagged} tagged"
     if report.tag_form:
-        yield f"  read as {report.tag_form}"
+        yield f"  tags read as {report.tag_form}"
     if report.masks:
         yield f"  {report.masks} ground-truth masks"
     for name, count in report.classes.items():

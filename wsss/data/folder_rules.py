@@ -164,6 +164,15 @@ def digests(root: Path, images: Collection[str]) -> dict[str, bytes]:
     }
 
 
+def everywhere(rows: Collection[TagRow]) -> list[str]:
+    """The classes that no image is said to be without: nothing shows where they are not."""
+    without: set[str] = set()
+    names = {tag for row in rows for tag in row.tags}
+    for row in rows:
+        without |= (names if row.looked_for is None else {*row.looked_for}) - {*row.tags}
+    return sorted(names - without)
+
+
 def refuse(finding: Finding, root: Path, table: Path) -> None:
     """Raise the UserError with which the catalog meets a finding."""
     inside(root, finding.image, table)

@@ -14,6 +14,7 @@ from wsss.data.folder_rules import (
     SAME_CONTENT,
     TWICE,
     digests,
+    everywhere,
     examine,
     longest_name,
     refuse,
@@ -40,6 +41,7 @@ class Found:
         looked_for: image -> the classes that somebody looked for; of those in which all were, nothing.
         splits: image -> "train" or "val".
         classes: names in the order of their mask labels.
+        everywhere: classes that no image is said to be without.
         left_out: reason -> images.
         notes: what else the user should know.
     """
@@ -50,6 +52,7 @@ class Found:
     looked_for: dict[str, tuple[str, ...]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    everywhere: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -114,23 +117,26 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
             f"its names must be relative to {photographs}"
         )
     spelling = _classes(found, photographs, table, rows)
-    rows = [
-        replace(row, tags=tuple(sorted({spelling[tag] for tag in row.tags}, key=found.classes.index)))
-        for row in rows
-    ]
-    same = {without_case(name): name for name in found.classes}
-    found.looked_for = {
-        row.image: tuple(same[key] for key in map(without_case, row.looked_for) if key in same)
-        for row in rows
-        if row.looked_for is not None
-    }
+    rows = [_in_classes(row, spelling, found.classes) for row in rows]
+    found.looked_for = {row.image: row.looked_for for row in rows if row.looked_for is not None}
     found.splits, left_out, odd = split_folder(rows, table, photographs)
     found.note(odd)
     for reason, images in left_out.items():
         found.leave_out(reason, *images)
+    found.everywhere = everywhere([row for row in rows if row.image in found.splits])
     found.tags = {row.image: row.tags for row in rows if row.image in found.splits}
     _require_both_splits(found, table)
     return found
+
+
+def _in_classes(row: TagRow, spelling: dict[str, str], classes: tuple[str, ...]) -> TagRow:
+    """A row in the classes' own spelling and order."""
+    tags = {spelling[tag] for tag in row.tags}
+    asked = row.looked_for
+    if asked is not None:
+        alike = {without_case(name) for name in asked}
+        asked = tuple(name for name in classes if without_case(name) in alike or name in tags)
+    return replace(row, tags=tuple(name for name in classes if name in tags), looked_for=asked)
 
 
 def _usable(

@@ -121,7 +121,7 @@ class Renamed:
             self.in_roboflow.setdefault(_as_in_roboflow(last), []).append(name)
 
     def meant(self, name: str) -> list[str] | None:
-        """The photographs that a name means, as it is or as a tool has made it; None: it may be a part."""
+        """The photographs that a name means, as it is or as a tool makes it; None: it may be a part."""
         plain = composed(name)
         last = PurePosixPath(plain).name
         if name in self.names:

@@ -73,7 +73,8 @@ def _told(row: TagRow) -> str:
     told = f"{row.image}: {', '.join(row.tags) or 'none of the classes'}"
     if row.looked_for is not None:
         others = [name for name in row.looked_for if name not in row.tags]
-        told += f" (not on it: {few(others)}; the others were not looked for)"
+        told += f" (not on it: {few(others)}" if others else " ("
+        told += f"{'; ' * bool(others)}nobody looked for the other classes)"
     return told + (f" [{row.split}]" if row.split else "")
 
 
@@ -158,9 +159,9 @@ def read_tag_table(
 
 
 def _parts(path: Path) -> dict[Path, str | None]:
-    """The tables in the folders of the splits, and their splits; where there are none, what is given."""
+    """The tables in the folders of the splits, and their splits; if there are none, what is given."""
     found: dict[Path, str | None] = {}
-    names = (*OWN, *(name for form in FORMS for name in form.files if name not in OWN))
+    names = [name for form in FORMS for name in form.files if name not in OWN]
     for folder in sorted(path.iterdir()) if path.is_dir() else ():
         if folder.name.casefold() in SPLITS and folder.is_dir():
             its = [folder / name for name in names if (folder / name).is_file()]

@@ -44,8 +44,8 @@ def read_workbook(source: Source) -> list[Line]:
         import openpyxl
     except ImportError:
         raise UserError(
-            f"{path} is a workbook of Excel, which openpyxl reads: pip install 'wsss[excel]', or save it as "
-            "CSV UTF-8"
+            f"{path} is a workbook of Excel, which openpyxl reads: pip install 'wsss[excel]', or "
+            "save it as CSV UTF-8"
         ) from None
     try:
         with warnings.catch_warnings():  # on extensions of Excel that do not matter here
@@ -77,8 +77,8 @@ def _rows(values: Any, formulas: Any, path: Any) -> list[Line]:
         for cell, formula in zip(cells, written, strict=True):
             if cell.value is None and formula.value is not None:
                 raise UserError(
-                    f"{path} line {number}: the value of the formula in {formula.coordinate} is not kept "
-                    "in the file: open and save it in Excel or LibreOffice"
+                    f"{path} line {number}: the value of the formula in {formula.coordinate} is not in "
+                    "the file: open and save it in Excel or LibreOffice"
                 )
         texts = [_text(cell.value) for cell in cells]
         if any(map(clean, texts)):

@@ -26,7 +26,8 @@ class ImageFolder(Form):
             return None
         sheet = sheet.renamed(column, "image")
         label = next((c for name in LABELS if (c := sheet.column(name)) is not None), None)
-        return rows_of(source, sheet if label is None else sheet.renamed(label, "tags"))
+        sheet = sheet if label is None else sheet.renamed(label, "tags")
+        return rows_of(source, sheet, spaces=False)  # a label is one name
 
 
 def _of_lines(source: Source, lines: list[tuple[int, dict[str, Any]]]) -> Rows:

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from wsss.data.cells import shown
 from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from wsss.data.names import in_label_studio
+from wsss.data.tags.sheet import sheet_of
 from wsss.data.tags.source import NOT_ANNOTATED, Form, Rows, Source, TagRow
 from wsss.errors import UserError
 
@@ -43,23 +44,21 @@ class LabelStudio(Form):
 
 
 class LabelStudioMin(Form):
-    about: ClassVar = "one object for each annotation (Label Studio's JSON-MIN)"
+    """JSON-MIN, and CSV, which has the same columns."""
+
+    about: ClassVar = "one entry for each annotation (Label Studio's JSON-MIN or CSV)"
 
     def read(self, source: Source) -> Rows | None:
-        found = source.json
-        if not (isinstance(found, list) and found):
-            return None
-        rows: list[tuple[str, dict[str, Any]]] = []
-        for number, one in enumerate(found, start=1):
-            if not isinstance(one, dict):
-                return None
-            rows.append((f"entry {number}", one))
-        if not any(name in one for name in OWN[1:] for _, one in rows):
+        rows = _entries(source) or []
+        if not any({"annotation_id", "lead_time"} <= one.keys() for _, one in rows):
             return None
         columns = _columns(source, rows)
         known: dict[str, tuple[str, TagRow]] = {}
         for place, one in rows:
             image = _image(source, one, place)
+            if one.get("annotation_id", "") is None:
+                source.note(NOT_ANNOTATED, image)
+                continue
             tags = _choices(source, one, columns, place)
             row = source.row(image, tags, place)
             if image in known:  # of another annotator
@@ -69,6 +68,25 @@ class LabelStudioMin(Form):
                 row = known[image][1].joined(row)
             known[image] = (known[image][0] if image in known else place, row)
         return [*known.values()]
+
+
+def _entries(source: Source) -> list[tuple[str, dict[str, Any]]] | None:
+    """Place -> entry; None: there are none."""
+    found = source.json
+    if isinstance(found, list) and all(isinstance(one, dict) for one in found):
+        return [(f"entry {number}", one) for number, one in enumerate(found, start=1)]
+    sheet = sheet_of(source)
+    if sheet is None or not {"annotation_id", "lead_time"} <= {*sheet.header}:
+        return None
+    entries = []
+    for number, cells in sheet.lines:
+        place = f"line {number}"
+        values = [
+            source.parsed(cell, f" {place}") if cell.startswith(("{", "[")) else cell or None
+            for cell in map(str.strip, cells)
+        ]
+        entries.append((place, dict(zip(sheet.header, values, strict=False))))
+    return entries
 
 
 def _is_task(task: Any) -> bool:
@@ -143,7 +161,7 @@ def _columns(source: Source, rows: list[tuple[str, dict[str, Any]]]) -> list[str
     texts = [
         name
         for name in names
-        if all(isinstance(v := one.get(name, ""), str) and not _is_image(v) for _, one in rows)
+        if all(isinstance(v := one.get(name) or "", str) and not _is_image(v) for _, one in rows)
     ]
     found = sure or known[:1] or (texts if len(texts) == 1 else [])
     if not found:

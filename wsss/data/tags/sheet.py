@@ -53,9 +53,15 @@ def sheet_of(source: Source) -> Sheet | None:
     Raises:
         UserError: it cannot be read, a column is there twice, or there is no line but the first.
     """
-    if source.path.is_dir() or source.json is not None or source.xml is not None:
+    if "sheet" not in source.known:  # several forms look at it
+        source.known["sheet"] = _read(source)
+    return source.known["sheet"]
+
+
+def _read(source: Source) -> Sheet | None:
+    if source.path.is_dir() or source.xml is not None:
         return None
-    if source.lines is not None:
+    if source.json is not None or source.lines is not None:
         return None
     sheet = _of_workbook(source) if is_workbook(source.head) else _of_text(source)
     if twice := next((name for name in sheet.header if name and sheet.header.count(name) > 1), None):
@@ -134,8 +140,14 @@ def _column(name: str) -> str:
     return name.lower() if name.lower() in KNOWN else name
 
 
-def rows_of(source: Source, sheet: Sheet) -> Rows:
-    """The rows of a table whose columns are called as in our own form."""
+def rows_of(source: Source, sheet: Sheet, spaces: bool = True) -> Rows:
+    """The rows of a table whose columns are called as in our own form.
+
+    Args:
+        source: the table.
+        sheet: its cells.
+        spaces: in tags without another separator every word is one.
+    """
     header, lines = sheet.header, sheet.lines
     named = {name: column for column, name in enumerate(header) if name}
     classes = [name for name in named if name not in KNOWN]
@@ -155,7 +167,7 @@ def rows_of(source: Source, sheet: Sheet) -> Rows:
             source.note("columns that seem to be the split, not used (call it 'split')", f"'{name}'")
     read = _tags_of_columns if "tags" not in named else _tags_of_cells
     rows = []
-    for (number, cells), (its, looked_for) in zip(lines, read(source, sheet), strict=True):
+    for (number, cells), (its, looked_for) in zip(lines, read(source, sheet, spaces), strict=True):
         place = f"line {number}"
         split = source.split(cells[named["split"]], place) if "split" in named else None
         rows.append((place, source.row(cells[named["image"]], its, place, split, looked_for)))
@@ -166,7 +178,7 @@ Found = list[tuple[list[str], list[str] | None]]
 """The tags of each line, and what was looked for; None: all classes."""
 
 
-def _tags_of_columns(source: Source, sheet: Sheet) -> Found:
+def _tags_of_columns(source: Source, sheet: Sheet, spaces: bool) -> Found:
     """From one column of marks for each class."""
     header = sheet.header
     columns = [(c, name) for c, name in enumerate(header) if name not in ("", *KNOWN)]
@@ -195,7 +207,7 @@ def _tags_of_columns(source: Source, sheet: Sheet) -> Found:
     return found
 
 
-def _tags_of_cells(source: Source, sheet: Sheet) -> Found:
+def _tags_of_cells(source: Source, sheet: Sheet, spaces: bool) -> Found:
     """From a column of tags and, where they were not quoted, from what follows.
 
     Spreadsheets give the cells that follow a column of their own, without a name.
@@ -214,7 +226,7 @@ def _tags_of_cells(source: Source, sheet: Sheet) -> Found:
     plain = [its for its, read in zip(texts, tags, strict=True) if read is None]
     joined = "".join(text for its in plain for text in its)
     longer = any(len(cells) > len(header) for _, cells in lines) or any(len(its) > 1 for its in plain)
-    separator = r"[|;,]" if longer or re.search(r"[|;,]", joined) else r"\s"
+    separator = r"[|;,]" if longer or not spaces or re.search(r"[|;,]", joined) else r"\s"
     read_tags = [
         [name for text in its for name in re.split(separator, text)] if read is None else read
         for its, read in zip(texts, tags, strict=True)

@@ -88,11 +88,13 @@ class Source:
         path: the file or folder.
         root: folder of the photographs.
         odd: kind of oddity -> where, each once.
+        known: what has been read of it.
     """
 
     path: Path
     root: Path
     odd: dict[str, dict[str, None]] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
 
     # what it holds: of each form of content one of these, None in the others
 
@@ -266,6 +268,8 @@ class Source:
         files = [file for one in stems for file in found[one]]
         same = [file for file in files if file.endswith(PurePosixPath(name).suffix)]
         files = same if len(same) == 1 else files
+        own = [file for file in files if file.startswith(f"{self._beside[0].as_posix()}/")]
+        files = own if len(own) == 1 else files
         if len(files) > 1:
             raise UserError(
                 f"{self.path} {place} names the image '{name}', and {len(files)} are called so "
