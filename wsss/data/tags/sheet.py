@@ -14,6 +14,7 @@ from wsss.data.cells import (
     mark,
     missing,
     no_mark,
+    shown,
 )
 from wsss.data.tags.excel import is_workbook, read_workbook
 from wsss.data.tags.source import HIDDEN, Line, Rows, Source
@@ -155,7 +156,7 @@ def rows_of(source: Source, sheet: Sheet, spaces: bool = True) -> Rows:
     name, text = next(((name, text) for name, text in odd if text is not None), (None, None))
     if "image" not in named or not ("tags" in named or (classes and name is None)):
         lacking = "tags" if "image" in named else "image"
-        where = f", and '{text.strip()}' in its column '{name}'" if name and lacking == "tags" else ""
+        where = f", and {shown(text)} in its column '{name}'" if name and lacking == "tags" else ""
         raise UserError(
             f"{source.path} has no column '{lacking}' (it has {', '.join(header)}{where}): "
             "its first line must be image,tags, or image and one column of 0 and 1 (or TRUE and FALSE, "
@@ -224,19 +225,19 @@ def _tags_of_cells(source: Source, sheet: Sheet, spaces: bool) -> Found:
         texts.append(its)
         tags.append(source.items(",".join(its), f"line {number}"))
     plain = [its for its, read in zip(texts, tags, strict=True) if read is None]
-    joined = "".join(text for its in plain for text in its)
+    asked_for = header.index("looked_for") if "looked_for" in header else None
+    asked = [(number, cells[asked_for]) for number, cells in lines] if asked_for is not None else []
+    joined = "".join(text for its in (*plain, (text for _, text in asked)) for text in its)
     longer = any(len(cells) > len(header) for _, cells in lines) or any(len(its) > 1 for its in plain)
     separator = r"[|;,]" if longer or not spaces or re.search(r"[|;,]", joined) else r"\s"
     read_tags = [
         [name for text in its for name in re.split(separator, text)] if read is None else read
         for its, read in zip(texts, tags, strict=True)
     ]
-    if "looked_for" not in header:
+    if asked_for is None:
         return [(its, None) for its in read_tags]
-    cells_of = [(number, cells[header.index("looked_for")]) for number, cells in lines]
-    separator = r"[|;,]" if re.search(r"[|;,]", joined + "".join(c for _, c in cells_of)) else separator
-    asked = [
+    names = [
         (source.items(text, f"line {number}") or re.split(separator, text)) if clean(text) else None
-        for number, text in cells_of
+        for number, text in asked
     ]
-    return [*zip(read_tags, asked, strict=True)]
+    return [*zip(read_tags, names, strict=True)]
