@@ -9,17 +9,7 @@ from wsss.cli import main
 from wsss.data.catalog import read_catalog
 from wsss.data.check import check
 from wsss.data.tags import FORMS, read_tag_table, tag_source
-from wsss.errors import UserError, forget_notices
-
-
-@pytest.fixture(autouse=True)
-def _anew():
-    forget_notices()
-
-
-@pytest.fixture
-def root(tmp_path):
-    return photographs(tmp_path / "photos")
+from wsss.errors import UserError
 
 
 def test_every_form_has_a_sample(tmp_path):

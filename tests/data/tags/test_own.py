@@ -67,11 +67,6 @@ def test_bad_tables_are_named(name, text, said, tmp_path):
         read_tag_table(tmp_path / name, tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def _anew():
-    forget_notices()
-
-
 def _notices(told) -> str:
     return "\n".join(str(one.message) for one in told)
 

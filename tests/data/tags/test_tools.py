@@ -15,18 +15,8 @@ from wsss.data.labels import UNKNOWN
 from wsss.data.tags import read_tag_table
 from wsss.data.tags.open_images import OpenImages
 from wsss.data.tags.source import NOT_ANNOTATED, Source
-from wsss.errors import UserError, forget_notices
+from wsss.errors import UserError
 from wsss.stages.recipe import stamp_catalog
-
-
-@pytest.fixture(autouse=True)
-def _anew():
-    forget_notices()
-
-
-@pytest.fixture
-def root(tmp_path):
-    return photographs(tmp_path / "photos")
 
 
 def _read(path, root, text=None):
