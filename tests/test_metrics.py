@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
 from wsss.cli import main
+from wsss.data.labels import UNKNOWN
 from wsss.data.masks import write_mask
 from wsss.errors import UserNotice, forget_notices
 from wsss.tasks.classification import ClassificationTask
@@ -55,6 +56,20 @@ def test_a_class_without_an_image_has_no_precision(absent, monkeypatch):
         found = {key: value for key, value in logged.items() if key.startswith(f"val_{name}/")}
         assert found == pytest.approx(wanted, abs=1e-3)
         assert logged[f"val_{measure}"] == pytest.approx(np.mean(list(wanted.values())), abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_nobody_looked_for_does_not_count(count, monkeypatch):
+    rng = np.random.default_rng(1)
+    chances = rng.random((60, count), dtype=np.float32)
+    tags = (rng.random((60, count)) < 0.4).astype(int)
+    known = rng.random((60, count)) < 0.6
+    names = ["ant", "bee", "cow"][:count]
+    logged = _logged(names, chances, np.where(known, tags, int(UNKNOWN)), monkeypatch)
+    columns = [(tags[known[:, i], i], chances[known[:, i], i]) for i in range(count)]
+    for name, (its, scores) in zip(names, columns, strict=True):
+        wanted = 100 * average_precision_score(its, scores), 100 * f1_score(its, scores >= 0.5)
+        assert (logged[f"val_AP/{name}"], logged[f"val_F1/{name}"]) == pytest.approx(wanted, abs=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 3])

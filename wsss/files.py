@@ -52,10 +52,15 @@ def read_text(path: Path) -> str:
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8")
-        if "\0" in text:
-            raise ValueError("it has characters of code 0")
+        if (zero := text.find("\0")) >= 0:
+            line = text[:zero].count("\n") + 1
+            raise ValueError(f"line {line}: it has a character of code 0")
     except ValueError as error:  # UnicodeDecodeError is one, too
-        raise UserError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
+        told = str(error)
+        if isinstance(error, UnicodeDecodeError):
+            before = content[: error.start].decode("utf-16" if wide else "utf-8", "ignore")
+            told = f"line {before.count(chr(10)) + 1}: {error.reason}"
+        raise UserError(f"{path} is not UTF-8 text ({told}): save it as UTF-8") from error
     return re.sub("^\ufeff+", "", text.replace("\r\n", "\n").replace("\r", "\n"), flags=re.MULTILINE)
 
 

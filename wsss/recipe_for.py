@@ -72,7 +72,8 @@ def write_recipe(
     out = out or Path("runs") / photographs.resolve().name
     if weights and not weights.is_file():
         raise UserError(f"there is no weight file {weights}: correct --weights")
-    found = gather(photographs, tags or tag_source(photographs), out)
+    table = tags or tag_source(photographs)
+    found = gather(photographs, table, out)
     machine = find_machine()
     start = first_weights(backbone, weights, len(found.classes))
     sides = [max(size) for size in image_sizes([photographs / name for name in found.tags])]
@@ -86,6 +87,7 @@ def write_recipe(
     for split in ("train", "val"):  # names the masks that do not fit, too
         read_catalog("folder", photographs, split, tags=out / "tags.csv")
     return [
+        *_of_the_table(found, table),
         *_of_the_data(found, photographs, out),
         *_of_the_stages(stages, machine, out, backbone, weights),
     ]
@@ -215,6 +217,11 @@ def _write(out: Path, files: dict[str, str]) -> None:
         write_text(out / name, text)
 
 
+def _of_the_table(found: Found, table: Path) -> Iterator[str]:
+    yield f"{table}: read as {found.form}"
+    yield from (f"  {example}" for example in found.examples)
+
+
 def _of_the_data(found: Found, photographs: Path, out: Path) -> Iterator[str]:
     train, val = found.names("train"), found.names("val")
     yield (
@@ -232,12 +239,11 @@ def _of_the_data(found: Found, photographs: Path, out: Path) -> Iterator[str]:
     rare = [name for name, *counts in rows if sum(counts) < FEW]
     if rare:
         yield f"note: fewer than {FEW} images, hardly enough to learn from: {', '.join(rare)}"
-    for name in found.classes:
-        if all(name in tags for tags in found.tags.values()):
-            yield (
-                f"note: every photograph has the tag '{name}', so nothing shows where it is not: add "
-                "photographs without it (with empty tags, if they show none of your things)"
-            )
+    for name in found.everywhere:
+        yield (
+            f"note: every photograph has the tag '{name}', so nothing shows where it is not: add "
+            "photographs without it (with empty tags, if they show none of your things)"
+        )
     for note in found.notes:
         yield f"note: {note}"
     if found.left_out:

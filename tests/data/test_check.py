@@ -140,7 +140,7 @@ def test_check_says_where_tags_are_from(good, tmp_path, capsys):
     (good / "tags.csv").rename(tmp_path / "tags.csv")
     code, report = checked(good, tmp_path)
     assert code == 1 and report["classes"] == {"größe 1": 20}
-    assert "the names of the sub-folders are the tags" in capsys.readouterr().out
+    assert "sub-folders named like the classes" in capsys.readouterr().out
     kind = "sub-folders are taken for classes, not a table beside them (--tags)"
     assert report["warnings"][kind] == [str(tmp_path / "tags.csv")]
     report = check(good, tmp_path / "tags.csv")

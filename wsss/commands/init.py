@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tags",
         type=Path,
-        help="CSV (image,tags or a 0/1 column per class) or JSON with names relative to the folder "
-        "(default: tags.csv or tags.json in it, else one sub-folder per class)",
+        help="CSV or .xlsx (image,tags or a 0/1 column per class), JSON, or what a tool exports "
+        "(docs/own-photos.md); default: tags.csv or a tool's file in it, else one sub-folder per class",
     )
     parser.add_argument("--out", type=Path, help="folder to write to (default: runs/<folder's name>)")
     parser.add_argument(

@@ -22,12 +22,15 @@ class Record:
         tags: sorted indices into `Catalog.classes`; empty means background only.
         mask: file of the ground-truth mask, or None. The layout `coco` draws it when `wsss.read_mask`
             reads it.
+        looked_for: sorted indices of the classes that somebody looked for, the tags among them; None:
+            all. Whether others are on the image is not known: the classifier does not learn from it.
     """
 
     id: str
     image: Path
     tags: tuple[int, ...]
     mask: Path | None
+    looked_for: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

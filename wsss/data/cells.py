@@ -13,6 +13,9 @@ MISSING = {
 }
 """What pandas, R, NumPy, JSON, Excel and JavaScript write for an empty cell, in small letters."""
 
+NOT_LOOKED_FOR = "?"
+"""What a cell of marks says where nobody has looked whether a class is there."""
+
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -104,6 +107,12 @@ def mark(text: str) -> bool | None:
         return None
 
 
+def denied(text: str) -> bool:
+    """Whether a cell says by a word that a class is not there: 0, no, -; an empty one does not."""
+    word = clean(text)
+    return bool(word) and not missing(word) and mark(word) is False
+
+
 def no_mark(texts: list[str]) -> str | None:
     """The first text that keeps a column from being one of marks, or None.
 
@@ -112,6 +121,8 @@ def no_mark(texts: list[str]) -> str | None:
     letters: set[str] = set()
     for text in texts:
         word = clean(text).casefold()
+        if word == NOT_LOOKED_FOR:
+            continue
         letters |= {word} & set().union(*_LETTERS)
         if mark(text) is None or not any(letters <= pair for pair in _LETTERS):
             return text

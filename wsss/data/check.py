@@ -21,10 +21,10 @@ from wsss.data.folder_rules import (
     TWICE,
     Finding,
     digests,
+    everywhere,
     examine,
     longest_name,
     masks_of,
-    photographs_in,
     repeats,
     too_long,
 )
@@ -33,7 +33,9 @@ from wsss.data.layouts import recognised
 from wsss.data.layouts.coco import annotations_of, splits
 from wsss.data.masks import mask_fault, masks_in, read_mask
 from wsss.data.oddities import DEEP, image_oddities, white_of
-from wsss.data.tags import read_tag_table, split_folder, tag_source
+from wsss.data.photographs import photographs_in
+from wsss.data.splits import split_folder
+from wsss.data.tags import read_tag_table, tag_source
 from wsss.errors import UserError
 from wsss.files import read_lines
 from wsss.progress import progress
@@ -54,6 +56,8 @@ class Report:
         classes: number of images of each class.
         tags_per_image: number of images with so many tags.
         tag_source: file or folder that the tags are from (folder layout).
+        tag_form: what that was taken for.
+        everywhere: classes that no image is said to be without (folder layout).
         masks: usable ground-truth masks (folder layout).
         warnings: kind of oddity -> files or names; the run goes on with them.
         errors: the same, for what stops a run.
@@ -65,6 +69,8 @@ class Report:
     classes: dict[str, int] = field(default_factory=dict)
     tags_per_image: dict[int, int] = field(default_factory=dict)
     tag_source: str = ""
+    tag_form: str = ""
+    everywhere: list[str] = field(default_factory=list)
     masks: int = 0
     warnings: dict[str, list[str]] = field(default_factory=dict)
     errors: dict[str, list[str]] = field(default_factory=dict)
@@ -179,11 +185,12 @@ def _folder_records(root: Path, tags: Path | None, files: list[str], report: Rep
             kind = "sub-folders are taken for classes, not a table beside them (--tags)"
             report.warn(kind, str(beside))
     try:
-        rows = read_tag_table(source, root, duplicates=(twice := []), odd=report.warnings)
+        table = read_tag_table(source, root, duplicates=(twice := []), odd=report.warnings)
     except UserError as error:
         report.fail("tags unusable", str(error))
         return {}
-    rows, findings = examine(rows, root, files)
+    report.tag_form = table.form
+    rows, findings = examine(table.rows, root, files)
     report.add([*(Finding(TWICE, image) for image in twice), *findings])
     try:
         parts = split_folder(rows, source, root)
@@ -194,6 +201,7 @@ def _folder_records(root: Path, tags: Path | None, files: list[str], report: Rep
         report.warnings |= parts.odd | left_out
     present = {*files}
     rows = [row for row in rows if row.image in present]
+    report.everywhere = everywhere(rows)
     report.add(repeats(row.image for row in rows))
     used = {*masks_of(root, files)}
     masks, others = masks_in(root / "masks")
@@ -259,7 +267,7 @@ def _check_names(report: Report) -> None:
     for name, count in report.classes.items():
         if count < FEW:
             report.warn(f"class with fewer than {FEW} images", f"{name} ({count})")
-        if report.layout == "folder" and count == report.tagged:
+        if report.layout == "folder" and name in report.everywhere:
             report.warn("class on every image: nothing shows where it is not (add some without)", name)
         if report.layout == "folder" and name.lower() in RESERVED_CLASSES:
             report.fail("class name with a meaning of its own (rename it)", name)
@@ -304,8 +312,8 @@ def _check_masks(records: Tagged, classes: tuple[str, ...], report: Report) -> N
 def summary(report: Report, root: Path, tags: Path | None) -> Iterator[str]:
     """The lines in which a user is told what `check` found in `root`, and what to do next."""
     yield f"{root}: {report.layout} layout, {report.images} images, {report.tagged} tagged"
-    if report.tag_source == str(root):
-        yield "  the names of the sub-folders are the tags"
+    if report.tag_form:
+        yield f"  tags read as {report.tag_form}"
     if report.masks:
         yield f"  {report.masks} ground-truth masks"
     for name, count in report.classes.items():

@@ -1,8 +1,9 @@
 """Datasets: records on disk to samples of uint8 tensors.
 
 Images stay uint8 RGB until they reach the network, which knows its own normalisation. A sample is a
-dictionary: image (3, H, W) uint8, tags (N,) float32 multi-hot, id, path, size (original height, width)
-and, where asked for, mask (H, W) uint8 with 255 for void.
+dictionary: image (3, H, W) uint8, tags (N,) float32 multi-hot (`wsss.data.labels.targets` for the
+classifier), id, path, size (original height, width) and, where asked for, mask (H, W) uint8 with 255
+for void.
 """
 
 import math
@@ -20,7 +21,7 @@ from wsss import distributed
 from wsss.data.albumentations import A, ToTensorV2
 from wsss.data.catalog import Catalog, Record
 from wsss.data.images import image_sizes, read_image, read_reduced
-from wsss.data.labels import multi_hot
+from wsss.data.labels import multi_hot, targets
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
 from wsss.geometry import fit_within, resize
@@ -101,7 +102,7 @@ class TaggedImages(Dataset):
             shown = _augment(self.transform, image=image)
         return {
             "image": shown["image"],
-            "tags": multi_hot(record, len(self.catalog.classes)),
+            "tags": targets(record, len(self.catalog.classes)),
             "id": record.id,
             "path": str(record.image),
             "size": torch.tensor(size),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, image_files
+from wsss.data.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from wsss.data.names import Files, as_files, inside, leads_out
 from wsss.data.tags import TagRow
 from wsss.errors import UserError
@@ -122,8 +122,7 @@ def examine(
             findings.append(Finding(NO_IMAGE, name))
         elif name in kept:  # a/b.jpg and a/../a/b.jpg
             findings.append(Finding(TWICE, name))
-            tags = dict.fromkeys(kept[name].tags + row.tags)
-            kept[name] = replace(kept[name], tags=tuple(tags))
+            kept[name] = kept[name].joined(row)
         else:
             kept[name] = replace(row, image=name)
     listed = {*names.values()}
@@ -165,16 +164,20 @@ def digests(root: Path, images: Collection[str]) -> dict[str, bytes]:
     }
 
 
+def everywhere(rows: Collection[TagRow]) -> list[str]:
+    """The classes that no image is said to be without: nothing shows where they are not."""
+    without: set[str] = set()
+    names = {tag for row in rows for tag in row.tags}
+    for row in rows:
+        without |= (names if row.looked_for is None else {*row.looked_for}) - {*row.tags}
+    return sorted(names - without)
+
+
 def refuse(finding: Finding, root: Path, table: Path) -> None:
     """Raise the UserError with which the catalog meets a finding."""
     inside(root, finding.image, table)
     told = finding.rule.catalog.format(table=table, path=root / finding.image, **finding._asdict())
     raise UserError(told)
-
-
-def photographs_in(folder: Path) -> list[Path]:
-    """Image files in a folder and its sub-folders, but for the folder `masks`."""
-    return [path for path in image_files(folder) if path.relative_to(folder).parts[0] != "masks"]
 
 
 def masks_of(root: Path, images: Iterable[str]) -> list[Path | None]:

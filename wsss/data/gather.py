@@ -8,21 +8,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsss.data.catalog import read_classes
+from wsss.data.cells import NOT_LOOKED_FOR
 from wsss.data.folder_rules import (
     OUTSIDE,
     SAME_CONTENT,
     TWICE,
     digests,
+    everywhere,
     examine,
     longest_name,
-    photographs_in,
     refuse,
     repeats,
 )
 from wsss.data.images import look_at
-from wsss.data.labels import RESERVED_CLASSES, alike, class_list, few_enough, unmatched
+from wsss.data.labels import RESERVED_CLASSES, alike, class_list, few_enough, unmatched, without_case
 from wsss.data.oddities import image_oddities, white_of
-from wsss.data.tags import Odd, TagRow, read_tag_table, split_folder
+from wsss.data.photographs import photographs_in
+from wsss.data.splits import split_folder
+from wsss.data.tags import Odd, TagRow, read_tag_table
+from wsss.data.tags.sheet import KNOWN
 from wsss.errors import UserError, few
 
 
@@ -31,16 +35,24 @@ class Found:
     """What there is to train on.
 
     Attributes:
+        form: what the table of tags was taken for.
+        examples: its first rows as they were understood.
         tags: image, relative to the photographs' folder -> its tags.
+        looked_for: image -> the classes that somebody looked for; of those in which all were, nothing.
         splits: image -> "train" or "val".
         classes: names in the order of their mask labels.
+        everywhere: classes that no image is said to be without.
         left_out: reason -> images.
         notes: what else the user should know.
     """
 
+    form: str = ""
+    examples: list[str] = field(default_factory=list)
     tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    looked_for: dict[str, tuple[str, ...]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    everywhere: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -54,12 +66,20 @@ class Found:
         return [name for name, its in self.splits.items() if its == split]
 
     def table(self) -> str:
-        """The usable images with their split and one column of 0 and 1 for each class, as CSV."""
+        """The usable images with their split and one column of 0 and 1 for each class, as CSV.
+
+        A class that nobody looked for in an image has the mark for it.
+        """
         rows = (
-            (name, self.splits[name], *(int(c in tags) for c in self.classes))
-            for name, tags in self.tags.items()
+            (name, self.splits[name], *(self._mark(name, c) for c in self.classes))
+            for name in self.tags
         )
         return _csv(("image", "split", *self.classes), rows)
+
+    def _mark(self, image: str, name: str) -> str:
+        if name in self.looked_for.get(image, self.classes):
+            return str(int(name in self.tags[image]))
+        return NOT_LOOKED_FOR
 
     def left_out_table(self) -> str:
         """The images that are left out and why, as CSV."""
@@ -85,28 +105,38 @@ def gather(photographs: Path, table: Path, out: Path) -> Found:
         UserError: a name leads out of the folder, or too little is left to train on.
     """
     found = Found()
-    rows = read_tag_table(table, photographs, duplicates=(twice := []), odd=(odd := {}))
+    tagged = read_tag_table(table, photographs, duplicates=(twice := []), odd=(odd := {}))
+    found.form, found.examples = tagged.form, tagged.examples()
     found.note(odd)
     if twice:
         found.note({TWICE.init: sorted(set(twice))})
-    rows = _usable(found, photographs, table, out, rows)
+    rows = _usable(found, photographs, table, out, tagged.rows)
     if not rows:
         raise UserError(
             f"no image that {table} names can be used ({_reasons(found)}): "
             f"its names must be relative to {photographs}"
         )
     spelling = _classes(found, photographs, table, rows)
-    rows = [
-        replace(row, tags=tuple(sorted({spelling[tag] for tag in row.tags}, key=found.classes.index)))
-        for row in rows
-    ]
+    rows = [_in_classes(row, spelling, found.classes) for row in rows]
+    found.looked_for = {row.image: row.looked_for for row in rows if row.looked_for is not None}
     found.splits, left_out, odd = split_folder(rows, table, photographs)
     found.note(odd)
     for reason, images in left_out.items():
         found.leave_out(reason, *images)
+    found.everywhere = everywhere([row for row in rows if row.image in found.splits])
     found.tags = {row.image: row.tags for row in rows if row.image in found.splits}
     _require_both_splits(found, table)
     return found
+
+
+def _in_classes(row: TagRow, spelling: dict[str, str], classes: tuple[str, ...]) -> TagRow:
+    """A row in the classes' own spelling and order."""
+    tags = {spelling[tag] for tag in row.tags}
+    asked = row.looked_for
+    if asked is not None:
+        alike = {without_case(name) for name in asked}
+        asked = tuple(name for name in classes if without_case(name) in alike or name in tags)
+    return replace(row, tags=tuple(name for name in classes if name in tags), looked_for=asked)
 
 
 def _usable(
@@ -167,7 +197,7 @@ def _classes(found: Found, photographs: Path, table: Path, rows: Sequence[TagRow
         )
     if unused:
         raise UserError(f"{listing} lists '{unused[0]}', but no usable image has this tag: remove it")
-    if reserved := {"image", "tags", "split"} & used:
+    if reserved := {*KNOWN} & used:
         raise UserError(f"a class cannot be named '{min(reserved)}' (a column of the table): rename it")
     if own := [name for name in found.classes if name.lower() in RESERVED_CLASSES]:
         raise UserError(

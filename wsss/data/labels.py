@@ -72,6 +72,18 @@ def multi_hot(record: Record, num_classes: int) -> Tensor:
     return tags
 
 
+UNKNOWN = -1.0
+"""What a target says of a class that nobody looked for."""
+
+
+def targets(record: Record, num_classes: int) -> Tensor:
+    """What a classifier is to say: `multi_hot`, and `UNKNOWN` of classes that were not looked for."""
+    tags = multi_hot(record, num_classes)
+    if record.looked_for is not None:
+        tags[[n for n in range(num_classes) if n not in record.looked_for]] = UNKNOWN
+    return tags
+
+
 def alike(names: Iterable[str]) -> list[list[str]]:
     """Groups of two or more names that differ by case or spaces only."""
     groups: dict[str, list[str]] = {}

@@ -2,11 +2,19 @@
 
 import os
 import posixpath
+import re
 import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from wsss.errors import UserError
+
+_UPLOADED = re.compile(r"^([0-9a-f]{8}(-|__))+")
+"""What Label Studio sets before the name of a file that it was given."""
+
+_ROBOFLOW = re.compile(r"^(?P<name>.+)_[A-Za-z]{3,4}\.rf\.[0-9A-Za-z]{6,}$")
+"""A name as Roboflow makes it of `name.jpg`."""
 
 
 def leads_out(root: Path, name: str) -> bool:
@@ -28,6 +36,14 @@ def inside(root: Path, name: str, source: Path) -> Path:
     if Path(name).is_absolute():  # joined with another folder it would lead into this one
         raise UserError(f"{source} names '{name}': give the name relative to {root}")
     return root / name
+
+
+def relative(name: str, folders: Iterable[Path]) -> str:
+    """A name that is absolute and lies in one of the folders, relative to it; others as they are."""
+    for folder in folders if os.path.isabs(name) else ():
+        if Path(name).is_relative_to(folder):
+            return Path(name).relative_to(folder).as_posix()
+    return name
 
 
 def as_written(folder: Path, name: str) -> Path:
@@ -81,3 +97,71 @@ def as_files(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
             plain = composed.get(unicodedata.normalize("NFC", plain), plain)
         found[name] = plain
     return found
+
+
+def composed(name: str) -> str:
+    """The name with each accented letter as one sign; it can be written as two, which look the same."""
+    return unicodedata.normalize("NFC", name)
+
+
+class Renamed:
+    """Photographs, looked up by the names that other tools give them; no name has its suffix."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = set(names)
+        self.whole: dict[str, list[str]] = {}
+        self.last: dict[str, list[str]] = {}
+        self.uploaded: dict[str, list[str]] = {}
+        self.in_roboflow: dict[str, list[str]] = {}
+        for name in self.names:
+            last = composed(PurePosixPath(name).name)
+            self.whole.setdefault(composed(name), []).append(name)
+            self.last.setdefault(last, []).append(name)
+            self.uploaded.setdefault(_as_uploaded(last), []).append(name)
+            self.in_roboflow.setdefault(_as_in_roboflow(last), []).append(name)
+
+    def meant(self, name: str) -> list[str] | None:
+        """The photographs that a name means, as it is or as a tool makes it; None: it may be a part."""
+        plain = composed(name)
+        last = PurePosixPath(plain).name
+        if name in self.names:
+            return [name]
+        if plain in self.whole:
+            return self.whole[plain]
+        if last not in self.last and _UPLOADED.match(last):
+            return self.uploaded.get(_as_uploaded(composed(unquote(_UPLOADED.sub("", last)))), [])
+        if last not in self.last and (copy := _ROBOFLOW.match(last)):
+            return self.in_roboflow.get(_as_in_roboflow(copy["name"]), [])
+        return None
+
+    def ending(self, name: str) -> list[str]:
+        """Those of which one is the end of the other: `day 1/a` of `photos/day 1/a`."""
+        plain = composed(name)
+        alike = self.last.get(PurePosixPath(plain).name, [])
+        return [one for one in alike if _ends_alike(composed(one), plain)]
+
+
+def is_copy_of_roboflow(last: str) -> bool:
+    """Whether a photograph's last name is as Roboflow makes them."""
+    return _ROBOFLOW.match(last) is not None
+
+
+def _as_uploaded(name: str) -> str:
+    """A name as Label Studio keeps it: underscores for spaces, no other signs."""
+    return re.sub(r"[^-\w.]", "", name.replace(" ", "_"))
+
+
+def _as_in_roboflow(name: str) -> str:
+    """A name as Roboflow keeps it: an underscore for a dot, a dash for what is no letter or digit."""
+    return re.sub(r"\W", "-", name.replace(".", "_"), flags=re.ASCII)
+
+
+def _ends_alike(name: str, other: str) -> bool:
+    """Whether one of two paths is the end of the other: `day 1/a` of `photos/day 1/a`."""
+    pairs = zip(reversed(PurePosixPath(name).parts), reversed(PurePosixPath(other).parts), strict=False)
+    return all(one == two for one, two in pairs)
+
+
+def in_label_studio(name: str) -> str:
+    """What Label Studio's address of a local file names; other names as they are."""
+    return unquote(name.partition("?d=")[2]) if name.startswith("/data/") and "?d=" in name else name

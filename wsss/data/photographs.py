@@ -64,3 +64,8 @@ def _without_raw(paths: list[Path], folder: Path) -> list[Path]:
             f"the same name beside them (first: {min(extra).name})"
         )
     return [path for path in paths if path not in extra]
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """Image files in a folder and its sub-folders, but for the folder `masks`."""
+    return [path for path in image_files(folder) if path.relative_to(folder).parts[0] != "masks"]

@@ -1,45 +1,14 @@
 """Files by name: photographs as other tools call them, masks in a folder."""
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
 
 from wsss.data.images import image_size, look_through
 from wsss.data.masks import masks_in
-from wsss.data.names import as_files, inside
+from wsss.data.names import Renamed, as_files, composed, in_label_studio, inside, is_copy_of_roboflow
 from wsss.data.photographs import find_photographs
 from wsss.errors import UserError, notice
-
-_UPLOADED = re.compile(r"^([0-9a-f]{8}(-|__))+")
-"""What Label Studio sets before the name of a file that it was given."""
-
-
-_ROBOFLOW = re.compile(r"^(?P<name>.+)_[A-Za-z]{3,4}\.rf\.[0-9A-Za-z]{6,}$")
-"""A name as Roboflow makes it of `name.jpg`."""
-
-
-def _as_uploaded(name: str) -> str:
-    """A name as Label Studio keeps it: underscores for spaces, no other signs."""
-    return re.sub(r"[^-\w.]", "", name.replace(" ", "_"))
-
-
-def _as_in_roboflow(name: str) -> str:
-    """A name as Roboflow keeps it: an underscore for a dot, a dash for what is no letter or digit."""
-    return re.sub(r"\W", "-", name.replace(".", "_"), flags=re.ASCII)
-
-
-def composed(name: str) -> str:
-    """The name with each accented letter as one sign; it can be written as two, which look the same."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _ends_alike(name: str, other: str) -> bool:
-    """Whether one of two paths is the end of the other: `day 1/a` of `photos/day 1/a`."""
-    pairs = zip(reversed(PurePosixPath(name).parts), reversed(PurePosixPath(other).parts), strict=False)
-    return all(one == two for one, two in pairs)
 
 
 class Photos:
@@ -47,17 +16,8 @@ class Photos:
 
     def __init__(self, folder: Path, source: Path) -> None:
         self.folder, self.source, self.files = folder, source, photo_files(folder)
-        self.whole: dict[str, list[str]] = {}
-        self.last: dict[str, list[str]] = {}
-        self.uploaded: dict[str, list[str]] = {}
-        self.in_roboflow: dict[str, list[str]] = {}
+        self.renamed = Renamed(self.files)
         self.copies: dict[str, str] = {}
-        for name in self.files:
-            last = composed(PurePosixPath(name).name)
-            self.whole.setdefault(composed(name), []).append(name)
-            self.last.setdefault(last, []).append(name)
-            self.uploaded.setdefault(_as_uploaded(last), []).append(name)
-            self.in_roboflow.setdefault(_as_in_roboflow(last), []).append(name)
 
     def find(self, name: str, suffix: bool = True) -> tuple[str, tuple[int, int]]:
         """Our name and (height, width) of the photograph `name`.
@@ -67,28 +27,20 @@ class Photos:
         """
         if "\0" in name:
             raise UserError(f"{self.source} names a photograph {name!r}: correct the name")
-        if name.startswith("/data/") and "?d=" in name:  # Label Studio's address of a local file
-            name = unquote(name.partition("?d=")[2])
+        name = in_label_studio(name)
         given = PurePosixPath(name.replace("\\", "/"))
         written = (given.with_suffix("") if suffix and given.suffix else given).as_posix()
-        plain = composed(written)
-        last = PurePosixPath(plain).name
-        if written in self.files:
-            alike = [written]
-        elif plain in self.whole:
-            alike = self.whole[plain]
-        elif last not in self.last and _UPLOADED.match(last):
-            alike = self.uploaded.get(_as_uploaded(composed(unquote(_UPLOADED.sub("", last)))), [])
-        elif last not in self.last and (copy := _ROBOFLOW.match(last)):
-            alike = self.in_roboflow.get(_as_in_roboflow(copy["name"]), [])
-            if len(alike) == 1 and self.copies.setdefault(alike[0], last) != last:
-                raise UserError(
-                    f"{self.source} has two pictures of the photograph '{alike[0]}', "
-                    f"'{self.copies[alike[0]]}' and '{last}': export a version without augmentation"
-                )
-        else:
+        alike = self.renamed.meant(written)
+        if alike is None:
             inside(self.folder, str(given), self.source)
-            alike = [name for name in self.last.get(last, []) if _ends_alike(composed(name), plain)]
+            alike = self.renamed.ending(written)
+        last = PurePosixPath(composed(written)).name
+        copied = len(alike) == 1 and composed(PurePosixPath(alike[0]).name) != last
+        if copied and is_copy_of_roboflow(last) and self.copies.setdefault(alike[0], last) != last:
+            raise UserError(
+                f"{self.source} has two pictures of the photograph '{alike[0]}', "
+                f"'{self.copies[alike[0]]}' and '{last}': export a version without augmentation"
+            )
         if len(alike) != 1:
             many = f"{len(alike)} are called so" if alike else f"there is none in {self.folder}"
             raise UserError(f"{self.source} names the photograph '{name}', but {many}: check --photos")

@@ -316,7 +316,8 @@ def stamp_catalog(catalog: Catalog, truth: bool = True) -> str:
     masks = iter(_stamps([r.mask for r in catalog.records if truth and r.mask], mask_stamp))
     for r, image in zip(catalog.records, images, strict=True):
         mask = next(masks) if truth and r.mask else None
-        digest.update(repr((r.id, r.tags, image, mask)).encode())
+        asked = () if r.looked_for is None else (r.looked_for,)
+        digest.update(repr((r.id, r.tags, image, mask, *asked)).encode())
     return digest.hexdigest()
 
 

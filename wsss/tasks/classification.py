@@ -16,7 +16,8 @@ from torchmetrics.classification import (
 )
 
 from wsss.data.datasets import SPARE
-from wsss.distributed import gather, in_order
+from wsss.data.labels import UNKNOWN
+from wsss.distributed import average_, gather, in_order
 from wsss.errors import UserError, notice
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import TagClassifier
@@ -51,6 +52,20 @@ def quadrants(maps: Tensor) -> Tensor:
     return torch.stack(
         [top[..., :width], top[..., -width:], bottom[..., :width], bottom[..., -width:]], 1
     )
+
+
+def tag_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy, mean over the classes that were looked for in each image.
+
+    Args:
+        logits: (B, N).
+        targets: (B, N) of 1, 0 and `wsss.data.labels.UNKNOWN`.
+    """
+    known = (targets != UNKNOWN).float()
+    share = known.mean()
+    average_([share])  # so that the mean of the processes' losses is the one over all images
+    weight = known / share.clamp(min=1 / known.numel())
+    return F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0), weight)
 
 
 class ClassificationTask(Task):
@@ -107,7 +122,8 @@ class ClassificationTask(Task):
         fast_layers(self.model)
         self.validated: list[tuple[Tensor, Tensor]] = []  # logits and tags of each image
         count = len(classes)
-        alone = {"sync_on_compute": False}  # they are given what all processes have found
+        # they are given what all processes have found; what was not looked for does not count
+        alone = {"sync_on_compute": False, "ignore_index": int(UNKNOWN)}
         # torchmetrics asks for two labels or more; a data set may know one thing and background
         self.metrics = MetricCollection(
             {
@@ -148,9 +164,9 @@ class ClassificationTask(Task):
             mosaics, tags = make_mosaics(images, tags)
             parts = quadrants(self.model(mosaics).class_map)
             logits = self.model.logits(parts.flatten(0, 1))
-            loss = F.binary_cross_entropy_with_logits(logits, tags.flatten(0, 1))
+            loss = tag_loss(logits, tags.flatten(0, 1))
         else:
-            loss = F.binary_cross_entropy_with_logits(self.model(images).logits, tags)
+            loss = tag_loss(self.model(images).logits, tags)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
@@ -164,7 +180,7 @@ class ClassificationTask(Task):
         pairs = zip(*in_order(gather(self.validated)), strict=True)
         logits, tags = (torch.stack(values).to(self.device) for values in pairs)
         self.validated = []
-        self.log("val_loss", F.binary_cross_entropy_with_logits(logits, tags))
+        self.log("val_loss", tag_loss(logits, tags))
         self.metrics.update(logits.sigmoid(), tags.long())
         values = self.metrics.compute()
         self.metrics.reset()

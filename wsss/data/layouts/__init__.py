@@ -60,7 +60,7 @@ def recognised(root: Path) -> str:
     if (root / "JPEGImages").is_dir():
         return "voc"
     signs = ("annotations/instances_*.json", "*/_annotations.coco.json")
-    tables = [root / "tags.csv", root / "tags.json"]
+    tables = [root / "tags.csv", root / "tags.json", root / "tags.xlsx"]
     coco = any(any(root.glob(sign)) for sign in signs) and not any(map(Path.is_file, tables))
     return "coco" if coco else "folder"
 

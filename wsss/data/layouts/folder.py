@@ -19,7 +19,8 @@ from wsss.data.images import look_at
 from wsss.data.labels import few_enough, listed_classes, tag_indices
 from wsss.data.layouts import Layout, existing
 from wsss.data.masks import mask_faults
-from wsss.data.tags import TagRow, read_tag_table, split_folder, tag_source, tell
+from wsss.data.splits import split_folder
+from wsss.data.tags import TagRow, read_tag_table, tag_source, tell
 from wsss.errors import UserError, notice
 
 
@@ -53,7 +54,7 @@ def _classes(table: Path, rows: list[TagRow]) -> tuple[str, ...]:
 def _readable_rows(root: Path, tags: Path | None) -> tuple[Path, list[TagRow], int | None]:
     """The rows whose image can be read, and what is white in all; the others are named in a notice."""
     table = tags or tag_source(root)
-    rows, findings = examine(read_tag_table(table, root), root)
+    rows, findings = examine(read_tag_table(table, root).rows, root)
     for finding in findings:
         refuse(finding, root, table)
     looks = look_at([root / row.image for row in rows])
@@ -73,4 +74,7 @@ def _records(rows: list[TagRow], root: Path, classes: tuple[str, ...], table: Pa
         if fault := faults.get((mask, image)):
             notice(f"mask left out: {fault}")
             mask = None
-        yield Record(Path(row.image).with_suffix("").as_posix(), image, tags, mask)
+        asked = row.looked_for
+        if asked is not None:
+            asked = tuple(n for n, name in enumerate(classes) if name in asked)
+        yield Record(Path(row.image).with_suffix("").as_posix(), image, tags, mask, asked)

@@ -1,4 +1,4 @@
-"""Tables of tags and lists of splits as people and their programs write them."""
+"""Tables of tags as people and their programs write them."""
 
 import json
 from pathlib import Path
@@ -9,19 +9,8 @@ from odd_files import photo
 from wsss.data.catalog import read_catalog, read_classes
 from wsss.data.cells import clean
 from wsss.data.check import check
-from wsss.data.gather import gather
-from wsss.data.tags import TagRow, read_tag_table, split_folder, split_of
+from wsss.data.tags import read_tag_table
 from wsss.errors import UserError, UserNotice, forget_notices
-from wsss.files import read_lines
-
-
-def test_split_keeps_every_class_in_both_parts(tmp_path):
-    lines = [f"{index}.jpg,{'rare' if index < 10 else 'common'}" for index in range(100)]
-    (tmp_path / "tags.csv").write_text("image,tags\n" + "\n".join(lines))
-    splits = split_of(read_tag_table(tmp_path / "tags.csv", tmp_path))
-    assert sum(splits[f"{index}.jpg"] == "val" for index in range(10)) == 2
-    assert sum(split == "val" for split in splits.values()) == 20
-
 
 FORMS = {
     "space": ("tags.csv", "image,tags\na.jpg,cat dog\nb.jpg,\n"),
@@ -48,7 +37,7 @@ def test_forms_of_tags(form, tmp_path):
     (tmp_path / name).write_text(text)
     for number, image in enumerate("ab"):
         photo(number).save(tmp_path / f"{image}.jpg")
-    rows = read_tag_table(tmp_path / name, tmp_path)
+    rows = read_tag_table(tmp_path / name, tmp_path).rows
     assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "dog")), ("b.jpg", ())]
     assert read_classes("folder", tmp_path) == ("cat", "dog")
     assert [r.tags for r in read_catalog("folder", tmp_path, "all").records] == [(0, 1), ()]
@@ -56,7 +45,7 @@ def test_forms_of_tags(form, tmp_path):
 
 def test_class_names_with_spaces_between_bare_commas(tmp_path):
     (tmp_path / "tags.csv").write_text("image,tags\na.jpg,polar bear,dog\nb.jpg,\n")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.tags for row in rows] == [("polar bear", "dog"), ()]
 
 
@@ -76,30 +65,6 @@ def test_bad_tables_are_named(name, text, said, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=said):
         read_tag_table(tmp_path / name, tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _anew():
-    forget_notices()
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    """Twelve photographs, every second one of a cat, the others of a big dog, without a table."""
-    for number in range(12):
-        photo(number).save(tmp_path / f"{number:02d}.jpg")
-    return tmp_path
-
-
-def _tags(number: int) -> str:
-    return "cat" if number % 2 else "big dog"
-
-
-def _write(folder: Path, cells: dict[int, str], header: str = "image;tags") -> Path:
-    lines = [f"{number:02d}.jpg;{cells.get(number, _tags(number) + '|')}" for number in range(12)]
-    path = folder / "tags.csv"
-    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
-    return path
 
 
 def _notices(told) -> str:
@@ -143,7 +108,7 @@ def test_printed_lists_are_lists(form, delimiter, tmp_path):
         text = '"' + text.replace('"', '""') + '"'
     lines = [f"a.jpg{delimiter}{text}", f"b.jpg{delimiter}[]", f"c.jpg{delimiter}horse"]
     (tmp_path / "tags.csv").write_text("\n".join([f"image{delimiter}tags", *lines]))
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {})).rows
     assert [row.tags for row in rows] == [("big dog", "cat"), (), ("horse",)]
     assert len(odd["read as a list of tags"]) == 2 and "line " in odd["read as a list of tags"][0]
     with pytest.warns(UserNotice, match=r"tags\.csv: read as a list of tags: line "):
@@ -152,7 +117,7 @@ def test_printed_lists_are_lists(form, delimiter, tmp_path):
 
 def test_a_list_beside_plain_cells_leaves_their_separator(tmp_path):
     (tmp_path / "tags.csv").write_text("image;tags\na.jpg;['big dog', 'cat']\nb.jpg;cat horse\n")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={})
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={}).rows
     assert [row.tags for row in rows] == [("big dog", "cat"), ("cat", "horse")]
 
 
@@ -160,7 +125,7 @@ def test_a_printed_list_in_json(tmp_path):
     tags = {"a.jpg": ["['big dog', 'cat']"], "b.jpg": ["[]"], "c.jpg": ["horse"]}
     (tmp_path / "tags.json").write_text(json.dumps(tags))
     with pytest.warns(UserNotice, match="read as a list of tags: entry 1"):
-        rows = read_tag_table(tmp_path / "tags.json", tmp_path)
+        rows = read_tag_table(tmp_path / "tags.json", tmp_path).rows
     assert [row.tags for row in rows] == [("big dog", "cat"), (), ("horse",)]
 
 
@@ -174,7 +139,7 @@ def test_a_list_that_was_cut_is_refused(text, tmp_path):
 def test_quotes_around_names_are_no_part_of_them(tmp_path):
     text = "image;tags\na.jpg;'big dog', 'cat'\nb.jpg;“horse”\nc.jpg;'nan'\nd.jpg;l'eau\n"
     (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {})).rows
     assert [row.tags for row in rows] == [("big dog", "cat"), ("horse",), (), ("l'eau",)]
     assert len(odd["read without the quotes around it"]) == 4
 
@@ -228,7 +193,7 @@ def test_what_programs_write_for_nothing_is_no_class(form, word, tmp_path):
 
 def test_null_and_nan_of_json_are_no_tags(tmp_path):
     (tmp_path / "tags.json").write_text('{"a.jpg": ["cat", null], "b.jpg": null, "c.jpg": NaN}')
-    rows = read_tag_table(tmp_path / "tags.json", tmp_path, odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.json", tmp_path, odd=(odd := {})).rows
     assert [row.tags for row in rows] == [("cat",), (), ()]
     assert odd == {
         "read as an empty cell": ["entry 1: 'null'", "entry 2: 'null'", "entry 3: 'NaN'"],
@@ -289,7 +254,7 @@ def test_characters_without_width_are_dropped_and_told(form, sign, tmp_path):
 def test_every_space_is_a_space(tmp_path):
     text = "image,tags\na.jpg,polar\u00a0bear|\u3000dog\u00a0\nb.jpg,polar bear|dog\n"
     (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
-    one, other = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={})
+    one, other = read_tag_table(tmp_path / "tags.csv", tmp_path, odd={}).rows
     assert one.tags == other.tags == ("polar bear", "dog")
     assert clean(" polar\u2009bear\t") == "polar bear"
 
@@ -301,7 +266,7 @@ def test_names_of_files_keep_what_the_files_have(tmp_path):
     text = f"image,tags\n{real},cat\n\u200bb.jpg\u200b,dog\n"
     (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
     with pytest.warns(UserNotice, match=r"line 3: '\\u200bb\.jpg\\u200b'"):
-        rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+        rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.image for row in rows] == [real, "b.jpg"]
 
 
@@ -331,7 +296,7 @@ def test_marks_in_a_column_for_each_class(yes, no, delimiter, tmp_path):
     lines = [line("a.jpg", yes, no, yes), line("b.jpg", no, yes, no), line("c.jpg", no, no, no)]
     text = "\n".join([line("Image", "big dog", "cat", "horse"), *lines])
     (tmp_path / "tags.csv").write_text(text, encoding="utf-8")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.tags for row in rows] == [("big dog", "horse"), ("cat",), ()]
 
 
@@ -368,7 +333,7 @@ def test_tables_of_spreadsheets(form, encoding, tmp_path):
     if encoding == "utf-16-be":
         text = "\ufeff" + text
     (tmp_path / "tags.csv").write_bytes(text.encode(encoding))
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {}))
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, odd=(odd := {})).rows
     assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("cat", "big dog")), ("b.jpg", ())]
     assert not odd
 
@@ -379,13 +344,13 @@ def test_a_column_without_a_name_is_no_class(first, tmp_path):
         f"{first},image,cat,dog\n0,a.jpg,1,1\n1,b.jpg,0,1\n7,c.jpg,0,0\n"
     )
     with pytest.warns(UserNotice, match="columns without a name, passed over: column 1"):
-        rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+        rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.tags for row in rows] == [("cat", "dog"), ("dog",), ()]
 
 
 def test_names_with_spaces_before_a_separator_at_the_end(tmp_path):
     (tmp_path / "tags.csv").write_text("image,tags\na.jpg,polar bear,\nb.jpg,dog,\n")
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path)
+    rows = read_tag_table(tmp_path / "tags.csv", tmp_path).rows
     assert [row.tags for row in rows] == [("polar bear",), ("dog",)]
 
 
@@ -396,160 +361,3 @@ def test_text_of_another_encoding_is_named(content, tmp_path):
         (tmp_path / "tags.csv").write_bytes(content)
     with pytest.raises(UserError, match=r"tags\.csv is not UTF-8 text .*: save it as UTF-8"):
         read_tag_table(tmp_path / "tags.csv", tmp_path)
-
-
-def test_lists_in_utf_16_are_read(tmp_path):
-    (tmp_path / "val.txt").write_bytes("é 1.jpg\r\nb.jpg\r\n".encode("utf-16"))
-    assert read_lines(tmp_path / "val.txt") == ["é 1.jpg", "b.jpg"]
-
-
-TRAIN = ["train", "Train", "TRAIN", " training "]
-
-
-VAL = ["val", "Val", "valid", "VALID", "Validation", "dev"]
-
-
-TEST = ["test", "TEST", "Testing"]
-
-
-def _ids(root: Path, split: str) -> list[str]:
-    return sorted(record.id for record in read_catalog("folder", root, split).records)
-
-
-def _numbers(*numbers: int) -> list[str]:
-    return [f"{number:02d}" for number in numbers]
-
-
-@pytest.mark.parametrize("train, val, test", [(TRAIN[i % 4], VAL[i], TEST[i % 3]) for i in range(6)])
-@pytest.mark.parametrize("by", ["column", "lists"])
-def test_splits_by_their_names(by, train, val, test, photos):
-    splits = {number: train for number in range(12)} | {2: val, 5: val, 3: test, 4: test}
-    if by == "column":
-        _write(photos, {n: f"{_tags(n)}|;{s}" for n, s in splits.items()}, "image;tags;Split")
-    else:
-        _write(photos, {})
-        for name in (train, val, test):
-            lines = [f"{number:02d}" for number, split in splits.items() if split == name]
-            (photos / f"{name.strip()}.txt").write_text("\n".join(lines))
-    with pytest.warns(UserNotice, match=r"left out, of split test, .*: 03\.jpg, 04\.jpg"):
-        assert _ids(photos, "val") == _numbers(2, 5)
-    assert _ids(photos, "train") == _numbers(0, 1, *range(6, 12))
-    assert _ids(photos, "all") == _numbers(*range(12))
-    found = gather(photos, photos / "tags.csv", photos / "out")
-    assert found.names("val") == ["02.jpg", "05.jpg"] and len(found.names("train")) == 8
-    reason = "of split test, neither trained on nor validated with"
-    assert found.left_out == {reason: ["03.jpg", "04.jpg"]}
-    report = check(photos)
-    assert report.warnings[f"left out, {reason}"] == ["03.jpg", "04.jpg"] and not report.errors
-
-
-@pytest.mark.parametrize("beside", ["photographs", "table"])
-@pytest.mark.parametrize("val", ["val.txt", "valid.txt", "validation.txt", "VAL.TXT"])
-def test_lists_fix_the_split_for_everyone(val, beside, photos, tmp_path_factory):
-    table = _write(photos, {})
-    folder = photos
-    if beside == "table":
-        folder = tmp_path_factory.mktemp("table")
-        table = table.rename(folder / "tags.csv")
-    (folder / "train.txt").write_text("00.jpg\n./01\n02\n\n" + f"{photos}/03.jpg\n" + "09\n")
-    (folder / val).write_text("\ufeff04\r\n05.jpg\r\n09.jpg\r\nlost.jpg\r\n", encoding="utf-8")
-    with pytest.warns(UserNotice) as told:
-        parts = {
-            split: sorted(r.id for r in read_catalog("folder", photos, split, tags=table).records)
-            for split in ("train", "val", "all")
-        }
-    assert parts == {
-        "train": _numbers(0, 1, 2, 3),
-        "val": _numbers(4, 5, 9),
-        "all": _numbers(*range(12)),
-    }
-    said = _notices(told)
-    assert f"left out, in neither train.txt nor {val}: 06.jpg, 07.jpg, 08.jpg, 10.jpg, 11.jpg" in said
-    assert "train and val overlap (used for val only): 09.jpg" in said
-    assert f"named in {val}, but no usable image with tags: lost.jpg" in said
-    found = gather(photos, table, photos / "out")
-    assert [name[:2] for name in found.names("train")] == parts["train"]
-    assert [name[:2] for name in found.names("val")] == parts["val"]
-    assert found.left_out == {
-        f"in neither train.txt nor {val}": [f"{n}.jpg" for n in _numbers(6, 7, 8, 10, 11)]
-    }
-    report = check(photos, table)
-    assert report.warnings["train and val overlap (used for val only)"] == ["09.jpg"]
-    assert len(report.warnings[f"left out, in neither train.txt nor {val}"]) == 5
-    assert report.warnings[f"named in {val}, but no usable image with tags"] == ["lost.jpg"]
-
-
-@pytest.mark.parametrize("lines, said", [("a 1\nb 2\n", "'a 1' is none"), ("\n", "it is empty")])
-def test_lists_of_something_else_are_named(lines, said, photos):
-    _write(photos, {})
-    (photos / "train.txt").write_text("00\n01\n")
-    (photos / "val.txt").write_text(lines)
-    with pytest.raises(UserError, match=rf"val\.txt names no usable image of .*tags\.csv \({said}"):
-        read_catalog("folder", photos, "train")
-    with pytest.raises(UserError, match=r"val\.txt names no usable image"):
-        gather(photos, photos / "tags.csv", photos / "out")
-    assert said in check(photos).errors["split unusable"][0]
-
-
-def test_a_list_of_train_alone_is_told_and_of_test_alone_counts(photos):
-    _write(photos, {})
-    usual = _ids(photos, "train"), _ids(photos, "val")
-    (photos / "train.txt").write_text("00\n01\n")
-    with pytest.warns(UserNotice, match=r"only train and val together fix the split: .*train\.txt"):
-        assert (_ids(photos, "train"), _ids(photos, "val")) == usual
-    (photos / "test.txt").write_text("00\n01\n02\n03\n")
-    train, val = _ids(photos, "train"), _ids(photos, "val")
-    assert sorted(train + val) == _numbers(*range(4, 12)) and len(val) == 2
-
-
-def test_a_column_comes_before_lists(photos):
-    _write(photos, {n: f"{_tags(n)}|;{'val' if n > 8 else ''}" for n in range(12)}, "image;tags;split")
-    (photos / "train.txt").write_text("11\n")
-    (photos / "val.txt").write_text("00\n")
-    kind = "lists that are not used, as the table has a column split"
-    with pytest.warns(UserNotice, match=rf"{kind}: .*train\.txt, .*val\.txt"):
-        assert _ids(photos, "val") == _numbers(9, 10, 11)
-    assert len(check(photos).warnings[kind]) == 2
-
-
-def test_what_is_in_test_is_in_no_other(tmp_path):
-    rows = [TagRow(f"{name}.jpg", ("cat",), None) for name in "abcdef"]
-    for name, lines in (("train", "a\nb\nc\nd\n"), ("val", "c\nd\ne\n"), ("test", "d\ne\nf\n")):
-        (tmp_path / f"{name}.txt").write_text(lines)
-    parts = split_folder(rows, tmp_path / "tags.csv", tmp_path)
-    assert parts.of == {"a.jpg": "train", "b.jpg": "train", "c.jpg": "val"}
-    assert [*parts.left_out.values()] == [["d.jpg", "e.jpg", "f.jpg"]]
-    assert parts.odd == {
-        "train and val overlap (used for val only)": ["c.jpg"],
-        "val and test overlap (used for test only)": ["d.jpg", "e.jpg"],
-        "train and test overlap (used for test only)": ["d.jpg"],
-    }
-
-
-def test_two_rows_of_an_image_in_two_splits(tmp_path):
-    lines = ["a.jpg,cat,train", "a.jpg,dog,Test", "b.jpg,cat,valid", "b.jpg,cat,train", "c.jpg,cat,nan"]
-    (tmp_path / "tags.csv").write_text("\n".join(["image,tags,split", *lines]))
-    rows = read_tag_table(tmp_path / "tags.csv", tmp_path, duplicates=[], odd=(odd := {}))
-    assert [row.split for row in rows] == ["test", "val", None]
-    assert odd == {"read as an empty cell": ["line 6: 'nan'"]}
-
-
-def test_split_is_stratified_and_keeps_every_class_in_train():
-    rows = [TagRow(f"{i}.jpg", ("common",) if i % 4 else ("common", "rare"), None) for i in range(200)]
-    splits = split_of(rows)
-    assert splits == split_of(rows)  # the same on every run
-    for tag in ("common", "rare"):
-        held = [splits[row.image] == "val" for row in rows if tag in row.tags]
-        assert sum(held) / len(held) == pytest.approx(0.2, abs=0.03)
-    # whatever the names: two images a class, some shared, must not empty a class of train
-    for trial in range(50):
-        rows = [
-            TagRow(f"{trial} {i}.jpg", tags, None)
-            for i, tags in enumerate(
-                (("b",), ("b", "c"), ("d", "c"), ("d",), ("e",), (), (), ("f",) * 1)
-            )
-        ]
-        splits = split_of(rows)
-        train = {tag for row in rows if splits[row.image] == "train" for tag in row.tags}
-        val = {tag for row in rows if splits[row.image] == "val" for tag in row.tags}
-        assert train == set("bcdef") and {"b", "d"} <= val
