@@ -75,10 +75,29 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..255 -> logits (B, L, H, W); sides are padded to multiples of 32."""
+        return self.decode(self.features(images), images.shape[-2:])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The encoder's features of images (B, 3, H, W) in 0..255, the finest first."""
         x = (images.float() - self.mean) / self.std
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % 32, 0, -height % 32))  # zeros are the mean colour here
-        return self.net(x)[..., :height, :width]
+        return self.net.encoder(x)
+
+    def looked_at(self) -> list[bool]:
+        """Which of the `features` the decoder looks at: of the others it takes any."""
+        training = self.training
+        images = torch.zeros(1, 3, 64, 64)
+        features = [one.detach().requires_grad_() for one in self.eval().features(images)]
+        logits = self.decode(features, (64, 64))
+        self.train(training)
+        gradients = torch.autograd.grad(logits.sum(), features, allow_unused=True)
+        return [gradient is not None for gradient in gradients]
+
+    def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
+        """Logits (B, L, H, W) of the encoder's features of images of a size (H, W)."""
+        height, width = size
+        return self.net.segmentation_head(self.net.decoder(features))[..., :height, :width]
 
 
 def predict_probabilities(
