@@ -82,22 +82,32 @@ class SegmentationNetwork(nn.Module):
         x = (images.float() - self.mean) / self.std
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % 32, 0, -height % 32))  # zeros are the mean colour here
-        return self.net.encoder(x)
+        found = self.net.encoder(x)
+        return [*found[0], *found[1]] if isinstance(self.net, smp.DPT) else found
 
-    def looked_at(self) -> list[bool]:
-        """Which of the `features` the decoder looks at: of the others it takes any."""
-        training = self.training
-        images = torch.zeros(1, 3, 64, 64)
-        features = [one.detach().requires_grad_() for one in self.eval().features(images)]
-        logits = self.decode(features, (64, 64))
-        self.train(training)
-        gradients = torch.autograd.grad(logits.sum(), features, allow_unused=True)
+    @torch.enable_grad()
+    def looked_at(self, features: list[Tensor]) -> list[bool]:
+        """Which of the `features` the decoder looks at; it takes any in the place of the others."""
+        leaves = [one[:1].detach().requires_grad_() for one in features]
+        parts = self.net.decoder, self.net.segmentation_head
+        training = [part.training for part in parts]
+        for part in parts:
+            part.eval()
+        logits = self.decode(leaves, (1, 1))
+        for part, mode in zip(parts, training, strict=True):
+            part.train(mode)
+        gradients = torch.autograd.grad(logits.sum(), leaves, allow_unused=True)
         return [gradient is not None for gradient in gradients]
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
         """Logits (B, L, H, W) of the encoder's features of images of a size (H, W)."""
         height, width = size
-        return self.net.segmentation_head(self.net.decoder(features))[..., :height, :width]
+        if isinstance(self.net, smp.DPT):  # its encoder gives maps and prefix tokens
+            half = len(features) // 2
+            decoded = self.net.decoder(features[:half], features[half:])
+        else:
+            decoded = self.net.decoder(features)
+        return self.net.segmentation_head(decoded)[..., :height, :width]
 
 
 def predict_probabilities(

@@ -85,7 +85,7 @@ class SegmentationTask(Task):
         if whole:
             self._go_on_from(weights)
         self._freeze()
-        self.looked_at = self.model.looked_at() if self.head_alone else None
+        self.looked_at: list[bool] | None = None  # which features the decoder takes notice of
         fast_layers(self.model)
         self.evaluator = Evaluator(classes)
 
@@ -125,7 +125,9 @@ class SegmentationTask(Task):
     def encode(self, batch: dict[str, Any]) -> dict[str, Any]:
         """features: those of the encoder; mask: (B, H, W) uint8."""
         features = self.model.features(batch["image"])
-        if self.looked_at is not None:
+        if self.head_alone:
+            if self.looked_at is None:
+                self.looked_at = self.model.looked_at(features)
             pairs = zip(features, self.looked_at, strict=True)
             features = [one if wanted else one[:0] for one, wanted in pairs]
         return {"features": features, "mask": batch["mask"]}

@@ -201,4 +201,5 @@ class Task(pl.LightningModule):
 
     def on_fit_end(self) -> None:
         if self.views is not None:
+            distributed.wait_for_all()
             self.views.remove()

@@ -1,10 +1,10 @@
 """What a frozen backbone sees in some passes over the training images: the head learns from it."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import wsss
+from wsss.data.cache import remembered
 from wsss.data.datasets import mixed, seeded
+from wsss.data.masks import mask_stamp
 from wsss.distributed import is_first, processes_here, rank, wait_for_all, world_size
 from wsss.errors import UserError
-from wsss.files import write_atomic
+from wsss.files import file_stamp, write_atomic
 from wsss.locks import locked
 from wsss.models.fast import autocast
 from wsss.progress import progress
@@ -69,35 +71,41 @@ class Views:
         Raises:
             UserError: the disk has no room for them, or float16 is too narrow for the features.
         """
-        self.count, steps = count, self.task.trainer.num_training_batches
-        self.folder = self._place()
+        self.count, self.folder = count, self._place()
         self.locks.enter_context(locked(self.folder, "a training"))
-        files = [self._file(view, index) for view in range(count) for index in range(steps)]
-        missing = [file for file in files if not file.is_file()]
-        bar = progress(
-            None, f"features for the {self.task.name}", "batches", len(files), disable=not missing,
-            initial=len(files) - len(missing),
-        )  # fmt: skip
-        with bar:
-            for view in range(count):
-                wanted = [self._file(view, index) for index in range(steps)]
+        try:
+            self._fill()
+        except UserError:
+            self.remove()
+            raise
+        wait_for_all()
+
+    def _fill(self) -> None:
+        steps, seed = self.task.trainer.num_training_batches, self.task.views_seed
+        files = [[self._file(view, index) for index in range(steps)] for view in range(self.count)]
+        missing = [file for view in files for file in view if not file.is_file()]
+        if not missing:
+            return
+        total = self.count * steps
+        shown = self.task.trainer.progress_bar_callback is not None and is_first()
+        how = {"initial": total - len(missing), "disable": not shown}
+        with progress(None, f"features for the {self.task.name}", "batches", total, **how) as bar:
+            for view, wanted in enumerate(files):
                 if all(file.is_file() for file in wanted):
                     continue
-                seed = mixed(self.task.views_seed, view)
-                for index, (file, batch) in enumerate(zip(wanted, self.batches(seed), strict=False)):
+                batches = self.batches(mixed(seed, view))
+                for index, (file, batch) in enumerate(zip(wanted, batches, strict=False)):
                     if file.is_file():
                         continue
-                    with seeded(self.task.views_seed, view, rank(), index):
+                    with seeded(seed, view, rank(), index):
                         self._write(file, batch)
                     if file == missing[0]:
                         self._require_room(file.stat().st_size, len(missing) - 1)
                     bar.update()
-        wait_for_all()
 
     def remove(self) -> None:
         """Take the views away: the training has ended."""
         folder = self.folder or self._place()
-        wait_for_all()
         self.locks.close()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -123,8 +131,6 @@ class Views:
         wanted = size * more * processes_here()
         free = shutil.disk_usage(self.folder).free
         if wanted > (1 - LEAST_FREE) * free:
-            self.locks.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
             raise UserError(
                 f"features of {self.count} views of the training images take "
                 f"{wanted / 1e9:.1f} GB more while the head is trained, and {self.parent} has "
@@ -145,14 +151,19 @@ class Views:
     def _place(self) -> Path:
         """The folder of the views, named after all that decides what is in it."""
         task, loader = self.task, self.batches()
-        data = {k: v for k, v in vars(loader.dataset).items() if k not in ("catalog", "transform")}
-        catalog = loader.dataset.catalog
-        files = [f for r in catalog.records for f in (r.image, r.mask) if f is not None]
+        dataset = vars(loader.dataset) | {"transform": None}  # which follows from the others
+        images = [record.image for record in dataset["catalog"].records]
         told = [
-            wsss.__version__, task.views_seed, world_size(), task.trainer.precision,
-            sorted((k, repr(v)) for k, v in task.hparams.items() if k != "views"),
-            loader.batch_size, data, catalog, [_stamp(f) for f in [*files, *data.get("masks", ())]],
-        ]  # fmt: skip
+            wsss.__version__,
+            task.views_seed,
+            world_size(),
+            task.trainer.precision,
+            sorted((name, repr(value)) for name, value in task.hparams.items() if name != "views"),
+            loader.batch_size,
+            dataset,
+            remembered("stamps", images, partial(map, file_stamp)),
+            remembered("stamps", dataset.get("masks", ()), partial(map, mask_stamp)),
+        ]
         digest = hashlib.sha256(repr(told).encode())
         _add_weights(digest, task.backbone)
         return self.parent / f"{NAME}{digest.hexdigest()[:12]}"
@@ -162,11 +173,6 @@ def remove_views(folder: Path) -> None:
     """Take away the views that a training in `folder` has left which is not gone on with."""
     for path in folder.glob(f"{NAME}*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
 
 
 def _add_weights(digest: Any, network: nn.Module) -> None:
