@@ -57,6 +57,12 @@ def seen(monkeypatch):
     return found
 
 
+def start(kind, classes):
+    """The state of a backbone before its training."""
+    network = {NETWORKS[kind].split(".")[1]: "glnet_nano"}
+    return TASKS[kind](classes, pretrained=True, **network).backbone.state_dict()
+
+
 def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -64,9 +70,8 @@ def same(first, second):
 @pytest.mark.parametrize("kind", ["classify", "segment"])
 def test_the_head_alone_learns(kind, drawn, tmp_path, seen, capsys):
     task = run_task(kind, words(kind, drawn)).model
-    start = TASKS[kind](task.classes, pretrained=True, **{NETWORKS[kind].split(".")[1]: "glnet_nano"})
-    before, after = start.backbone.state_dict(), task.backbone.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
+    after = task.backbone.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in start(kind, task.classes).items())
     inside = {id(p) for p in task.backbone.parameters()}
     learning = [p for group in task.optimizers().param_groups for p in group["params"]]
     assert not inside & {id(p) for p in learning}
@@ -94,12 +99,8 @@ def test_what_is_kept_teaches_what_the_images_teach(kind, drawn, tmp_path):
     task.log = other.log = lambda *_, **__: None
     task.backbone.eval()
     other.backbone.eval()
-    trainer = namedtuple("Trainer", "num_training_batches precision progress_bar_callback")(
-        2, "32-true", None
-    )
-    task._trainer, task.views_seed = trainer, 5
+    task._trainer = namedtuple("Trainer", "precision")("32-true")
     views = Views(task, data.training_batches, tmp_path)
-    views.make(1)
     for batch in data.training_batches(seed=3):
         file = tmp_path / "one.pt"
         with torch.random.fork_rng():
@@ -159,10 +160,10 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(drawn, tmp_path, mon
             run_task("classify", words("classify", drawn, epochs=4))
     (folder,) = tmp_path.glob("views-*")
     assert len(list(folder.glob("*.pt"))) == 4
-    start = task.on_train_epoch_start
+    begin = task.on_train_epoch_start
     with monkeypatch.context() as broken:  # in the third epoch
         broken.setattr(
-            task, "on_train_epoch_start", lambda self: start(self) if self.current_epoch < 2 else kill()
+            task, "on_train_epoch_start", lambda self: begin(self) if self.current_epoch < 2 else kill()
         )
         with pytest.raises(Killed):
             run_task("classify", words("classify", drawn, epochs=4))
@@ -184,6 +185,9 @@ def test_no_views(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(Views, "make", None)
     trainer = run_task("classify", words("classify", drawn, "--model.views", "0", epochs=1))
     assert trainer.global_step == 3
+    after = trainer.model.backbone.state_dict()
+    before = start("classify", trainer.model.classes)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
     with pytest.raises(UserError, match="views must be 0 or more, got -1"):
         run_task("classify", words("classify", drawn, "--model.views", "-1"))
 
