@@ -189,7 +189,7 @@ class _Clock(pl.Callback):
 
 def task_of(args: argparse.Namespace) -> Task:
     """The task as the shipped recipe for MobileNetV2 trains it, but from random weights."""
-    shared = {"freeze_norm": True, "freeze_stride": 8}
+    shared = {"freeze_norm": True, "freeze": 8}
     if args.task == "classifier":
         task = ClassificationTask(CLASSES, args.backbone, mosaic=0.5, **shared)
     else:

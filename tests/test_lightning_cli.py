@@ -100,8 +100,8 @@ def test_moving_average_by_lightnings_callback(kind, drawn, tmp_path):
     ("words", "said"),
     [
         (
-            ["--model.freeze_stride", "3"],
-            "model.freeze_stride: Expected one of [2, 4, 8, 16]",
+            ["--model.freeze", "3"],
+            "model.freeze: Expected one of [2, 4, 8, 16, 'all']",
         ),
         (["--model.decodr", "Unet"], "unrecognized arguments: --model.decodr"),
         (["-c", "nowhere.yaml"], "nowhere.yaml"),
@@ -387,7 +387,7 @@ def test_slots_that_learn_make_other_masks(drawn, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["classify", "segment"])
-@pytest.mark.parametrize("setting", ["freeze_norm=true", "freeze_stride=8"])
+@pytest.mark.parametrize("setting", ["freeze_norm=true", "freeze=8"])
 def test_random_layers_are_not_frozen(kind, setting, drawn, capsys):
     network = {"classify": "backbone", "segment": "encoder"}[kind]
     words = [kind, "fit", "--data.root", str(drawn), f"--model.{network}", "mobilenetv2_050", *QUICK]

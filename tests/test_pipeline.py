@@ -38,7 +38,7 @@ def _elsewhere(tmp_path, monkeypatch):
         ("segment", {"model": {"frozen_norm": 1}}, "'model.frozen_norm': .* freeze_norm"),
         ("segment", {"trainer": {"max_epoch": 1}}, "segment.yaml: .* 'trainer.max_epoch'"),
         ("segment", {"model": {"lr": "fast"}}, "segment.yaml: model.lr: Expected float. Got .*: fast"),
-        ("segment", {"model": {"freeze_stride": 3}}, r"freeze_stride: Expected one of \[2, 4, 8, 16\]"),
+        ("segment", {"model": {"freeze": 3}}, r"freeze: Expected one of \[2, 4, 8, 16, 'all'\]"),
         ("refine", {"data": {"xyz": 1}}, "'data.xyz': known are .*crop, .*tags"),
         ("pseudo_masks", {"masks": {"backgroud": 0.4}}, r"'masks.backgroud': .* background\?"),
         ("segment", {"model": {"decoder": "Unett"}}, "segment.yaml: no segmentation network .*Unett"),

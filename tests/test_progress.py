@@ -106,7 +106,7 @@ def test_a_training_is_a_few_lines_with_its_metric(trained, monkeypatch):
 def test_a_training_goes_on_from_its_last_epoch_and_counts_from_there(kind, trained, monkeypatch):
     seldom = ["--trainer.check_val_every_n_epoch", "3"] if kind == "segment" else []
     # parts of weights that were given stay as they are, also when it goes on
-    more = ["--model.pretrained", "true", "--model.freeze_stride", "4", *seldom]
+    more = ["--model.pretrained", "true", "--model.freeze", "4", *seldom]
     more += ["--trainer.max_epochs", "3"]
     with monkeypatch.context() as broken:
         _break_off(broken, kind, epoch=2)

@@ -10,7 +10,7 @@ import yaml
 from wsss.errors import UserError, notice
 
 RENAMED = {
-    "model": {"head_factor": "head_lr_multiplier"},
+    "model": {"head_factor": "head_lr_multiplier", "freeze_stride": "freeze"},
     "masks": {"learn_slots": "relabel_slots"},
 }
 """Names of settings before wsss 0.2, and today."""

@@ -153,7 +153,7 @@ def recipe(
     def epochs(least: int, most: int) -> int:
         return 1 if quick else min(most, max(least, round(seen / count)))
 
-    kept = {"freeze_norm": bool(start)} | ({"freeze_stride": 8} if start else {})
+    kept = {"freeze_norm": bool(start)} | ({"freeze": 8} if start else {})
     fresh = {"lr": 1e-3, "head_lr_multiplier": 1}
     tags = {"lr": 5e-5, "head_lr_multiplier": 40} if start else fresh
     masks = {"lr": 1e-4, "head_lr_multiplier": 20} if start else fresh

@@ -264,6 +264,9 @@ class SegmenterMaskConfig(Output, RefinementSettings):
 SIDE = 448
 """Long side in pixels that a classifier sees photographs at, unless one is given."""
 
+VIEWS = 4
+"""Passes over the training images whose features a frozen backbone keeps, unless told otherwise."""
+
 MAX_SIDE = 1024
 """Long side in pixels for checkpoints that do not tell theirs."""
 

@@ -262,7 +262,7 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     }
     assert large["classify"]["data"]["size"] == 448 and large["segment"]["data"]["num_workers"] == 8
     assert large["classify"]["model"]["freeze_norm"] is False  # from scratch
-    assert "freeze_stride" not in large["classify"]["model"]
+    assert "freeze" not in large["classify"]["model"]
     for stage in ("classify", "segment", "refine"):  # one recipe, but for what hangs on the machine
         shipped = yaml.safe_load(shipped_config(f"voc-mobilenetv2/{stage}.yaml").read_text())["model"]
         pretrained = {} if stage == "refine" else {"pretrained": True}

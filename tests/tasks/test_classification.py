@@ -57,6 +57,6 @@ def test_training_leaves_out_what_nobody_looked_for(mosaic, monkeypatch):
 
 def test_the_deepest_stage_learns_where_it_is_dilated():
     """At output stride 16 the last two stages have the same stride."""
-    task = ClassificationTask(["a", "b"], "mobilenetv2_050", freeze_stride=16)
+    task = ClassificationTask(["a", "b"], "mobilenetv2_050", freeze=16)
     still = {name for name, p in task.model.backbone.named_parameters() if not p.requires_grad}
     assert "blocks.4.0.conv_pw.weight" in still and "blocks.5.0.conv_pw.weight" not in still

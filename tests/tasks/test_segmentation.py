@@ -65,7 +65,7 @@ def test_segmenter_goes_on_from_a_segmenter(small_run):
 
 
 def test_freezing_where_there_is_nothing_is_refused():
-    with pytest.raises(UserError, match=r"no features at stride 2.*freeze_stride 4"):
-        ClassificationTask(["a", "b"], "glnet_nano", freeze_stride=2)
-    with pytest.raises(UserError, match=r"no features at stride 2.*raise freeze_stride"):
-        SegmentationTask(["a", "b"], "Unet", "glnet_nano", freeze_stride=2)
+    with pytest.raises(UserError, match=r"no features at stride 2.*freeze 4"):
+        ClassificationTask(["a", "b"], "glnet_nano", freeze=2)
+    with pytest.raises(UserError, match=r"no features at stride 2.*raise freeze"):
+        SegmentationTask(["a", "b"], "Unet", "glnet_nano", freeze=2)

@@ -45,7 +45,7 @@ def test_frozen_layers_stay_as_they_are(kind, network, stride, drawn, tmp_path):
     name = {"classify": "backbone", "segment": "encoder"}[kind]
     words = ["--data.root", str(drawn), f"--model.{name}", network, *QUICK]
     words += ["--data.size" if kind == "classify" else "--data.crop", "64"]
-    words += ["--model.freeze_stride", str(stride), "--model.lr", "0.01"]
+    words += ["--model.freeze", str(stride), "--model.lr", "0.01"]
     words += ["--model.weights", str(random_weights(network, tmp_path))]
     trainer = run_task(kind, ["fit", *words])
     task = trainer.model

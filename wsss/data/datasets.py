@@ -7,7 +7,8 @@ for void.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,19 @@ RATIOS = (3 / 4, 4 / 3)
 
 # ImageNet's mean colour: padding looks like "no evidence" to a network that subtracts it
 PAD_COLOUR = (124, 116, 104)
+
+
+def mixed(*numbers: int) -> int:
+    """A random seed of several numbers, 0 or more; another one where any of them differs."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Inside, torch's random numbers on the CPU are those of the numbers; outside, they go on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(mixed(*numbers))
+        yield
 
 
 def one_thread(_: int) -> None:
@@ -107,6 +121,23 @@ class TaggedImages(Dataset):
             "path": str(record.image),
             "size": torch.tensor(size),
         }
+
+
+class Repeatable(Dataset):
+    """A data set whose random augmentations depend on a seed and the item alone.
+
+    They are the same in whatever order and in whichever process the items are read.
+    """
+
+    def __init__(self, whole: Dataset, seed: int) -> None:
+        self.whole, self.seed = whole, seed
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        with seeded(self.seed, index):
+            return self.whole[index]
 
 
 class Share(Dataset):

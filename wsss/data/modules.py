@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +12,14 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from wsss import distributed
 from wsss.data.catalog import Catalog, largest_image, read_catalog, read_classes
-from wsss.data.datasets import MaskedImages, SameShapeBatches, Share, TaggedImages, one_thread
+from wsss.data.datasets import (
+    MaskedImages,
+    Repeatable,
+    SameShapeBatches,
+    Share,
+    TaggedImages,
+    one_thread,
+)
 from wsss.data.layouts import layout_of
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.data.names import Files
@@ -29,6 +37,7 @@ class _Data(pl.LightningDataModule):
         self.num_workers = min(8, cores) if num_workers is None else num_workers
         self.catalogs: dict[tuple, Catalog] = {}  # read so far; the stages of a run share them
         self.white: int | None = None  # `Catalog.white`, once a catalog was read
+        self.views: Any = None  # batches to train on instead of the images (`wsss.tasks.views`)
         _at_least(0, num_workers=self.num_workers)
         layout_of(layout)  # one that nobody knows is refused here
 
@@ -36,6 +45,13 @@ class _Data(pl.LightningDataModule):
     def classes(self) -> list[str]:
         """Foreground class names; class i has mask label i + 1."""
         return list(distributed.first(lambda: read_classes(self.layout, self.root, self.tags)))
+
+    def train_dataloader(self) -> Any:
+        return self.training_batches() if self.views is None else self.views
+
+    def training_batches(self, seed: int | None = None) -> DataLoader:
+        """Batches of augmented images of one epoch, in random order; of the same seed the same."""
+        raise NotImplementedError
 
     def prepare_data(self) -> None:
         """Make what the layout can make where it is not there yet."""
@@ -58,7 +74,12 @@ class _Data(pl.LightningDataModule):
         return self.catalogs[key]
 
     def _loader(
-        self, dataset: Dataset, batch_size: int | None, batch_bytes: int, train: bool = False
+        self,
+        dataset: Dataset,
+        batch_size: int | None,
+        batch_bytes: int,
+        train: bool = False,
+        seed: int | None = None,
     ) -> DataLoader:
         """Batches of a data set; of several processes each has its part.
 
@@ -67,12 +88,16 @@ class _Data(pl.LightningDataModule):
         """
         several, sampler = distributed.world_size(), None
         drop_last = train and len(dataset) >= (batch_size or 1)
+        generator = None
+        if seed is not None:
+            dataset, generator = Repeatable(dataset, seed), torch.Generator().manual_seed(seed)
         if train and several > 1:
             self.require_parts(len(dataset))
             batch_size, batch_bytes = batch_size // several, batch_bytes // several
-            random_seed = distributed.first(torch.initial_seed) % 2**32
+            if seed is None:
+                seed = distributed.first(torch.initial_seed)
             sampler = DistributedSampler(
-                dataset, several, distributed.rank(), drop_last=True, seed=random_seed
+                dataset, several, distributed.rank(), drop_last=True, seed=seed % 2**32
             )
         elif several > 1:
             dataset = Share(dataset)
@@ -82,6 +107,7 @@ class _Data(pl.LightningDataModule):
             batch_size=batch_size,
             shuffle=train and sampler is None,
             sampler=sampler,
+            generator=generator,
             drop_last=drop_last,
             num_workers=workers,
             worker_init_fn=one_thread,
@@ -186,7 +212,7 @@ class TagData(_Data):
         if not 0 < min_scale <= 1:
             raise UserError(f"data.min_scale is a share of the area, above 0 to 1, got {min_scale}")
 
-    def train_dataloader(self) -> DataLoader:
+    def training_batches(self, seed: int | None = None) -> DataLoader:
         catalog = self.catalog(self.train_split)
         missing = set(range(len(catalog.classes))) - {t for r in catalog.records for t in r.tags}
         if missing:
@@ -196,7 +222,7 @@ class TagData(_Data):
                 "add such images, or list only the classes in use in classes.txt"
             )
         dataset = TaggedImages(catalog, self.size, self.min_scale)
-        return self._loader(dataset, self.batch_size, self._pixels(self.size), train=True)
+        return self._loader(dataset, self.batch_size, self._pixels(self.size), True, seed)
 
     def _pixels(self, side: int) -> int:
         """Bytes of a batch of squares."""
@@ -267,7 +293,7 @@ class MaskData(_Data):
         _at_least(1, batch_size=batch_size)
         _at_least(32, crop=crop, max_side=self.max_side)
 
-    def train_dataloader(self) -> DataLoader:
+    def training_batches(self, seed: int | None = None) -> DataLoader:
         catalog = self.catalog(self.train_split, tagged=False)
         if self.mask_dir is None:
             masks = self.true_masks(catalog, self.train_split)
@@ -288,7 +314,7 @@ class MaskData(_Data):
             )
         _look_at_palettes(masks)
         dataset = MaskedImages(catalog, masks, self.crop, self.max_side)
-        return self._loader(dataset, self.batch_size, 4 * self.batch_size * self.crop**2, train=True)
+        return self._loader(dataset, self.batch_size, 4 * self.batch_size * self.crop**2, True, seed)
 
     def val_dataloader(self) -> DataLoader | list:
         catalog = self.catalog(self.val_split, tagged=False)

@@ -146,6 +146,14 @@ class TagClassifier(nn.Module):
         """What `slots="features"` clusters: (B, 3, H, W) in 0..255 to (B, C, h, w)."""
         return self._features((images.float() - self.mean) / self.std)[1]
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the class head sees: (B, 3, H, W) in 0..255 to (B, C, h, w)."""
+        return self._features((images.float() - self.mean) / self.std)[0]
+
+    def class_map(self, features: Tensor) -> Tensor:
+        """The class head's answer to `features`: (B, N, h, w) float32, without the class bias."""
+        return self.head(features).float()
+
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Deepest features (B, C, h, w) and those for the slots."""
         final, middle = self.backbone.forward_intermediates(
@@ -176,7 +184,7 @@ class TagClassifier(nn.Module):
             features, middle = self._features(x)
             if slots == "features":
                 dispatch = cluster_slots(middle).dispatch
-        class_map = self.head(features).float()
+        class_map = self.class_map(features)
         middle = None if dispatch is None else middle
         return ClassifierOutput(self.logits(class_map), class_map, dispatch, middle)
 

@@ -75,10 +75,39 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..255 -> logits (B, L, H, W); sides are padded to multiples of 32."""
+        return self.decode(self.features(images), images.shape[-2:])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The encoder's features of images (B, 3, H, W) in 0..255, the finest first."""
         x = (images.float() - self.mean) / self.std
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % 32, 0, -height % 32))  # zeros are the mean colour here
-        return self.net(x)[..., :height, :width]
+        found = self.net.encoder(x)
+        return [*found[0], *found[1]] if isinstance(self.net, smp.DPT) else found
+
+    @torch.enable_grad()
+    def looked_at(self, features: list[Tensor]) -> list[bool]:
+        """Which of the `features` the decoder looks at; it takes any in the place of the others."""
+        leaves = [one[:1].detach().requires_grad_() for one in features]
+        parts = self.net.decoder, self.net.segmentation_head
+        training = [part.training for part in parts]
+        for part in parts:
+            part.eval()
+        logits = self.decode(leaves, (1, 1))
+        for part, mode in zip(parts, training, strict=True):
+            part.train(mode)
+        gradients = torch.autograd.grad(logits.sum(), leaves, allow_unused=True)
+        return [gradient is not None for gradient in gradients]
+
+    def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
+        """Logits (B, L, H, W) of the encoder's features of images of a size (H, W)."""
+        height, width = size
+        if isinstance(self.net, smp.DPT):  # its encoder gives maps and prefix tokens
+            half = len(features) // 2
+            decoded = self.net.decoder(features[:half], features[half:])
+        else:
+            decoded = self.net.decoder(features)
+        return self.net.segmentation_head(decoded)[..., :height, :width]
 
 
 def predict_probabilities(

@@ -23,6 +23,7 @@ from wsss.resources import Cost
 from wsss.run_folder import PLACES, StageFolder
 from wsss.settings import InferenceSettings, PseudoMaskSettings, RefinementSettings
 from wsss.stages.config import DATA, TASKS, Kind
+from wsss.tasks.views import remove_views
 
 FORMAT = 4
 """Of the notes `begun.json` and `done.json`; 2 kept a hash of the config as it was written, 3 had the
@@ -100,6 +101,8 @@ def resolved_settings(
             masks |= {"relabel_slots": False, "border_prior": False}
     else:
         model = with_defaults(TASKS[kind], model)
+        if model["freeze"] != "all":
+            model["views"] = None  # there are none
         if kind == "segment":
             names = ("scales", "flip", "tile", "crf")
             tested = InferenceSettings().with_options(**{n: model[n] for n in names}).to_dict()
@@ -198,6 +201,7 @@ def _begin(
         while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
             number += 1
         folder.rename(aside)
+        remove_views(aside)
         told = f" ({'; '.join(news[:4])})" if news else ""
         print(f"{folder.name}: settings or inputs changed{told}, earlier results are in {aside}")
     folder.mkdir(parents=True, exist_ok=True)

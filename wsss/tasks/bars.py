@@ -48,7 +48,9 @@ class Bars(ProgressBar):
             self.evaluation.close()
             self.evaluation = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.training is not None:
+            return
         epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
         total = trainer.num_training_batches * epochs
         if trainer.max_steps != -1:
@@ -63,9 +65,10 @@ class Bars(ProgressBar):
         self.training.update()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._show(self.training, trainer.progress_bar_metrics)
-        self.training.close()
-        self.training = None
+        if self.training is not None:
+            self._show(self.training, trainer.progress_bar_metrics)
+            self.training.close()
+            self.training = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:

@@ -70,7 +70,7 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
         )
     checkpoint["trained_with"] = settings
     # what is frozen matters in training only, and finding it needs gradients
-    checkpoint["hyper_parameters"] = settings | {"freeze_stride": None}
+    checkpoint["hyper_parameters"] = settings | {"freeze": None}
     return checkpoint
 
 

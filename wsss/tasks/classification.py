@@ -22,7 +22,7 @@ from wsss.errors import UserError, notice
 from wsss.localize.cam import ClassMaps, class_maps
 from wsss.models.classifier import TagClassifier
 from wsss.models.fast import fast_layers
-from wsss.settings import ClassMapSettings
+from wsss.settings import VIEWS, ClassMapSettings
 from wsss.tasks.optim import freeze_before
 from wsss.tasks.task import Task
 
@@ -79,8 +79,12 @@ class ClassificationTask(Task):
         output_stride: pixels per position of the class map, 16 or 32.
         mosaic: probability that a training batch is turned into 2x2 mosaics with a loss per quadrant.
         freeze_norm: keep BatchNorm's running statistics as they are (for small pretrained runs).
-        freeze_stride: do not train the backbone's layers up to this stride, 2, 4, 8 or 16: faster, and
-            a small data set cannot spoil them. null: train all.
+        freeze: do not train the backbone's layers up to this stride, 2, 4, 8 or 16: faster, and a small
+            data set cannot spoil them. `all`: train the class head alone, BatchNorm stays as it is:
+            minutes on a CPU. null: train all.
+        views: with `freeze: all`, how often the training images are shown to the backbone, which is
+            once, before the training; the epochs take turns with what it saw, kept on disk meanwhile.
+            0: it sees new crops every epoch.
         lr: learning rate of the backbone.
         head_lr_multiplier: learning-rate multiplier of the class head.
         weight_decay: of AdamW.
@@ -102,7 +106,8 @@ class ClassificationTask(Task):
         output_stride: Literal[16, 32] = 16,
         mosaic: float = 0.0,
         freeze_norm: bool = False,
-        freeze_stride: Literal[2, 4, 8, 16] | None = None,
+        freeze: Literal[2, 4, 8, 16, "all"] | None = None,
+        views: int = VIEWS,
         lr: float = 1e-4,
         head_lr_multiplier: float = 10.0,
         weight_decay: float = 0.05,
@@ -117,8 +122,7 @@ class ClassificationTask(Task):
         self.model = TagClassifier(
             backbone, len(classes), output_stride, pretrained, weights, backbone_args
         )
-        if freeze_stride:
-            self._freeze(freeze_stride)
+        self._freeze()
         fast_layers(self.model)
         self.validated: list[tuple[Tensor, Tensor]] = []  # logits and tags of each image
         count = len(classes)
@@ -143,14 +147,14 @@ class ClassificationTask(Task):
     def backbone(self) -> nn.Module:
         return self.model.backbone
 
-    def _freeze(self, stride: int) -> None:
+    def freeze_until(self, stride: int) -> None:
         backbone = self.backbone.eval()
         levels = self.model.reductions
         reached = [reduction for reduction in levels if reduction <= stride]
         if not reached:
             raise UserError(
                 f"backbone {self.hparams.backbone} has no features at stride {stride} or less: give "
-                f"freeze_stride {levels[0]} or more, or null"
+                f"freeze {levels[0]} or more, or null"
             )
         images = torch.zeros(1, 3, *backbone.pretrained_cfg["input_size"][1:])
         features = backbone.forward_intermediates(
@@ -158,17 +162,19 @@ class ClassificationTask(Task):
         )
         freeze_before(backbone.train(), features[0])
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+    def encode(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """features: [(B, C, h, w)]; tags: (B, N), or of mosaics those of their quadrants (B, 4, N)."""
         images, tags = batch["image"].float(), batch["tags"]
         if torch.rand(()) < self.hparams.mosaic and len(images) >= 4:
-            mosaics, tags = make_mosaics(images, tags)
-            parts = quadrants(self.model(mosaics).class_map)
-            logits = self.model.logits(parts.flatten(0, 1))
-            loss = tag_loss(logits, tags.flatten(0, 1))
-        else:
-            loss = tag_loss(self.model(images).logits, tags)
-        self.log("train_loss", loss, prog_bar=True)
-        return loss
+            images, tags = make_mosaics(images, tags)
+        return {"features": [self.model.features(images)], "tags": tags}
+
+    def loss(self, encoded: dict[str, Any]) -> Tensor:
+        """Binary cross-entropy, the mean over images, or quadrants, and the classes looked for."""
+        maps, tags = self.model.class_map(encoded["features"][0]), encoded["tags"]
+        if tags.ndim == 3:
+            maps, tags = quadrants(maps).flatten(0, 1), tags.flatten(0, 1)
+        return tag_loss(self.model.logits(maps), tags)
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         if SPARE not in batch:

@@ -14,7 +14,7 @@ from wsss.errors import UserError, notice
 from wsss.evaluation import Evaluator
 from wsss.models.fast import fast_layers
 from wsss.models.segmenter import SegmentationNetwork, mask_of, predict_probabilities
-from wsss.settings import CRFSettings, InferenceSettings
+from wsss.settings import VIEWS, CRFSettings, InferenceSettings
 from wsss.tasks.checkpoints import checkpoint_kind, read_checkpoint
 from wsss.tasks.optim import freeze_before
 from wsss.tasks.task import Task
@@ -33,8 +33,12 @@ class SegmentationTask(Task):
             `wsss classify`), or a checkpoint of `wsss segment`, of which the decoder is taken, too.
         freeze_norm: keep the running statistics of the encoder's BatchNorm as they are (for small
             pretrained runs).
-        freeze_stride: do not train the encoder's layers up to this stride, 2, 4, 8 or 16: faster, and
-            a small data set cannot spoil them. null: train all.
+        freeze: do not train the encoder's layers up to this stride, 2, 4, 8 or 16: faster, and a small
+            data set cannot spoil them. `all`: train the decoder alone, the encoder's BatchNorm stays as
+            it is. null: train all.
+        views: with `freeze: all`, how often the training images are shown to the encoder, which is
+            once, before the training; the epochs take turns with what it saw, kept on disk meanwhile.
+            0: it sees new crops every epoch.
         lr: learning rate of the encoder.
         head_lr_multiplier: learning-rate multiplier of the decoder.
         weight_decay: of AdamW.
@@ -57,7 +61,8 @@ class SegmentationTask(Task):
         pretrained: bool = False,
         weights: str | None = None,
         freeze_norm: bool = False,
-        freeze_stride: Literal[2, 4, 8, 16] | None = None,
+        freeze: Literal[2, 4, 8, 16, "all"] | None = None,
+        views: int = VIEWS,
         lr: float = 1e-4,
         head_lr_multiplier: float = 10.0,
         weight_decay: float = 0.01,
@@ -79,8 +84,8 @@ class SegmentationTask(Task):
         self.model = SegmentationNetwork(decoder, encoder, len(classes) + 1, *own)
         if whole:
             self._go_on_from(weights)
-        if freeze_stride:
-            self._freeze(freeze_stride)
+        self._freeze()
+        self.looked_at: list[bool] | None = None  # which features the decoder takes notice of
         fast_layers(self.model)
         self.evaluator = Evaluator(classes)
 
@@ -99,12 +104,12 @@ class SegmentationTask(Task):
     def backbone(self) -> nn.Module:
         return self.model.net.encoder
 
-    def _freeze(self, stride: int) -> None:
+    def freeze_until(self, stride: int) -> None:
         encoder = self.backbone.eval()
         level = stride.bit_length() - 1  # SMP's k-th features have stride 2^k
         features = encoder(torch.zeros(1, 3, 64, 64))[level]
         if features.numel() == 0:
-            raise UserError(f"the encoder has no features at stride {stride}: raise freeze_stride")
+            raise UserError(f"the encoder has no features at stride {stride}: raise freeze")
         freeze_before(encoder.train(), features)
 
     def restored(self, checkpoint: dict[str, Any]) -> None:
@@ -117,14 +122,24 @@ class SegmentationTask(Task):
             of_trainer["max_side"] = side
         checkpoint["inference"] = replace(self.inference, **of_trainer).to_dict()
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        logits, mask = self.model(batch["image"]), batch["mask"].long()
+    def encode(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """features: those of the encoder; mask: (B, H, W) uint8."""
+        features = self.model.features(batch["image"])
+        if self.head_alone:
+            if self.looked_at is None:
+                self.looked_at = self.model.looked_at(features)
+            pairs = zip(features, self.looked_at, strict=True)
+            features = [one if wanted else one[:0] for one, wanted in pairs]
+        return {"features": features, "mask": batch["mask"]}
+
+    def loss(self, encoded: dict[str, Any]) -> Tensor:
+        """Cross-entropy, the mean over pixels that are not void."""
+        mask = encoded["mask"].long()
+        logits = self.model.decode(encoded["features"], mask.shape[-2:])
         losses = F.cross_entropy(logits.float(), mask, ignore_index=VOID, reduction="sum")
         count = (mask != VOID).sum().double()
         average_([count])  # as the gradients of all processes: each pixel counts the same
-        loss = losses / count.float().clamp_min(1)  # a batch of void alone counts nothing
-        self.log("train_loss", loss, prog_bar=True)
-        return loss
+        return losses / count.float().clamp_min(1)  # a batch of void alone counts nothing
 
     def _evaluate(self, batch: dict[str, Any], **how: Any) -> Tensor:
         mask = self.predict_mask(batch, **how)

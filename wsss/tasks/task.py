@@ -7,12 +7,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 import pytorch_lightning as pl
 import torch
 from timm.layers import convert_sync_batchnorm
-from torch import nn
+from torch import Tensor, nn
 
 from wsss import distributed
 from wsss.errors import UserError
 from wsss.tasks.checkpoints import read_checkpoint, restore
 from wsss.tasks.optim import Schedule, adamw, freeze_norm
+from wsss.tasks.views import Views
 
 T = TypeVar("T", bound="Task")
 
@@ -37,6 +38,8 @@ class Task(pl.LightningModule):
         self.classes, self.given = list(classes), given
         self.checkpoint: str | None = None  # whose weights are to take the place of these
         self.white: int | None = None  # of the photographs it was trained on (`Catalog.white`)
+        self.views: Views | None = None  # what a frozen backbone saw of the training images
+        self.views_seed: int | None = None
 
     def _check_rates(self) -> None:
         for name in ("lr", "head_lr_multiplier", "weight_decay", "warmup"):
@@ -44,10 +47,50 @@ class Task(pl.LightningModule):
             if not 0 <= value <= most:
                 raise UserError(f"{name} must be 0 {'to 1' if most == 1 else 'or more'}, got {value}")
 
+        if self.hparams["views"] < 0:
+            raise UserError(f"views must be 0 or more, got {self.hparams['views']}")
+
     @property
     def backbone(self) -> nn.Module:
-        """The part of the network that may start from weights, and learns slowly."""
+        """The part of the network that may start from weights, and learns slowly or not at all."""
         raise NotImplementedError
+
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing of the backbone learns."""
+        return self.hparams["freeze"] == "all"
+
+    def _freeze(self) -> None:
+        """Stop the training of what `freeze` names."""
+        if self.head_alone:
+            self.backbone.requires_grad_(False)
+        elif self.hparams["freeze"]:
+            self.freeze_until(self.hparams["freeze"])
+
+    def freeze_until(self, stride: int) -> None:
+        """Stop the training of the backbone's layers up to a stride.
+
+        Raises:
+            UserError: it has no features there.
+        """
+        raise NotImplementedError
+
+    def encode(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What `loss` takes, of a batch of images: `features`, a list, of the backbone, and targets."""
+        raise NotImplementedError
+
+    def loss(self, encoded: dict[str, Any]) -> Tensor:
+        """The loss of the head's answer to what `encode` gives."""
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        if "features" in batch:  # of `Views`
+            batch = batch | {"features": [feature.float() for feature in batch["features"]]}
+        else:
+            batch = self.encode(batch)
+        loss = self.loss(batch)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
 
     @classmethod
     def from_checkpoint(cls: type[T], path: str | Path) -> T:
@@ -77,6 +120,7 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"kind": self.kind, "classes": self.classes, "white": self.white}
+        checkpoint["views_seed"] = self.views_seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint.get("classes") != self.classes:
@@ -84,19 +128,26 @@ class Task(pl.LightningModule):
                 f"the checkpoint knows the classes {checkpoint.get('classes')}, the data has "
                 f"{self.classes}: use the data set it was trained on, or train again"
             )
+        self.views_seed = checkpoint.get("views_seed")
 
     def setup(self, stage: str) -> None:
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         if stage == "fit" and self.trainer.sync_batchnorm and on_gpu:
             # torch's own conversion would lose the activations that timm's layers have
             self.model = convert_sync_batchnorm(self.model)
-        frozen = [name for name in ("freeze_norm", "freeze_stride") if self.hparams[name]]
+        frozen = [name for name in ("freeze_norm", "freeze") if self.hparams[name]]
         if stage == "fit" and frozen and not self.given and self.checkpoint is None:
             raise UserError(
                 f"{' and '.join(frozen)} would keep random numbers as they are: give the network "
                 "weights (model.weights, or --weights of `wsss run`), or let it fetch them "
                 "(model.pretrained: true)"
             )
+        data = self.trainer.datamodule
+        if stage == "fit" and hasattr(data, "training_batches"):
+            data.views = self.views = None
+            if self.head_alone and self.hparams["views"]:
+                where = Path(self.trainer.default_root_dir)
+                data.views = self.views = Views(self, data.training_batches, where)
 
     def configure_optimizers(self) -> dict[str, Any]:
         h, backbone = self.hparams, self.backbone
@@ -125,7 +176,14 @@ class Task(pl.LightningModule):
                     f"is 0, and this one would take {asked:,}: go on with the same max_epochs, data "
                     "and devices, or train anew without --ckpt_path"
                 )
-
+        if self.views_seed is None:
+            self.views_seed = distributed.first(torch.initial_seed) % 2**32
+        if self.views is not None:
+            self.backbone.eval()
+            trainer = self.trainer
+            steps = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
+            epochs = -(-int(steps) // trainer.num_training_batches)
+            self.views.make(min(self.hparams["views"], epochs))
         if distributed.rank():  # the crops of each process are its own
             torch.manual_seed(torch.initial_seed() + distributed.rank())
 
@@ -136,4 +194,12 @@ class Task(pl.LightningModule):
     on_validation_epoch_start = on_train_epoch_end = _share_statistics
 
     def on_train_epoch_start(self) -> None:
-        freeze_norm(self.backbone, every=self.hparams.freeze_norm)
+        if self.head_alone:
+            self.backbone.eval()
+        else:
+            freeze_norm(self.backbone, every=self.hparams.freeze_norm)
+
+    def on_fit_end(self) -> None:
+        if self.views is not None:
+            distributed.wait_for_all()
+            self.views.remove()
