@@ -19,6 +19,7 @@ from wsss.data.datasets import SPARE
 from wsss.distributed import gather, in_order
 from wsss.errors import UserError, notice
 from wsss.localize.cam import ClassMaps, class_maps
+from wsss.models.backbone import early_features, is_plain
 from wsss.models.classifier import TagClassifier
 from wsss.models.fast import fast_layers
 from wsss.settings import ClassMapSettings
@@ -58,14 +59,16 @@ class ClassificationTask(Task):
 
     Args:
         classes: foreground class names (set from the data).
-        backbone: any timm model that gives feature maps; GLNet's names start with `glnet_`.
+        backbone: any timm model that gives feature maps and takes images of any size, CNN or ViT;
+            GLNet's names start with `glnet_`.
         pretrained: take timm's published ImageNet weights (needs a network the first time).
         weights: file with weights for the backbone instead (.safetensors or .pth).
-        output_stride: pixels per position of the class map, 16 or 32.
+        output_stride: pixels per position of the class map: 16 where the backbone can be dilated to it,
+            else the backbone's own (a ViT's patch, 32 of many others); 32: the backbone's own.
         mosaic: probability that a training batch is turned into 2x2 mosaics with a loss per quadrant.
         freeze_norm: keep BatchNorm's running statistics as they are (for small pretrained runs).
         freeze_stride: do not train the backbone's layers up to this stride, 2, 4, 8 or 16: faster, and
-            a small data set cannot spoil them. null: train all.
+            a small data set cannot spoil them. null: train all, the only way for a ViT.
         lr: learning rate of the backbone.
         head_lr_multiplier: learning-rate multiplier of the class head.
         weight_decay: of AdamW.
@@ -129,18 +132,16 @@ class ClassificationTask(Task):
 
     def _freeze(self, stride: int) -> None:
         backbone = self.backbone.eval()
-        levels = self.model.reductions
-        reached = [reduction for reduction in levels if reduction <= stride]
-        if not reached:
+        side = 2 * self.model.size_multiple
+        features = early_features(backbone, torch.zeros(1, 3, side, side), stride)
+        if features is None:
+            levels = self.model.reductions
+            larger = "" if is_plain(levels) else f"{levels[0]} or more, or "
             raise UserError(
                 f"backbone {self.hparams.backbone} has no features at stride {stride} or less: give "
-                f"freeze_stride {levels[0]} or more, or null"
+                f"freeze_stride {larger}null"
             )
-        images = torch.zeros(1, 3, *backbone.pretrained_cfg["input_size"][1:])
-        features = backbone.forward_intermediates(
-            images, indices=[levels.index(reached[-1])], intermediates_only=True
-        )
-        freeze_before(backbone.train(), features[0])
+        freeze_before(backbone.train(), features)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         images, tags = batch["image"].float(), batch["tags"]

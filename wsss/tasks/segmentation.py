@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +25,8 @@ class SegmentationTask(Task):
 
     Args:
         classes: foreground class names (set from the data).
-        decoder: a segmentation_models_pytorch architecture.
+        decoder: a segmentation_models_pytorch architecture, or Linear, which goes with any timm model:
+            BatchNorm and a 1x1 convolution on the deepest features.
         encoder: a timm model or one of SMP's encoders.
         pretrained: take the encoder's published ImageNet weights (needs a network the first time).
         weights: file with weights for the encoder instead (.safetensors or .pth, or a checkpoint of
@@ -34,7 +34,7 @@ class SegmentationTask(Task):
         freeze_norm: keep the running statistics of the encoder's BatchNorm as they are (for small
             pretrained runs).
         freeze_stride: do not train the encoder's layers up to this stride, 2, 4, 8 or 16: faster, and
-            a small data set cannot spoil them. null: train all.
+            a small data set cannot spoil them. null: train all, the only way for a ViT.
         lr: learning rate of the encoder.
         head_lr_multiplier: learning-rate multiplier of the decoder.
         weight_decay: of AdamW.
@@ -101,10 +101,11 @@ class SegmentationTask(Task):
 
     def _freeze(self, stride: int) -> None:
         encoder = self.backbone.eval()
-        level = stride.bit_length() - 1  # SMP's k-th features have stride 2^k
-        features = encoder(torch.zeros(1, 3, 64, 64))[level]
-        if features.numel() == 0:
-            raise UserError(f"the encoder has no features at stride {stride}: raise freeze_stride")
+        features = self.model.early_features(stride)
+        if features is None:
+            raise UserError(
+                f"the encoder has no features at stride {stride}: raise freeze_stride, or give null"
+            )
         freeze_before(encoder.train(), features)
 
     def restored(self, checkpoint: dict[str, Any]) -> None:
