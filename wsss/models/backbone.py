@@ -130,7 +130,8 @@ def dense_features(
         x, indices=list(levels), output_fmt="NCHW", **_norm_of(type(backbone))
     )
     if final.ndim == 3:  # a ViT's tokens (B, prefix + h w, C)
-        final = final[:, backbone.num_prefix_tokens :].transpose(1, 2)
+        prefix = getattr(backbone, "num_prefix_tokens", 0)
+        final = final[:, prefix:].transpose(1, 2)
         final = final.unflatten(2, found[0].shape[-2:])
     if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
         final = final.permute(0, 3, 1, 2)
@@ -205,7 +206,7 @@ def sizes_of(backbone: nn.Module) -> Sizes:
     if step is None:
         try:
             with torch.no_grad():
-                look(torch.zeros(1, 3, *square))
+                look(torch.zeros(1, 3, *square, device=next(backbone.parameters()).device))
         except Exception:
             reason = " ".join(str(seen).split())[:200]
             raise UserError(
