@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from tiny_backbones import FAMILIES
+from tiny_backbones import FAMILIES, VIT
 
 from wsss.errors import UserError
 from wsss.localize.cam import class_maps
@@ -25,10 +25,10 @@ STRIDES = {
 """Output stride and multiple of the sides; 32 and 32 of all others."""
 
 DECODERS = {
-    "DeepLabV3Plus": ("convnext", "resnet", "efficientnet", "mobilenetv3", "mobilenetv4", "regnet"),
-    "UPerNet": ("swin", "swinv2", "pvt", "efficientvit_mit", "fastvit", "hgnet"),
+    "DeepLabV3Plus": ("convnext", "mobilenetv3"),
+    "UPerNet": ("swin", "efficientvit_mit"),
 }
-"""Decoders of SMP with families that they go with; Linear goes with all."""
+"""Decoders of SMP with some of the families that they go with; Linear goes with all."""
 
 
 def _images(height, width, count=2):
@@ -67,9 +67,7 @@ def test_classifier(family):
     assert first_weights.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize(
-    "of_vit", ["vit", "dinov2_registers", "dinov3", "clip", "siglip", "swin", "xcit"]
-)
+@pytest.mark.parametrize("of_vit", ["vit", "dinov2_registers", "dinov3", "clip", "siglip", "swin"])
 def test_features_lie_where_the_image_shows_them(of_vit):
     """Tokens are in the order of the patches, without those of class and registers."""
     if of_vit not in FAMILIES:
@@ -80,12 +78,8 @@ def test_features_lie_where_the_image_shows_them(of_vit):
     x = torch.randn(1, 3, 4 * stride, 6 * stride)
     for row, column in ((0, 5), (3, 0), (2, 4)):
         changed = x.clone()
-        place = (
-            ...,
-            slice(row * stride, (row + 1) * stride),
-            slice(column * stride, (column + 1) * stride),
-        )
-        changed[place] = -changed[place]
+        top, left = row * stride, column * stride
+        changed[..., top : top + stride, left : left + stride] *= -1
         with torch.no_grad():
             for before, after in zip(model._features(x), model._features(changed), strict=True):
                 moved = (before - after).abs().sum(1)[0]
@@ -96,7 +90,7 @@ def test_features_lie_where_the_image_shows_them(of_vit):
 
 def test_segmenter(family):
     """Logits of any size, and a step that changes the network."""
-    stride, multiple = STRIDES.get(family, (32, 32))
+    _, multiple = STRIDES.get(family, (32, 32))
     decoders = ["Linear", *(name for name, known in DECODERS.items() if family in known)]
     for decoder in decoders:
         network = SegmentationNetwork(decoder, f"tiny_{family}", 4)
@@ -109,10 +103,10 @@ def test_segmenter(family):
             assert all(g.isfinite().all() for g in grads) and max(g.abs().max() for g in grads) > 0
 
 
-def test_a_vit_without_a_pyramid_says_which_decoder_goes(tmp_path):
+def test_a_vit_without_a_pyramid_says_which_decoder_goes():
     with pytest.raises(UserError, match=r"DeepLabV3Plus.*decoder Linear goes with any encoder"):
         SegmentationNetwork("DeepLabV3Plus", "tiny_dinov2", 4)
-    with pytest.raises(UserError, match=r"DPT.*tiny_dinov2 do not work together.*decoder Linear"):
+    with pytest.raises(UserError, match=r"DPT.*tiny_dinov2' do not work together.*decoder Linear"):
         SegmentationNetwork("DPT", "tiny_dinov2", 4)  # its pyramid is one of patches of 16
 
 
@@ -131,9 +125,8 @@ def test_a_segmenter_starts_from_what_the_classifier_has_learned(of_vit, tmp_pat
     content = {"kind": "classify", "classes": ["a", "b"], "state_dict": classifier.state_dict()}
     torch.save(content | {"hyper_parameters": dict(classifier.hparams)}, tmp_path / "a.ckpt")
     decoder = "UPerNet" if of_vit == "swin" else "Linear"
-    segmenter = SegmentationTask(
-        ["a", "b"], decoder, f"tu-tiny_{of_vit}", weights=str(tmp_path / "a.ckpt")
-    )
+    given = {"weights": str(tmp_path / "a.ckpt")}
+    segmenter = SegmentationTask(["a", "b"], decoder, f"tu-tiny_{of_vit}", **given)
     x = torch.randn(1, 3, 96, 96) if decoder == "UPerNet" else torch.randn(1, 3, 112, 112)
     with torch.no_grad():
         learned = dense_features(classifier.eval().backbone, x, [0])[1][0]
@@ -142,14 +135,16 @@ def test_a_segmenter_starts_from_what_the_classifier_has_learned(of_vit, tmp_pat
     torch.testing.assert_close(begun, learned)
 
 
-@pytest.mark.parametrize("name", ["levit_128s", "beit_base_patch16_224", "coatnet_pico_rw_224"])
-def test_one_size_only_is_refused_in_a_sentence(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "args"), [("levit_128s", {}), ("beit_base_patch16_224", VIT), ("coatnet_pico_rw_224", {})]
+)
+def test_one_size_only_is_refused_in_a_sentence(name, args):
     with pytest.raises(UserError, match=f"{name} takes images of 224x224 pixels only.*choose another"):
-        TagClassifier(name, 3)
+        TagClassifier(name, 3, backbone_args=args)
 
 
 def test_windows_that_cannot_be_padded_make_the_multiple():
-    args = {"depths": (1, 1, 1, 1), "embed_dim": (16, 16, 16, 32), "stem_width": (8, 16)}
+    args = {"depths": (1, 1, 1, 1), "embed_dim": (32, 32, 32, 32), "stem_width": 16}
     model = TagClassifier("maxvit_rmlp_pico_rw_256", 3, backbone_args=args).eval()
     assert (model.sizes.step, model.size_multiple, model.output_stride) == (256, 256, 32)
     with torch.no_grad():
