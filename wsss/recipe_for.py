@@ -128,7 +128,7 @@ def look_at_backbone(name: str, weights: Path | None, num_classes: int) -> Backb
     """
     if weights:
         classifier = TagClassifier(name, num_classes, weights=str(weights))
-        start = {"weights": str(weights.resolve())}
+        start: dict[str, Any] = {"weights": str(weights.resolve())}
     else:
         classifier = _without_numbers(lambda: TagClassifier(name, num_classes))
         cfg = timm.get_pretrained_cfg(name)
