@@ -216,7 +216,9 @@ class Images:
             return class_maps(model, x, ClassMapSettings((1.0,), False, slots))
 
         for record, image in progress(list(zip(self.records, self.images, strict=True)), "seeds"):
-            small = resize(image, *fit_long_side(*image.shape[:2], self.config["size"], multiple=32))
+            small = resize(
+                image, *fit_long_side(*image.shape[:2], self.config["size"], model.size_multiple)
+            )
             x = torch.from_numpy(small).permute(2, 0, 1)[None].float().to(device)
             tags = list(record.tags)
             maps = timed("maps", partial(class_maps, model, x, every), network=True)

@@ -189,7 +189,7 @@ class Field:
     def __init__(self, ours: Ours, out: Path) -> None:
         self.model, self.settings = ours.task.model.eval(), ours.settings
         self.size, self.catalog = ours.data.predict_size, ours.catalog
-        self.stride = ours.task.hparams.output_stride
+        self.stride = ours.task.model.output_stride
         self.files, self.clock = MaskFiles(out / "masks"), Clock()
 
     @torch.inference_mode()
@@ -199,7 +199,7 @@ class Field:
         for record in progress(records, "the field's way, seeds"):
             with clock("decode"):
                 image = read_image(record.image)
-                small = resize(image, *fit_long_side(*image.shape[:2], self.size, multiple=32))
+                small = resize(image, *fit_long_side(*image.shape[:2], self.size, model.size_multiple))
                 x = torch.from_numpy(small).permute(2, 0, 1)[None].float()
             with clock("network"):
                 cams = [self._view(x, s, flip) for s in self.settings.scales for flip in (False, True)]

@@ -18,7 +18,8 @@ from wsss.geometry import fit_long_side, fit_within, resize
 from wsss.localize.cam import ClassMaps, class_maps, seeds_of_maps
 from wsss.localize.pseudo_masks import pseudo_mask
 from wsss.localize.slot_maps import SlotView
-from wsss.models.classifier import TagClassifier, check_backbone
+from wsss.models.backbone import check_backbone
+from wsss.models.classifier import TagClassifier
 from wsss.models.fast import autocast
 from wsss.models.segmenter import mask_of, predict_probabilities
 from wsss.models.slot_views import block_names, check_blocks, default_blocks, slot_views
@@ -160,12 +161,7 @@ class Classifier(_Network):
                 fit.
         """
         weights = str(weights or own_weights(backbone))
-        try:
-            return cls(TagClassifier(backbone, 1, weights=weights), ["untrained"])
-        except UserError as error:
-            if "output stride" not in str(error):
-                raise
-        return cls(TagClassifier(backbone, 1, output_stride=32, weights=weights), ["untrained"])
+        return cls(TagClassifier(backbone, 1, weights=weights), ["untrained"])
 
     def probabilities(self, image: np.ndarray, size: int = SIDE) -> np.ndarray:
         """Probability of each class.
@@ -206,7 +202,7 @@ class Classifier(_Network):
         _require_image(image)
         _require_size(size)
         height, width = image.shape[:2]
-        batch = self._batch(image, *fit_long_side(height, width, size, multiple=32))
+        batch = self._batch(image, *fit_long_side(height, width, size, self.network.size_multiple))
         with torch.inference_mode(), autocast(self.precision, self.device):
             maps = class_maps(self.network, batch, settings or PseudoMaskSettings())
         return ClassMaps(*(None if part is None else part.cpu() for part in maps))

@@ -3,11 +3,19 @@
 import cv2
 import numpy as np
 
+MULTIPLE = 32
+"""Sides are multiples of so many pixels for networks that halve an image five times."""
+
+
+def fit_multiple(side: float, multiple: int) -> int:
+    """The multiple next to a side, one at least."""
+    return max(multiple, round(side / multiple) * multiple)
+
 
 def fit_long_side(height: int, width: int, long_side: int, multiple: int = 1) -> tuple[int, int]:
     """(height, width) scaled so that the longer one is `long_side`, each rounded to a multiple."""
     scale = long_side / max(height, width)
-    return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
+    return tuple(fit_multiple(side * scale, multiple) for side in (height, width))
 
 
 def fit_within(height: int, width: int, max_side: int) -> tuple[int, int]:

@@ -2,9 +2,10 @@
 
 import shlex
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import timm
 import torch
@@ -18,10 +19,19 @@ from wsss.data.layouts import recognised
 from wsss.data.tags import tag_source
 from wsss.errors import UserError, few
 from wsss.files import write_text
+from wsss.geometry import MULTIPLE, fit_multiple
 from wsss.machine import Machine
+from wsss.models.backbone import has_early_features
 from wsss.models.classifier import TagClassifier
+from wsss.models.segmenter import SegmentationNetwork
 from wsss.resources import find_machine
 from wsss.settings import PseudoMaskSettings
+
+DECODERS = ("DeepLabV3Plus", "UPerNet", "Linear")
+"""Of a recipe's segmenter, the first that goes with the backbone: for CNNs that can be dilated, for
+other pyramids (what Swin and ConvNeXt are published with), for ViTs and all others."""
+
+T = TypeVar("T")
 
 PURPOSES = {
     "pipeline": "All stages: wsss run -c {out}/pipeline.yaml",
@@ -75,10 +85,10 @@ def write_recipe(
     table = tags or tag_source(photographs)
     found = gather(photographs, table, out)
     machine = find_machine()
-    start = first_weights(backbone, weights, len(found.classes))
+    network = look_at_backbone(backbone, weights, len(found.classes))
     sides = [max(size) for size in image_sizes([photographs / name for name in found.tags])]
     side = int(statistics.median(sides))
-    stages = recipe(found, machine, side, photographs, out, backbone, start, quick)
+    stages = recipe(found, machine, side, photographs, out, network, quick)
     files = {"tags.csv": found.table(), "classes.txt": "".join(f"{c}\n" for c in found.classes)}
     for name, config in stages.items():
         body = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
@@ -93,23 +103,56 @@ def write_recipe(
     ]
 
 
-def first_weights(backbone: str, weights: Path | None, num_classes: int) -> dict[str, Any]:
-    """The settings of a model that say which weights its backbone starts from; none: from scratch.
+class Backbone(NamedTuple):
+    """What a recipe must know of a backbone.
+
+    Attributes:
+        name: of the timm model.
+        start: settings of a model that say which weights its backbone starts from; none: from scratch.
+        freeze: up to which stride early layers may be frozen; None: it has no early layers.
+        decoder: that a segmenter has with it.
+        multiples: sides in pixels are multiples of these, the classifier's and the segmenter's.
+    """
+
+    name: str
+    start: dict[str, Any]
+    freeze: int | None = 8
+    decoder: str = DECODERS[0]
+    multiples: tuple[int, int] = (MULTIPLE, MULTIPLE)
+
+
+def look_at_backbone(name: str, weights: Path | None, num_classes: int) -> Backbone:
+    """Find out what a backbone can do, now and not after the first stage.
 
     Raises:
-        UserError: there is no such backbone, it cannot be dilated, or the weights are not its own.
+        UserError: there is no such backbone, it has no maps of images of any size, or the weights are
+            not its own.
     """
-    # known now and not after the first stage
     if weights:
-        TagClassifier(backbone, num_classes, weights=str(weights))
-        return {"weights": str(weights.resolve())}
+        classifier = TagClassifier(name, num_classes, weights=str(weights))
+        start: dict[str, Any] = {"weights": str(weights.resolve())}
+    else:
+        classifier = _without_numbers(lambda: TagClassifier(name, num_classes))
+        cfg = timm.get_pretrained_cfg(name)
+        start = {"pretrained": True} if cfg and cfg.has_weights else {}
+    early = has_early_features(classifier.reductions, stride=8)
+    for decoder in DECODERS:
+        try:
+            segmenter = _without_numbers(partial(SegmentationNetwork, decoder, name, num_classes + 1))
+        except UserError:
+            continue
+        break
+    multiples = (classifier.size_multiple, segmenter.size_multiple)
+    return Backbone(name, start, 8 if early else None, decoder, multiples)
+
+
+def _without_numbers(build: Callable[[], T]) -> T:
+    """A network's shapes without its numbers; with them, where it cannot be built so."""
     try:
-        with torch.device("meta"):  # its shapes without its numbers
-            TagClassifier(backbone, num_classes)
-    except Exception:  # some models cannot be built so: what is wrong with this one is told here
-        TagClassifier(backbone, num_classes)
-    cfg = timm.get_pretrained_cfg(backbone)
-    return {"pretrained": True} if cfg and cfg.has_weights else {}
+        with torch.device("meta"):
+            return build()
+    except Exception:  # what is wrong with it is told here
+        return build()
 
 
 def recipe(
@@ -118,8 +161,7 @@ def recipe(
     long_side: int,
     photographs: Path,
     out: Path,
-    backbone: str,
-    start: dict[str, Any],
+    network: Backbone,
     quick: bool,
 ) -> dict[str, dict[str, Any]]:
     """The config of each stage, by its name.
@@ -130,12 +172,11 @@ def recipe(
         long_side: the usual long side of the photographs in pixels; larger is not worth computing.
         photographs: the folder.
         out: folder of the config.
-        backbone: timm model, for the classifier and as the segmenter's encoder.
-        start: its weights (`first_weights`).
+        network: the classifier's backbone and the segmenter's encoder.
         quick: one epoch of small images.
     """
     count = len(found.names("train"))
-    enough = -(-long_side // 32) * 32
+    enough = -(-long_side // MULTIPLE) * MULTIPLE
     # crops of the segmenter and of the classifier, long side of maps
     side, size, large, batch = (320, 448, 448, 8) if not machine.gpu else (448, 448, 512, 16)
     if machine.gpu and machine.memory < 7:
@@ -145,6 +186,9 @@ def recipe(
     if quick:
         side = size = large = 128
     side, size, large = (max(64, min(value, enough)) for value in (side, size, large))
+    of_classifier, of_segmenter = network.multiples
+    size, large = (fit_multiple(value, of_classifier) for value in (size, large))
+    side = fit_multiple(side, of_segmenter)
     while batch > 4 and batch > count // 4:  # some steps an epoch; a mosaic takes four
         batch //= 2
     # crops seen in training: what the shipped recipes give VOC's 1,464 images on the same machine
@@ -153,7 +197,8 @@ def recipe(
     def epochs(least: int, most: int) -> int:
         return 1 if quick else min(most, max(least, round(seen / count)))
 
-    kept = {"freeze_norm": bool(start)} | ({"freeze": 8} if start else {})
+    start, early = network.start, network.freeze
+    kept = {"freeze_norm": bool(start)} | ({"freeze": early} if start and early else {})
     fresh = {"lr": 1e-3, "head_lr_multiplier": 1}
     tags = {"lr": 5e-5, "head_lr_multiplier": 40} if start else fresh
     masks = {"lr": 1e-4, "head_lr_multiplier": 20} if start else fresh
@@ -178,7 +223,7 @@ def recipe(
             **{n: f"{n}.yaml" for n in ("classify", "pseudo_masks", "refine", "segment")},
         },
         "classify": {
-            "model": {"backbone": backbone, **start, "mosaic": 0.5, **kept, **tags},
+            "model": {"backbone": network.name, **start, "mosaic": 0.5, **kept, **tags},
             "data": data | {"size": size, "predict_size": large, "batch_size": batch},
             "trainer": {"max_epochs": epochs(4, 40), **trainer},
         },
@@ -194,7 +239,7 @@ def recipe(
             "trainer": trainer,
         },
         "segment": {
-            "model": {"decoder": "DeepLabV3Plus", "encoder": backbone, **start, **kept, **masks},
+            "model": {"decoder": network.decoder, "encoder": network.name, **start, **kept, **masks},
             "data": data | {"crop": side, "batch_size": min(8, batch) if not machine.gpu else batch},
             "trainer": {
                 "max_epochs": segment_epochs,

@@ -19,6 +19,7 @@ from wsss.data.modules import TagData
 from wsss.errors import UserNotice
 from wsss.machine import Machine
 from wsss.pipeline import shipped_config
+from wsss.recipe_for import Backbone
 from wsss.settings import PseudoMaskSettings
 
 LAPTOP = Machine("CPU, 2 cores", False, 2, 0.0, False)
@@ -27,14 +28,14 @@ LAPTOP = Machine("CPU, 2 cores", False, 2, 0.0, False)
 CARD = Machine("some GPU", True, 16, 24.0, True)
 
 
-def _first_weights(backbone, weights, num_classes):
-    return {"weights": str(weights)} if weights else {"pretrained": True}
+def _backbone(name, weights, num_classes):
+    return Backbone(name, {"weights": str(weights)} if weights else {"pretrained": True})
 
 
 @pytest.fixture(autouse=True)
 def _no_network_built(monkeypatch):
     """Most of these look at the files written only."""
-    monkeypatch.setattr(recipe_for, "first_weights", _first_weights)
+    monkeypatch.setattr(recipe_for, "look_at_backbone", _backbone)
     monkeypatch.setattr(recipe_for, "find_machine", lambda: LAPTOP)
 
 
@@ -253,7 +254,7 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     assert {quick[s]["trainer"]["max_epochs"] for s in ("classify", "segment")} == {1}
     monkeypatch.setattr(recipe_for, "find_machine", lambda: CARD)
     found = gather(photos, table, tmp_path)
-    large = recipe_for.recipe(found, CARD, 4000, photos, tmp_path, "glnet_4g", {}, False)
+    large = recipe_for.recipe(found, CARD, 4000, photos, tmp_path, Backbone("glnet_4g", {}), False)
     assert large["classify"]["trainer"] | {"max_epochs": 0} == {
         "max_epochs": 0,
         "accelerator": "gpu",
@@ -333,7 +334,7 @@ def test_unknown_backbone_and_weights_are_named(photos, tmp_path, capsys, monkey
     assert _init(photos, tmp_path / "out", "--tags", table, "--weights", table) == 2
     assert "t.csv" in capsys.readouterr().err
     assert _init(photos, tmp_path / "out", "--tags", table, "--backbone", "levit_128") == 2
-    assert "levit_128 cannot be built with output stride 16" in capsys.readouterr().err
+    assert "levit_128 takes images of 224x224 pixels only" in capsys.readouterr().err
     for backbone, told in (("glnet_4g", "from scratch"), ("glnet_nano", "weights come with wsss")):
         out = tmp_path / backbone
         assert _init(photos, out, "--tags", table, "--backbone", backbone) == 0

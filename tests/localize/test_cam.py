@@ -14,6 +14,7 @@ class _BrightPixels:
     """A classifier whose one class map rises with the image's red channel, at a quarter of its size."""
 
     bias = torch.tensor([-2.0])
+    size_multiple = 32
 
     def __call__(self, images, slots):
         red = torch.nn.functional.avg_pool2d(images[:, :1], 4)

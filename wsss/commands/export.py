@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="fix the input's size in pixels, multiples of 32 (default: any; some networks cannot)",
+        help="fix the input's size in pixels, multiples of 32 or of a ViT's patch (default: any; some "
+        "networks cannot)",
     )
 
 

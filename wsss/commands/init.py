@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         default=BACKBONE,
-        help=f"any timm model that can be dilated to stride 16 (default: {BACKBONE})",
+        help=f"any timm model that gives feature maps, CNN or ViT (default: {BACKBONE})",
     )
     parser.add_argument(
         "--quick",

@@ -24,7 +24,7 @@ from wsss.data.layouts import layout_of
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.data.names import Files
 from wsss.errors import UserError, notice
-from wsss.geometry import fit_long_side, fit_within
+from wsss.geometry import MULTIPLE, fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
 from wsss.settings import SIDE
 
@@ -235,10 +235,17 @@ class TagData(_Data):
     def predict_dataloader(self) -> DataLoader:
         return self.whole_images()
 
-    def whole_images(self, wanted: Collection[str] | None = None) -> DataLoader:
-        """Batches of whole images of one shape, for class maps; `wanted` as in `SameShapeBatches`."""
+    def whole_images(
+        self, wanted: Collection[str] | None = None, multiple: int = MULTIPLE
+    ) -> DataLoader:
+        """Batches of whole images of one shape, for class maps.
+
+        Args:
+            wanted: as in `SameShapeBatches`.
+            multiple: both sides are rounded to multiples of it, the classifier's `size_multiple`.
+        """
         catalog = self.catalog(self.predict_split)
-        shape = partial(fit_long_side, long_side=self.predict_size, multiple=32)
+        shape = partial(fit_long_side, long_side=self.predict_size, multiple=multiple)
         pixels = self.batch_size * self.predict_size**2
         return self._loader(SameShapeBatches(catalog, shape, pixels, wanted), None, 3 * pixels)
 

@@ -6,6 +6,7 @@ import io
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,9 +18,6 @@ from wsss.voc import VOID, palette
 TOLERANCE = 1e-3
 """Greatest difference from torch's logits, as a share of the largest logit (at least 1)."""
 
-MULTIPLE = 32
-"""The sides of the input are multiples of this many pixels."""
-
 
 def export_model(ckpt: Path, out: Path, size: tuple[int, int] | None = None) -> dict[str, float]:
     """Write model.onnx, model.pt2 and preprocessing.json of a checkpoint of `wsss segment`.
@@ -27,7 +25,8 @@ def export_model(ckpt: Path, out: Path, size: tuple[int, int] | None = None) -> 
     Args:
         ckpt: the checkpoint.
         out: a new folder.
-        size: (height, width) that the input is fixed to, in pixels, multiples of 32; None: any.
+        size: (height, width) that the input is fixed to, in pixels, multiples of the network's
+            `size_multiple`; None: any.
 
     Returns:
         File name -> largest difference of its logits from torch's.
@@ -41,11 +40,12 @@ def export_model(ckpt: Path, out: Path, size: tuple[int, int] | None = None) -> 
         raise UserError(
             f"{', '.join(missing)} is not installed: pip install -e '.[export]' in the folder of wsss"
         )
-    if size and (min(size) < MULTIPLE or any(side % MULTIPLE for side in size)):
-        raise UserError(f"--size must be multiples of {MULTIPLE}, got {size[0]} {size[1]}")
     if is_taken(out):
         raise UserError(f"--out {out} is there already: give a new folder")
     segmenter = Segmenter.load(ckpt)
+    step = segmenter.network.size_multiple
+    if size and (min(size) < step or any(side % step for side in size)):
+        raise UserError(f"--size must be multiples of {step}, got {size[0]} {size[1]}")
     with new_output(out) as aside:
         aside.mkdir()
         apart = _write_models(segmenter.network, aside, size)
@@ -65,7 +65,7 @@ def card(segmenter: Segmenter, size: tuple[int, int] | None) -> dict:
             "dtype": "float32",
             "channels": "RGB",
             "range": [0, 255],
-            "multiple_of": MULTIPLE,
+            "multiple_of": segmenter.network.size_multiple,
             "max_side": segmenter.inference.max_side,
             "resize": "turn upright by EXIF; a longer side above max_side, or more than a fixed shape "
             "holds, is scaled down, aspect kept, averaging over areas; smaller ones stay",
@@ -92,20 +92,18 @@ def card(segmenter: Segmenter, size: tuple[int, int] | None) -> dict:
     }
 
 
-def _write_models(
-    network: torch.nn.Module, folder: Path, size: tuple[int, int] | None
-) -> dict[str, float]:
+def _write_models(network: Any, folder: Path, size: tuple[int, int] | None) -> dict[str, float]:
     """Write and check both files; file name -> largest difference of its logits from torch's."""
     import onnxruntime
 
-    network = network.eval()
-    shapes = [tuple(size)] if size else [(128, 192), (96, 64)]
+    network, step = network.eval(), network.size_multiple
+    shapes = [tuple(size)] if size else [(4 * step, 6 * step), (3 * step, 2 * step)]
     images = [
         255 * torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(0)) for shape in shapes
     ]
     sides = None
     if not size:
-        height, width = (MULTIPLE * torch.export.Dim(n, min=1, max=256) for n in ("rows", "columns"))
+        height, width = (step * torch.export.Dim(n, min=1, max=256) for n in ("rows", "columns"))
         sides = ({2: height, 3: width},)
     hint = "" if size else ": fix the input's size by --size HEIGHT WIDTH"
     try:

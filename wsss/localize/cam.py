@@ -1,13 +1,13 @@
 """Class maps of whole images: several scales and the horizontal flip, present classes, slots."""
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.errors import UserError
+from wsss.geometry import fit_multiple
 from wsss.localize.slots import foreground_prior, propagate, sharpen_slots, slot_means
 from wsss.parts import make_part
 from wsss.settings import ClassMapSettings, SeedSettings
@@ -35,7 +35,7 @@ class ClassMaps(NamedTuple):
 
 
 def class_maps(
-    classifier: Callable,
+    classifier: Any,
     images: Tensor,
     settings: ClassMapSettings = ClassMapSettings(),  # noqa: B008  (frozen)
 ) -> ClassMaps:
@@ -47,10 +47,10 @@ def class_maps(
     0..1; measured in docs/method.md.
 
     Args:
-        classifier: a `TagClassifier`.
+        classifier: a `TagClassifier`, or what has its `bias` and `size_multiple`.
         images: (B, 3, H, W), RGB in 0..255.
-        settings: scales, horizontal flip and slots. Sides are rounded to multiples of 32; the slots are
-            those at scale 1.
+        settings: scales, horizontal flip and slots. Sides are rounded to multiples of the
+            classifier's `size_multiple`; the slots are those at scale 1.
 
     Returns:
         Maps at the class map's resolution of scale 1.
@@ -60,7 +60,7 @@ def class_maps(
     views = [1.0] + [scale for scale in scales if scale != 1.0]
     total, size, probabilities, dispatch, means = 0.0, None, None, None, None
     for scale in views:
-        shape = [max(32, round(side * scale / 32) * 32) for side in (height, width)]
+        shape = [fit_multiple(side * scale, classifier.size_multiple) for side in (height, width)]
         view = images.float()
         if shape != [height, width]:
             view = F.interpolate(view, shape, mode="bilinear", antialias=scale < 1)

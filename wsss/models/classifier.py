@@ -4,18 +4,18 @@ Because the head comes before the pooling, its output is the class activation ma
 2016, in the form of Zhang et al., CVPR 2018, section 3.1). The class bias is added after the pooling.
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.errors import UserError
+from wsss.geometry import fit_multiple
 from wsss.localize.slots import cluster_slots
-from wsss.models.glnet import deep_dispatch  # registers the GLNet models in timm, too
-from wsss.models.weights import load_weights, no_download
+from wsss.models.backbone import build_backbone, dense_features, is_plain, reductions_of, sizes_of
+from wsss.models.glnet import deep_dispatch
 
 
 def pool_class_map(class_map: Tensor) -> Tensor:
@@ -42,42 +42,25 @@ class ClassifierOutput(NamedTuple):
     middle: Tensor | None = None
 
 
-def check_backbone(name: str) -> None:
-    """Refuse what is no timm model.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
-        hint = f"did you mean one of {near}?" if near else "see timm.list_models()"
-        raise UserError(f"backbone '{name}' is no timm model: {hint}")
-
-
-def _any_size(backbone: str, pretrained: bool, **options: object) -> nn.Module:
-    """Create a timm model that takes images of any size where the model can."""
-    for resizable in ({"dynamic_img_size": True}, {"strict_img_size": False}):  # ViT, Swin
-        try:
-            return timm.create_model(backbone, pretrained, **options, **resizable)
-        except TypeError:
-            continue
-    return timm.create_model(backbone, pretrained, **options)
-
-
 class TagClassifier(nn.Module):
-    """Any timm backbone with a class map head.
+    """Any timm backbone that gives feature maps, a CNN's or a ViT's, with a class map head.
 
     Args:
         backbone: name of a timm model, GLNet's among them.
         num_classes: number of tags N.
-        output_stride: 32 or 16 pixels per position of the class map.
+        output_stride: pixels per position of the class map: 16 where the backbone can be dilated to it,
+            else the backbone's own; 32: the backbone's own.
         pretrained: take timm's own published weights.
         weights: file with weights for the backbone (.safetensors or .pth).
         backbone_args: further arguments of the timm model.
 
+    Attributes:
+        sizes: of the images that it takes. Images of other sides are resized to the nearest that fit.
+        slot_level: of the features that slots are clustered from.
+
     Raises:
-        UserError: the backbone is unknown or cannot have this stride or these arguments, the weights
-            do not fit.
+        UserError: the backbone is unknown, cannot be built with these arguments or takes images of one
+            size only, or the weights do not fit.
     """
 
     pool = staticmethod(pool_class_map)
@@ -93,37 +76,14 @@ class TagClassifier(nn.Module):
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_backbone(backbone)
-        stride = {} if output_stride == 32 else {"output_stride": output_stride}
-        own = dict(backbone_args or {})
-        try:
-            self.backbone = _any_size(
-                backbone, pretrained and not weights, **{"num_classes": 0} | stride | own
-            )
-        except (TypeError, NotImplementedError, AssertionError) as error:
-            also = f" and backbone_args {own}" if own else ""
-            raise UserError(
-                f"backbone {backbone} cannot be built with output stride {output_stride}{also} "
-                f"({error}): take another backbone or model.output_stride 32"
-                f"{', or leave out backbone_args' if own else ''}"
-            ) from error
-        except OSError as error:
-            raise UserError(no_download(backbone)) from error
-        if not hasattr(self.backbone, "forward_intermediates"):
-            raise UserError(f"backbone {backbone} gives no feature maps: choose another timm model")
-        if weights:
-            load_weights(self.backbone, weights)
+        self.backbone = build_backbone(backbone, output_stride, pretrained, weights, backbone_args)
+        self.sizes = sizes_of(self.backbone)
         cfg = self.backbone.pretrained_cfg
         for name, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
             value = torch.tensor(cfg.get(name) or default).view(1, 3, 1, 1) * 255
             self.register_buffer(name, value, persistent=False)
-        self._norm = (
-            {"norm": True}
-            if "norm" in inspect.signature(self.backbone.forward_intermediates).parameters
-            else {}
-        )
         self.slot_level = self._middle_level()
-        self.head = nn.Conv2d(self.backbone.num_features, num_classes, 1, bias=False)
+        self.head = nn.Conv2d(self.sizes.channels, num_classes, 1, bias=False)
         nn.init.normal_(self.head.weight, std=0.01)
         # start at the usual frequency of a tag, about 1.5 tags an image (in VOC 1.48 to 1.56):
         # a bias far off would be all that the first epochs learn
@@ -134,17 +94,40 @@ class TagClassifier(nn.Module):
     @property
     def reductions(self) -> list[int]:
         """Pixels per position of each of the backbone's features, the finest first."""
-        info = self.backbone.feature_info
-        return [level["reduction"] for level in getattr(info, "info", info)]
+        return reductions_of(self.backbone)
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels per position of the class map."""
+        return self.reductions[-1]
+
+    @property
+    def size_multiple(self) -> int:
+        """Sides of images are rounded to multiples of so many pixels."""
+        return self.sizes.multiple
 
     def _middle_level(self) -> int:
-        """The features that slots are clustered from: the last ones before the deepest stage."""
-        reductions = self.reductions
-        return len(reductions) - 2 if len(set(reductions)) > 1 else len(reductions) // 2
+        """The features that slots are clustered from.
+
+        Of a pyramid the last ones before the deepest stage. A ViT has one stride: its first blocks tell
+        positions and colours apart (Amir et al., ECCV 2022 workshops, arXiv:2112.05814), its last ones
+        gather what the whole image shows in some of the tokens (Darcet et al., ICLR 2024,
+        arXiv:2309.16588). So they are those at three quarters of its depth, as a CNN's are.
+        """
+        count = len(self.reductions)
+        return max(0, count * 3 // 4 - 1 if is_plain(self.reductions) else count - 2)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in 0..255 as the backbone takes them: (B, 3, H', W') float32."""
+        x = (images.float() - self.mean) / self.std
+        if all(side % self.sizes.step == 0 for side in x.shape[-2:]):
+            return x
+        shape = [fit_multiple(side, self.size_multiple) for side in x.shape[-2:]]
+        return F.interpolate(x, shape, mode="bilinear", antialias=True)
 
     def slot_features(self, images: Tensor) -> Tensor:
         """What `slots="features"` clusters: (B, 3, H, W) in 0..255 to (B, C, h, w)."""
-        return self._features((images.float() - self.mean) / self.std)[1]
+        return self._features(self.normalised(images))[1]
 
     def features(self, images: Tensor) -> Tensor:
         """What the class head sees: (B, 3, H, W) in 0..255 to (B, C, h, w)."""
@@ -156,15 +139,8 @@ class TagClassifier(nn.Module):
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Deepest features (B, C, h, w) and those for the slots."""
-        final, middle = self.backbone.forward_intermediates(
-            x, indices=[self.slot_level], output_fmt="NCHW", **self._norm
-        )
-        if final.ndim == 3:  # a ViT's tokens (B, prefix + h w, C)
-            final = final[:, self.backbone.num_prefix_tokens :].transpose(1, 2)
-            final = final.unflatten(2, middle[0].shape[-2:])
-        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
-            final = final.permute(0, 3, 1, 2)
-        return final, middle[0]
+        final, (middle,) = dense_features(self.backbone, x, [self.slot_level])
+        return final, middle
 
     def forward(
         self, images: Tensor, slots: Literal["none", "features", "blocks"] = "none"
@@ -172,11 +148,12 @@ class TagClassifier(nn.Module):
         """Classify, and map where.
 
         Args:
-            images: (B, 3, H, W), RGB in 0..255 (uint8 or float).
+            images: (B, 3, H, W), RGB in 0..255 (uint8 or float); H and W are best multiples of
+                `size_multiple`.
             slots: `features` clusters the backbone's middle features without training; `blocks` takes
                 the dispatch maps of the GLMix blocks (GLNet only); `none` gives no slots.
         """
-        x = (images.float() - self.mean) / self.std
+        x = self.normalised(images)
         dispatch = None
         if slots == "blocks":
             features, middle, dispatch = self._block_slots(x)

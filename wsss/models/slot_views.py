@@ -9,6 +9,7 @@ from wsss.errors import UserError
 from wsss.geometry import fit_long_side, resize
 from wsss.localize.slot_maps import SlotView
 from wsss.localize.slots import cluster_slots
+from wsss.models.backbone import dense_features
 from wsss.models.classifier import TagClassifier
 
 
@@ -63,12 +64,12 @@ def slot_views(
         image: (H, W, 3) uint8 RGB.
         blocks: names from `block_names`.
         long_side: the photograph is scaled so that its longer side is this long; both sides are
-            rounded to multiples of 32.
+            rounded to multiples of the network's `size_multiple`.
     """
-    shape = fit_long_side(*image.shape[:2], long_side, multiple=32)
+    shape = fit_long_side(*image.shape[:2], long_side, multiple=classifier.size_multiple)
     small = np.ascontiguousarray(resize(image, *shape).transpose(2, 0, 1))
     device = classifier.mean.device
-    x = (torch.from_numpy(small)[None].to(device).float() - classifier.mean) / classifier.std
+    x = classifier.normalised(torch.from_numpy(small)[None].to(device))
     found = {}
     if any(not name.startswith("features") for name in blocks):
         maps = classifier.backbone.forward_slots(x).maps
@@ -76,9 +77,7 @@ def slot_views(
     levels = {name: _level(classifier, name) for name in blocks if name.startswith("features")}
     if levels:
         order = sorted(set(levels.values()))
-        features = classifier.backbone.forward_intermediates(
-            x, indices=order, output_fmt="NCHW", intermediates_only=True
-        )
+        features = dense_features(classifier.backbone, x, order)[1]
         by_level = dict(zip(order, features, strict=True))
         found |= {name: cluster_slots(by_level[level]).dispatch for name, level in levels.items()}
     return [SlotView(name, found[name][0].float().cpu().numpy()) for name in blocks]

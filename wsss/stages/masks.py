@@ -312,7 +312,7 @@ def _class_maps(
 ) -> None:
     if wanted:
         task.map_settings = settings
-        trainer.hand_on(task, data.whole_images(wanted), take)
+        trainer.hand_on(task, data.whole_images(wanted, task.model.size_multiple), take)
 
 
 def _seeds(

@@ -20,6 +20,7 @@ from wsss.data.labels import UNKNOWN
 from wsss.distributed import average_, gather, in_order
 from wsss.errors import UserError, notice
 from wsss.localize.cam import ClassMaps, class_maps
+from wsss.models.backbone import early_features, is_plain
 from wsss.models.classifier import TagClassifier
 from wsss.models.fast import fast_layers
 from wsss.settings import VIEWS, ClassMapSettings
@@ -73,15 +74,17 @@ class ClassificationTask(Task):
 
     Args:
         classes: foreground class names (set from the data).
-        backbone: any timm model that gives feature maps; GLNet's names start with `glnet_`.
+        backbone: any timm model that gives feature maps and takes images of any size, CNN or ViT;
+            GLNet's names start with `glnet_`.
         pretrained: take timm's published ImageNet weights (needs a network the first time).
         weights: file with weights for the backbone instead (.safetensors or .pth).
-        output_stride: pixels per position of the class map, 16 or 32.
+        output_stride: pixels per position of the class map: 16 where the backbone can be dilated to it,
+            else the backbone's own (a ViT's patch, 32 of many others); 32: the backbone's own.
         mosaic: probability that a training batch is turned into 2x2 mosaics with a loss per quadrant.
         freeze_norm: keep BatchNorm's running statistics as they are (for small pretrained runs).
         freeze: do not train the backbone's layers up to this stride, 2, 4, 8 or 16: faster, and a small
-            data set cannot spoil them. `all`: train the class head alone, BatchNorm stays as it is:
-            minutes on a CPU. null: train all.
+            data set cannot spoil them (no ViT has such layers). `all`: train the class head alone,
+            BatchNorm stays as it is: minutes on a CPU. null: train all.
         views: with `freeze: all`, how often the training images are shown to the backbone, which is
             once, before the training; the epochs take turns with what it saw, kept on disk meanwhile.
             0: it sees new crops every epoch.
@@ -149,18 +152,16 @@ class ClassificationTask(Task):
 
     def freeze_until(self, stride: int) -> None:
         backbone = self.backbone.eval()
-        levels = self.model.reductions
-        reached = [reduction for reduction in levels if reduction <= stride]
-        if not reached:
+        side = 2 * self.model.size_multiple
+        features = early_features(backbone, torch.zeros(1, 3, side, side), stride)
+        if features is None:
+            levels = self.model.reductions
+            larger = "" if is_plain(levels) else f"{levels[0]} or more, "
             raise UserError(
                 f"backbone {self.hparams.backbone} has no features at stride {stride} or less: give "
-                f"freeze {levels[0]} or more, or null"
+                f"freeze {larger}all or null"
             )
-        images = torch.zeros(1, 3, *backbone.pretrained_cfg["input_size"][1:])
-        features = backbone.forward_intermediates(
-            images, indices=[levels.index(reached[-1])], intermediates_only=True
-        )
-        freeze_before(backbone.train(), features[0])
+        freeze_before(backbone.train(), features)
 
     def encode(self, batch: dict[str, Any]) -> dict[str, Any]:
         """features: [(B, C, h, w)]; tags: (B, N), or of mosaics those of their quadrants (B, 4, N)."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +25,8 @@ class SegmentationTask(Task):
 
     Args:
         classes: foreground class names (set from the data).
-        decoder: a segmentation_models_pytorch architecture.
+        decoder: a segmentation_models_pytorch architecture, or Linear, which goes with any timm model:
+            BatchNorm and a 1x1 convolution on the deepest features.
         encoder: a timm model or one of SMP's encoders.
         pretrained: take the encoder's published ImageNet weights (needs a network the first time).
         weights: file with weights for the encoder instead (.safetensors or .pth, or a checkpoint of
@@ -34,8 +34,8 @@ class SegmentationTask(Task):
         freeze_norm: keep the running statistics of the encoder's BatchNorm as they are (for small
             pretrained runs).
         freeze: do not train the encoder's layers up to this stride, 2, 4, 8 or 16: faster, and a small
-            data set cannot spoil them. `all`: train the decoder alone, the encoder's BatchNorm stays as
-            it is. null: train all.
+            data set cannot spoil them (no ViT has such layers). `all`: train the decoder alone, the
+            encoder's BatchNorm stays as it is. null: train all.
         views: with `freeze: all`, how often the training images are shown to the encoder, which is
             once, before the training; the epochs take turns with what it saw, kept on disk meanwhile.
             0: it sees new crops every epoch.
@@ -106,10 +106,11 @@ class SegmentationTask(Task):
 
     def freeze_until(self, stride: int) -> None:
         encoder = self.backbone.eval()
-        level = stride.bit_length() - 1  # SMP's k-th features have stride 2^k
-        features = encoder(torch.zeros(1, 3, 64, 64))[level]
-        if features.numel() == 0:
-            raise UserError(f"the encoder has no features at stride {stride}: raise freeze")
+        features = self.model.early_features(stride)
+        if features is None:
+            raise UserError(
+                f"the encoder has no features at stride {stride}: raise freeze, or give all or null"
+            )
         freeze_before(encoder.train(), features)
 
     def restored(self, checkpoint: dict[str, Any]) -> None:
