@@ -131,7 +131,7 @@ class TagClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the class head sees: (B, 3, H, W) in 0..255 to (B, C, h, w)."""
-        return self._features((images.float() - self.mean) / self.std)[0]
+        return self._features(self.normalised(images))[0]
 
     def class_map(self, features: Tensor) -> Tensor:
         """The class head's answer to `features`: (B, N, h, w) float32, without the class bias."""
