@@ -17,6 +17,9 @@ from wsss.localize.slots import cluster_slots
 from wsss.models.glnet import deep_dispatch  # registers the GLNet models in timm, too
 from wsss.models.weights import load_weights, no_download
 
+OF_WEIGHTS = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+"""Arguments of a timm model by which it would read or fetch weights in a way of its own."""
+
 
 def pool_class_map(class_map: Tensor) -> Tensor:
     """Pool class maps (B, N, H, W) to (B, N) float32: the mean of the largest 20 % of the positions."""
@@ -96,19 +99,24 @@ class TagClassifier(nn.Module):
         check_backbone(backbone)
         stride = {} if output_stride == 32 else {"output_stride": output_stride}
         own = dict(backbone_args or {})
+        if of_weights := sorted(OF_WEIGHTS & own.keys()):
+            raise UserError(
+                f"backbone_args cannot have {of_weights[0]}: the weights of a backbone are given by "
+                "model.weights or model.pretrained"
+            )
         try:
             self.backbone = _any_size(
                 backbone, pretrained and not weights, **{"num_classes": 0} | stride | own
             )
-        except (TypeError, NotImplementedError, AssertionError) as error:
+        except OSError as error:
+            raise UserError(no_download(backbone)) from error
+        except Exception as error:  # each of timm's models says in its own way what it cannot be
             also = f" and backbone_args {own}" if own else ""
             raise UserError(
                 f"backbone {backbone} cannot be built with output stride {output_stride}{also} "
                 f"({error}): take another backbone or model.output_stride 32"
                 f"{', or leave out backbone_args' if own else ''}"
             ) from error
-        except OSError as error:
-            raise UserError(no_download(backbone)) from error
         if not hasattr(self.backbone, "forward_intermediates"):
             raise UserError(f"backbone {backbone} gives no feature maps: choose another timm model")
         if weights:

@@ -40,6 +40,8 @@ class SegmentationNetwork(nn.Module):
         is_timm = timm.is_model(name) and (
             encoder != name or encoder not in smp.encoders.get_encoder_names()
         )
+        if name != encoder and not is_timm:  # SMP would look for it on the internet
+            raise UserError(f"encoder '{encoder}' is no timm model: see timm.list_models()")
         options = {}
         if weights:
             if not is_timm:
