@@ -9,9 +9,12 @@ from functools import lru_cache
 from inspect import signature
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from wsss.errors import UserError
+
+Plain = dict[str, JsonValue]
+"""What JSON and YAML can hold under names."""
 
 SHOWN = 60
 """Characters of a wrong value that are told."""
@@ -61,7 +64,12 @@ def check(value: Any, schema: Any, told: str) -> Any:
 
 
 def wrong_argument(make: Callable, given: dict[str, Any]) -> str | None:
-    """Which of the arguments for a function or class is of a wrong type, in words; None: none is."""
+    """What is wrong with arguments for a function or class, in words: an unknown one, or one of a wrong
+    type; None: nothing."""
+    try:
+        signature(make).bind_partial(**given)
+    except TypeError as error:
+        return str(error)
     hints = get_type_hints(make.__init__ if isinstance(make, type) else make)
     for name in signature(make).parameters.keys() & given.keys() & hints.keys():
         if words := fault(given[name], hints[name]):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Len
-from pydantic import InstanceOf, JsonValue
+from pydantic import InstanceOf
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
@@ -15,7 +15,7 @@ from wsss.config_files import upgrade
 from wsss.distributed import comes
 from wsss.errors import UserError
 from wsss.files import write_atomic
-from wsss.schema import check
+from wsss.schema import Plain, check
 from wsss.settings import InferenceSettings
 from wsss.voc import VOID
 
@@ -26,10 +26,10 @@ class Content(TypedDict):
     kind: str
     classes: Annotated[list[str], Len(1, VOID - 1)]
     state_dict: dict[str, InstanceOf[Tensor]]
-    hyper_parameters: dict[str, JsonValue]
+    hyper_parameters: Plain
     white: NotRequired[Annotated[int, Ge(1)] | None]
     epoch: NotRequired[Annotated[int, Ge(0)]]
-    inference: NotRequired[dict[str, JsonValue] | None]
+    inference: NotRequired[Plain | None]
     max_side: NotRequired[int | None]
 
 
