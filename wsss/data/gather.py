@@ -24,6 +24,7 @@ from wsss.data.labels import RESERVED_CLASSES, alike, class_list, few_enough, un
 from wsss.data.oddities import image_oddities, white_of
 from wsss.data.tags import Odd, TagRow, read_tag_table, split_folder
 from wsss.errors import UserError, few
+from wsss.sheets import as_text
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Found:
     def left_out_table(self) -> str:
         """The images that are left out and why, as CSV."""
         rows = ((name, reason) for reason, names in self.left_out.items() for name in names)
-        return _csv(("image", "reason"), rows)
+        return _csv(("image", "reason"), (map(as_text, row) for row in rows))
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
