@@ -5,7 +5,6 @@ is wrong; whatever else it raises is a fault. `tests/test_fuzz.py` does some hun
 `benchmarks/fuzz.py` as many as one likes.
 """
 
-import json
 import shutil
 import traceback
 import warnings
@@ -22,8 +21,6 @@ from PIL import Image
 from small_coco import small_coco
 
 import wsss.report.sections
-from wsss.config_files import read_yaml
-from wsss.data import cache
 from wsss.data.catalog import read_catalog
 from wsss.data.masks import LEARNED, SEED, read_arrays, read_scores, write_arrays, write_mask
 from wsss.errors import UserError
@@ -118,7 +115,7 @@ def arrays(folder: Path) -> Reader:
     """Scores, seeds, and what slots have taught."""
     number = np.random.default_rng(0).random
     labels = np.array([1, 3])
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     scores, seed, taught, new = (folder / f"{name}.npz" for name in ("scores", "seed", "taught", "new"))
     write_arrays(scores, scores=number((2, 4, 5)), labels=labels)
     write_arrays(
@@ -140,7 +137,7 @@ def arrays(folder: Path) -> Reader:
 
 def stage_yaml(folder: Path, drawn: Path, configs: Path) -> Reader:
     """The configs of stages, and what is made of them but the network."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     files = [configs / f"{name}.yaml" for name in ("classify", "pseudo_masks", "segment", "refine")]
     new = folder / "new.yaml"
 
@@ -160,7 +157,7 @@ def stage_yaml(folder: Path, drawn: Path, configs: Path) -> Reader:
 
 def pipeline_yaml(folder: Path, configs: Path) -> Reader:
     """The file of a pipeline; it is refused before anything is made, or because a stage is missing."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     new = folder / "pipeline.yaml"
 
     def read(chance: Random) -> None:
@@ -183,9 +180,17 @@ def made_run(folder: Path, drawn: Path) -> RunFolder:
         (stage.path / "config.yaml").write_text(yaml.safe_dump(config))
         note = {"minutes": 1.5, "fingerprint": "a1", "method": 1, "inputs": ["-"], "written": "b2"}
         note |= {"memory_gb": 1.0, "gpu_memory_gb": None, "device": "CPU", "versions": {"torch": "2.9"}}
-        settings = {"model": {"lr": 0.001}, "data": {"layout": "synthetic"}, "trainer": {"max_epochs": 2}}
-        write_json(stage.path / "done.json", note | {"settings": settings | {"callbacks": [], "masks": {}}})
-        write_json(stage.path / "metrics.json", {"val_mAP": 47.5, "val_AP/ball": 12.5, "val_AP/kite": None})
+        settings = {
+            "model": {"lr": 0.001},
+            "data": {"layout": "synthetic"},
+            "trainer": {"max_epochs": 2},
+        }
+        write_json(
+            stage.path / "done.json", note | {"settings": settings | {"callbacks": [], "masks": {}}}
+        )
+        write_json(
+            stage.path / "metrics.json", {"val_mAP": 47.5, "val_AP/ball": 12.5, "val_AP/kite": None}
+        )
         stage.log.mkdir()
         (stage.log / "metrics.csv").write_text(
             "epoch,step,train_loss,val_mAP\n0,9,0.9,\n0,19,,30.5\n1,29,0.7,\n1,31,,55.5\n"
@@ -194,7 +199,10 @@ def made_run(folder: Path, drawn: Path) -> RunFolder:
     write_json(made.masks / "settings.json", PseudoMaskSettings().to_dict())
     iou = {name: 12.5 for name in ("background", *CLASSES)}
     quality = {"miou": 12.5, "iou": iou, "pixel_accuracy": 80.0, "void": 0.0, "images": 24}
-    write_json(made.path / "metrics.json", {"mask": quality, "seed_curve": [[0.0, 3.0], [0.4, 20.0], [1.0, 9.0]]})
+    write_json(
+        made.path / "metrics.json",
+        {"mask": quality, "seed_curve": [[0.0, 3.0], [0.4, 20.0], [1.0, 9.0]]},
+    )
     counts = [("val_00000", [(0, 0, 4000), (1, 1, 50), (2, 0, 46)]), ("val_00001", [(0, 0, 4096)])]
     write_counts(run["segment"].test.with_suffix(".json"), CLASSES, counts)
     counts = [("train_00000", [(0, 0, 4000), (1, 1, 50), (2, 255, 46)])]
@@ -237,12 +245,16 @@ def run_files(folder: Path, drawn: Path) -> Reader:
 
 def checkpoints(folder: Path) -> Reader:
     """The content of checkpoints."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tasks = {"classify": ClassificationTask, "segment": SegmentationTask}
     contents = {}
     for kind in tasks:
         path = checkpoint(kind, folder / f"{kind}.ckpt")
-        contents[kind] = torch.load(path, weights_only=True) | {"epoch": 1, "global_step": 9, "white": None}
+        contents[kind] = torch.load(path, weights_only=True) | {
+            "epoch": 1,
+            "global_step": 9,
+            "white": None,
+        }
     contents["segment"]["inference"] = {"scales": [1.0], "flip": False, "tile": None, "max_side": 512,
                                         "crf": {"side": 167, "iterations": 8}}  # fmt: skip
     new = folder / "new.ckpt"
@@ -260,7 +272,7 @@ def checkpoints(folder: Path) -> Reader:
 
 def masks(folder: Path) -> Reader:
     """Mask files."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     good, new = folder / "good.png", folder / "new.png"
     write_mask(good, np.arange(80).reshape(8, 10) % 5)
 
@@ -273,7 +285,7 @@ def masks(folder: Path) -> Reader:
 
 def photographs(folder: Path) -> Reader:
     """Photographs."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
     files = [folder / f"good.{suffix}" for suffix in ("jpg", "png", "tif", "webp", "bmp")]
     for path in files:

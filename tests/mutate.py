@@ -31,7 +31,9 @@ def damaged_bytes(content: bytes, chance: Random) -> bytes:
             case 2:
                 content[at:at] = few
             case 3:
-                content[at:at] = chance.choice([b"\0", b"\xff\xfe", b"&a [*a]", b"{", b"]", b"\n", b'"', b": "])
+                content[at:at] = chance.choice(
+                    [b"\0", b"\xff\xfe", b"&a [*a]", b"{", b"]", b"\n", b'"', b": "]
+                )
             case 4 if chance.random() < 0.3:
                 del content[at:]
     return bytes(content)
@@ -98,7 +100,13 @@ def damage_arrays(path: Path, chance: Random, into: Path) -> None:
     ]  # fmt: skip
     if array.dtype.kind in "fiu":
         large = array.astype(float) * 1e30
-        odd += [array.astype(complex), large, large * np.nan, array.astype(bool), -array.astype(int) - 1]
+        odd += [
+            array.astype(complex),
+            large,
+            large * np.nan,
+            array.astype(bool),
+            -array.astype(int) - 1,
+        ]
     match chance.randrange(4):
         case 0:
             del arrays[name]

@@ -468,7 +468,9 @@ class _OnlyFromHere:
         """Status and words for a request that this page does not send; None: it may."""
         values: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
-            values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").lower())
+            values.setdefault(name.decode("latin-1").lower(), []).append(
+                value.decode("latin-1").lower()
+            )
         if len(values.get("host", ())) != 1 or values["host"][0] not in self.hosts:
             return 421, "this page is served on 127.0.0.1 only"
         if any(origin not in self.origins for origin in values.get("origin", ())):

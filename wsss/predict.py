@@ -23,8 +23,8 @@ from wsss.locks import locked
 from wsss.origin import NOTE, claim
 from wsss.pictures.masks import overlay
 from wsss.progress import progress
-from wsss.sheets import as_meant, as_text
 from wsss.settings import TILE, InferenceSettings
+from wsss.sheets import as_meant, as_text
 
 _OF_ITS_NAME = (
     errno.ENAMETOOLONG,

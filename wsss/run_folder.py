@@ -190,9 +190,7 @@ class StageFolder(MaskFiles):
     def settings(self) -> dict[str, Any]:
         """Every setting of model, data and trainer, defaults included, and where its data are now."""
         own, logged = self.config, self.log / "config.yaml"  # of earlier versions
-        full = self.note.get("settings") or (
-            _read_config(logged) if logged.is_file() else own
-        )
+        full = self.note.get("settings") or (_read_config(logged) if logged.is_file() else own)
         places = {key: own["data"][key] for key in PLACES if key in own["data"]}
         return {"model": {}, "trainer": {}} | full | {"data": full["data"] | places}
 

@@ -1,7 +1,7 @@
 """Documents that are read from files, held as a whole against what they must be.
 
-A schema is a type in Python's own words: a class, `dict[str, int]`, a `TypedDict`, ... Each kind of file
-has one, beside the function that reads it, so that nothing else in wsss meets a value of a wrong type.
+A schema is a type in Python's own words: a class, `dict[str, int]`, a `TypedDict`, ... Each kind of
+file has one, beside the function that reads it. So nothing else in wsss meets a value of a wrong type.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,9 @@ def _words(value: Any, error: ValidationError) -> str:
     place, first = faults[0]
     # what may be of several types has a fault for each of them
     alike = [one["msg"] for its_place, one in faults if its_place == place]
-    what = " or ".join(dict.fromkeys(alike)).replace("Input ", "").replace("Field required", "is missing")
+    what = (
+        " or ".join(dict.fromkeys(alike)).replace("Input ", "").replace("Field required", "is missing")
+    )
     got = "" if first["type"] == "missing" else f", got {_short(first['input'])}"
     return f"{'.'.join(place[:DEEP])} {what}{got}".strip()
 

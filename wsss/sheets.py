@@ -1,9 +1,9 @@
 """Tables of CSV that spreadsheets open: a name is never taken for a formula.
 
 A cell that begins with =, +, -, @, a tab or a line break is computed by Excel, LibreOffice and others
-(CSV injection, https://owasp.org/www-community/attacks/CSV_Injection). It gets an apostrophe before it, by
-which they know text. So does a name that begins with an apostrophe before one of these signs, or reading
-could not tell the two apart.
+(CSV injection, https://owasp.org/www-community/attacks/CSV_Injection). An apostrophe is put before it,
+by which they know text. So it is before a name that begins with an apostrophe and one of these signs:
+else reading could not tell the two apart.
 """
 
 import re

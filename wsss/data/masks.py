@@ -260,8 +260,8 @@ def write_arrays(path: Path, half: bool = True, **arrays: np.ndarray) -> None:
 
 
 Form = Mapping[str, tuple[str, str]]
-"""Names of arrays, each with the kinds of its dtype and a letter for each dimension: those of one letter
-are alike long."""
+"""Names of arrays, each with the kinds of its dtype and a letter for each dimension; dimensions of one
+letter are alike long."""
 
 SCORES: Form = {"scores": ("f", "nhw"), "labels": ("iu", "n")}
 """Scores of an image's n tags in 0..1, and their labels."""

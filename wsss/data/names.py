@@ -32,7 +32,7 @@ def _can_be(name: str) -> bool:
 
 
 def inside(root: Path, name: str, source: Path) -> Path:
-    """`root / name`, refused when it leads out of `root`, is absolute or is no name of a file at all."""
+    """`root / name`, refused when it leads out of `root`, is absolute, or is no file's name."""
     if not _can_be(name):
         raise UserError(f"{source} names {name!r}, which no file can be called: correct the name")
     if leads_out(root, name):
