@@ -11,10 +11,14 @@ import torch
 import yaml
 
 ODD = (
-    None, True, 0, -1, 3, 10**400, 1.5, -0.5, float("nan"), float("inf"), "", "x", "a\0b", "../x", "é" * 300,
-    "1e-4", [], {}, [1], [[1, 2], [3]], {"a": 1}, ["a", "a"], [None], {"": None}, [{}], "\ud800",
+    None, True, 0, -1, 3, 10**400, 1.5, -0.5, float("nan"), float("inf"), "", "x", "a\0b", "../x",
+    "é" * 300, "1e-4", [], {}, [1], [[1, 2], [3]], {"a": 1}, ["a", "a"], [None],
+    {"": None}, [{}], "\ud800",
 )  # fmt: skip
 """What may stand where something else belongs."""
+
+
+SIGNS = (b"\0", b"\xff\xfe", b"&a [*a]", b"{", b"]", b"\n", b'"', b": ")
 
 
 def damaged_bytes(content: bytes, chance: Random) -> bytes:
@@ -95,8 +99,8 @@ def damage_arrays(path: Path, chance: Random, into: Path) -> None:
     name = chance.choice(list(arrays))
     array = arrays[name]
     odd = [
-        array[:-1], array[None], array.ravel(), array[..., :0], array.astype("U8"), np.array(3), np.zeros(0),
-        np.array(["a", "b"]), array.astype("S4"), np.array([{}], dtype=object),
+        array[:-1], array[None], array.ravel(), array[..., :0], array.astype("U8"), np.array(3),
+        np.zeros(0), np.array(["a", "b"]), array.astype("S4"), np.array([{}], dtype=object),
     ]  # fmt: skip
     if array.dtype.kind in "fiu":
         large = array.astype(float) * 1e30
@@ -119,8 +123,8 @@ def damage_arrays(path: Path, chance: Random, into: Path) -> None:
 
 
 WEIGHTS = (
-    *ODD, torch.zeros(0), torch.tensor(1), torch.ones(2, 3, dtype=torch.complex64), torch.ones(3).bool(),
-    torch.eye(3).to_sparse(),
+    *ODD, torch.zeros(0), torch.tensor(1), torch.ones(2, 3, dtype=torch.complex64),
+    torch.ones(3).bool(), torch.eye(3).to_sparse(),
 )  # fmt: skip
 
 

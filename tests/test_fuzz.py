@@ -42,7 +42,7 @@ def test_every_reader_takes_a_good_input(drawn, tmp_path, monkeypatch):
         )
     readers = {name: make for name, (make, _) in CASES.items()}
     del readers["checkpoints"], readers["pipeline yaml"]  # of networks; of data that are not there
-    for number, (name, make) in enumerate(readers.items()):
+    for number, make in enumerate(readers.values()):
         place = tmp_path / str(number)
         place.mkdir()
         read = make(place, drawn)
