@@ -1,7 +1,7 @@
 """Every reader, what a good input of it is, and how the input is damaged.
 
 A reader is given inputs that a seeded generator has damaged. It may take them, or say in a UserError
-A reader is given inputs that a seeded generator has damaged. It may take them, or say in a UserError
+what is wrong; whatever else it raises is a fault. `tests/test_fuzz.py` does some of each,
 `benchmarks/fuzz.py` as many as one likes.
 """
 
