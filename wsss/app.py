@@ -425,7 +425,7 @@ class _OnlyFromHere:
     """
 
     def __init__(self, app: Any, port: int) -> None:
-        self.app = app
+        self.app, self.port = app, port
         self.hosts = {f"{name}:{port}" for name in _NAMES} | ({*_NAMES} if port == 80 else set())
         self.origins = {f"http://{host}" for host in self.hosts}
 
@@ -472,7 +472,7 @@ class _OnlyFromHere:
                 value.decode("latin-1").lower()
             )
         if len(values.get("host", ())) != 1 or values["host"][0] not in self.hosts:
-            return 421, "this page is served on 127.0.0.1 only"
+            return 421, f"this page is http://127.0.0.1:{self.port}; a tunnel to it needs the same port"
         if any(origin not in self.origins for origin in values.get("origin", ())):
             return 403, "another site's page asks"
         looks = scope["method"] in ("GET", "HEAD")

@@ -168,8 +168,11 @@ def class_names(
     areas = masks.parent / "areas.csv" if masks else None
     if given is None and areas and areas.is_file():  # the network's own word comes first
         source = areas
-        with areas.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
+        try:
+            with areas.open(newline="", encoding="utf-8-sig") as file:
+                header = next(csv.reader(file), [])
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{areas} is no table in CSV ({error}): pass --classes") from error
             classes = tuple(unicodedata.normalize("NFC", as_meant(n)) for n in header[2:])
     elif source:
         classes = class_order(source)
