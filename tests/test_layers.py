@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "wsss"
 LAYERS = [
     {"errors", "voc"},
+    {"schema", "sheets"},
     {"machine", "program"},
     {"distributed"},
     {"progress"},

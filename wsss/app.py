@@ -29,12 +29,17 @@ from wsss.voc import palette
 
 PER_PAGE = 24
 CLICK = "Click into the photograph to see which slots that position belongs to, and their reach."
-LARGEST_FILE = "100mb"
+LARGEST_FILE = 100 * 2**20
+"""Bytes of an upload."""
+
+LARGEST_POST = 2**20
+"""Bytes of any other post: values of the page's controls."""
 
 # the browser itself refuses what a page of a later Gradio might want from elsewhere
 _ONLY_FROM_HERE = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; worker-src 'self' blob:"
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    "frame-ancestors 'none'"
 )
 _CSS = """
 .legend span { display: inline-block; margin: 0 1em .2em 0; white-space: nowrap }
@@ -397,7 +402,7 @@ def serve(run: Run, port: int, block: bool = True) -> Any:
             theme=gr.themes.Default(
                 font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
             ),
-            app_kwargs={"middleware": [Middleware(_OnlyFromHere)]},
+            app_kwargs={"middleware": [Middleware(_OnlyFromHere, port=port)]},
         )
     except (OSError, OverflowError) as error:
         raise UserError(f"the page cannot use port {port} ({error}): choose another --port") from error
@@ -408,19 +413,104 @@ def serve(run: Run, port: int, block: bool = True) -> Any:
 
 
 class _OnlyFromHere:
-    """Tells the browser to fetch nothing from any other place, and to tell no other place anything."""
+    """Answers this page only, on this machine, and tells the browser to fetch nothing from elsewhere.
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    A page of another site reaches 127.0.0.1 through the user's browser. By a name of its own that it
+    lets lead here (DNS rebinding) it would even read the answers: such a name stands in `Host`. Else it
+    can send, not read: then its own address stands in `Origin`, or `Sec-Fetch-Site` names it.
+
+    Args:
+        app: what is served.
+        port: where it is served.
+    """
+
+    def __init__(self, app: Any, port: int) -> None:
+        self.app, self.port = app, port
+        self.hosts = {f"{name}:{port}" for name in _NAMES} | ({*_NAMES} if port == 80 else set())
+        self.origins = {f"http://{host}" for host in self.hosts}
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # Gradio's page needs none
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await self._answer(send, *refusal)
+            return
+        most = _most(scope)
+        seen, answered = 0, False
+
+        async def bounded() -> dict:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > most:
+                raise _TooLarge
+            return message
+
         async def with_header(message: dict) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    (b"content-security-policy", _ONLY_FROM_HERE.encode()),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
+                answered = True
+                message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
-        await self.app(scope, receive, with_header)
+        try:
+            await self.app(scope, bounded, with_header)
+        except _TooLarge:
+            if not answered:
+                await self._answer(send, 413, "too large")
+
+    def _refusal(self, scope: dict) -> tuple[int, str] | None:
+        """Status and words for a request that this page does not send; None: it may."""
+        values: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            values.setdefault(name.decode("latin-1").lower(), []).append(
+                value.decode("latin-1").lower()
+            )
+        if len(values.get("host", ())) != 1 or values["host"][0] not in self.hosts:
+            return 421, f"this page is http://127.0.0.1:{self.port}; a tunnel to it needs the same port"
+        if any(origin not in self.origins for origin in values.get("origin", ())):
+            return 403, "another site's page asks"
+        looks = scope["method"] in ("GET", "HEAD")
+        sites = {"same-origin", "none"}
+        # a link to the page itself may stand anywhere
+        if looks and scope["path"] == "/" and values.get("sec-fetch-mode") == ["navigate"]:
+            sites |= {"same-site", "cross-site"}
+        if any(site not in sites for site in values.get("sec-fetch-site", ())):
+            return 403, "another site's page asks"
+        length = values.get("content-length", ["0"])[-1]
+        if not length.isdecimal():
+            return 400, "no length"
+        if len(length) > 18 or int(length) > _most(scope):
+            return 413, "too large"
+        return None
+
+    async def _answer(self, send: Any, status: int, words: str) -> None:
+        body = words.encode()
+        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+        headers = [*headers, (b"connection", b"close"), *_HEADERS]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _TooLarge(Exception):
+    """A request has more bytes than it may."""
+
+
+_NAMES = ("127.0.0.1", "localhost")
+_HEADERS = [
+    (b"content-security-policy", _ONLY_FROM_HERE.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+def _most(scope: dict) -> int:
+    """Bytes that a request may have."""
+    # an upload has some lines around the file
+    return LARGEST_FILE + 2**16 if scope["path"].rstrip("/").endswith("/upload") else LARGEST_POST

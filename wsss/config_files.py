@@ -25,6 +25,10 @@ _WRITERS = ("PseudoMaskWriter", "RefinedMaskWriter", "MaskWriter")
 """Callbacks before wsss 0.2, whose settings stand under the key `masks` now."""
 
 
+MOST_VALUES = 100_000
+"""Values of a config file; one whose aliases name each other holds billions of them in a few lines."""
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a dictionary.
 
@@ -33,13 +37,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"no config file {path}")
+    from wsss.schema import Plain, check  # what it imports takes a while
+
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # a number or date that is none is a ValueError, as is UnicodeDecodeError
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no settings: it must be lines of `name: value`")
-    return config
+    _require_small(config, path)
+    return check(config, Plain, f"{path} holds what is no setting")
+
+
+def _require_small(config: dict[Any, Any], path: Path) -> None:
+    left, count = [config], 0
+    while left:
+        one = left.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise UserError(f"{path} holds more than {MOST_VALUES:,} values: no config is that long")
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
 
 
 def yaml_text(config: Mapping[str, Any]) -> str:
@@ -81,7 +99,10 @@ def upgrade(config: dict[str, Any], told: str | Path | None = None) -> dict[str,
             others = [one for one in callbacks if one is not callback]
             trainer = {k: v for k, v in trainer.items() if k != "callbacks"}
             trainer |= {"callbacks": others} if others else {}
-            masks = (given.get("init_args") or {}) | (config.get("masks") or {})
+            masks = [given.get("init_args") or {}, config.get("masks") or {}]
+            if not all(isinstance(one, dict) for one in masks):
+                raise UserError(f"{told or 'config'}: settings of masks must be lines of `name: value`")
+            masks = masks[0] | masks[1]
             changed.append("settings of masks stand under the key `masks`, not in trainer.callbacks")
             config = upgrade(config | {"trainer": trainer, "masks": masks})
     if changed and told is not None:

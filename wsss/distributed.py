@@ -107,9 +107,35 @@ def processes_here() -> int:
     return _here
 
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+"""Kinds of devices, as Lightning calls them."""
+
+
 def placement() -> dict[str, Any]:
     """`devices` and `num_nodes` as Lightning has them; nothing where this process is alone."""
     return dict(_placement)
+
+
+def _check_place(devices: Any, num_nodes: Any, accelerator: Any) -> None:
+    """Refuse what names no devices, before Lightning meets it, which raises many kinds of errors."""
+    if accelerator not in ACCELERATORS:
+        known = ", ".join(ACCELERATORS)
+        raise UserError(f"trainer.accelerator must be one of {known}, got {accelerator!r}")
+    asked: Any = devices
+    if isinstance(devices, str):
+        words = [word.strip() for word in devices.split(",") if word.strip()]
+        listed = [int(word) if word.removeprefix("-").isdecimal() else word for word in words]
+        asked = listed if "," in devices or not listed else listed[0]
+    if isinstance(asked, list | tuple):
+        good = all(type(one) is int and one >= 0 for one in asked) and 0 < len(set(asked)) == len(asked)
+    else:
+        good = asked == "auto" or (type(asked) is int and (asked == -1 or asked > 0))
+    if not good:
+        raise UserError(
+            f"trainer.devices must be how many, which of them as a list, or auto, got {devices!r}"
+        )
+    if type(num_nodes) is not int or num_nodes < 1:
+        raise UserError(f"trainer.num_nodes must be 1 or more, got {num_nodes!r}")
 
 
 def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> bool:
@@ -125,9 +151,11 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> b
         Whether there are several.
 
     Raises:
-        UserError: there are fewer devices, or the processes do not find each other.
+        UserError: there are fewer devices, or none can be asked for so, or the processes do not find
+            each other.
     """
     global _here, _placement
+    _check_place(devices, num_nodes, accelerator)
     if _group is not None:
         return True
     asked, started = (devices, num_nodes), _started()

@@ -5,16 +5,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Len
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
+from typing_extensions import TypedDict
 
 from wsss.data.masks import read_mask, tell_palettes
 from wsss.distributed import gather, in_order, share, world_size
 from wsss.errors import NotMeasurable, UserError
-from wsss.files import read_json, write_atomic
+from wsss.files import damaged, read_json, write_atomic
 from wsss.geometry import resize_scores
 from wsss.progress import progress
 from wsss.voc import VOID
@@ -204,9 +207,24 @@ def write_counts(path: Path, classes: Sequence[str], images: Iterable[tuple[str,
     write_atomic(path, write)
 
 
+class WrittenCounts(TypedDict):
+    """What `write_counts` writes."""
+
+    classes: list[str]
+    images: dict[str, list[Annotated[list[Annotated[int, Ge(0)]], Len(3, 3)]]]
+
+
 def read_counts(path: Path) -> tuple[list[str], dict[str, Counts]]:
-    """What `write_counts` wrote: the classes, and the pixel counts of each image by its id."""
-    written = read_json(path)
+    """What `write_counts` wrote: the classes, and the pixel counts of each image by its id.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    written = read_json(path, WrittenCounts)
+    known = {*range(len(written["classes"]) + 1), VOID}
+    for name, counts in written["images"].items():
+        if any(true not in known or predicted not in known for true, predicted, _ in counts):
+            raise damaged(path, f"{name} has labels of no class")
     return written["classes"], written["images"]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from wsss.api import Classifier, Segmenter, SlotView, seeds_of, tag_indices
 from wsss.data.catalog import Record
 from wsss.data.images import image_size, read_image
-from wsss.data.masks import read_arrays, read_mask, read_scores
+from wsss.data.masks import LEARNED, read_arrays, read_mask, read_scores
 from wsss.errors import UserError
 from wsss.evaluation import Counts, confusion_matrix, iou_of
 from wsss.geometry import fit_long_side, resize, resize_scores
@@ -170,7 +170,7 @@ class Run:
 
     def _taught(self) -> SlotClasses:
         """What the run's images have taught about slots."""
-        learned = read_arrays(self.made.slot_classes)
+        learned = read_arrays(self.made.slot_classes, *LEARNED)
         weight, bias, factors, images = (learned.get(name) for name in SlotClasses._fields)
         if factors is None:  # of an earlier version
             factors = np.ones(bias.shape[-1], np.float32)

@@ -74,18 +74,32 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def damaged(path: Path, why: object) -> UserError:
+    """What to say of a file of wsss's own that cannot be used."""
+    return UserError(f"{path} is damaged ({why}): remove it, and run the command again that wrote it")
+
+
+def read_json(path: Path, schema: Any = Any) -> Any:
     """What a file of wsss's own holds.
+
+    Args:
+        path: the file.
+        schema: what it must hold (`wsss.schema`).
 
     Raises:
         UserError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one, too
-        raise UserError(
-            f"{path} is damaged ({error}): remove it, and run the command again that wrote it"
-        ) from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    # UnicodeDecodeError is a ValueError, too; what is nested too deeply is none
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+    if schema is not Any:
+        from wsss.schema import fault  # what it imports takes a while
+
+        if words := fault(content, schema):
+            raise damaged(path, words)
+    return content
 
 
 def file_stamp(path: Path) -> str:

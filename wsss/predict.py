@@ -24,6 +24,7 @@ from wsss.origin import NOTE, claim
 from wsss.pictures.masks import overlay
 from wsss.progress import progress
 from wsss.settings import TILE, InferenceSettings
+from wsss.sheets import as_meant, as_text
 
 _OF_ITS_NAME = (
     errno.ENAMETOOLONG,
@@ -138,7 +139,7 @@ def _areas_so_far(out: Path, classes: list[str]) -> dict[str, list[float]]:
     rows = {}
     try:
         with (out / "areas.csv").open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file)
+            header, *lines = ([as_meant(cell) for cell in row] for row in csv.reader(file))
         if header == ["image", "background", *classes]:
             rows = {name: [float(v) for v in values] for name, *values in lines}
     except (FileNotFoundError, ValueError, csv.Error):
@@ -162,7 +163,8 @@ def _write_areas(out: Path, classes: list[str], areas: dict[str, list[float]]) -
     def write(aside: Path) -> None:
         with aside.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(["image", "background", *classes])
-            table.writerows([name, *(f"{v:.3f}" for v in area)] for name, area in areas.items())
+            table.writerow(["image", "background", *map(as_text, classes)])
+            rows = ([as_text(name), *(f"{v:.3f}" for v in area)] for name, area in areas.items())
+            table.writerows(rows)
 
     write_atomic(out / "areas.csv", write)

@@ -13,16 +13,20 @@ import csv
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Len
+from pydantic import FiniteFloat
+from typing_extensions import NotRequired, TypedDict
 
 from wsss.config_files import read_yaml, upgrade
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, read_counts
-from wsss.files import read_json
+from wsss.files import damaged, read_json
 from wsss.origin import before
+from wsss.schema import Plain, check, wrong_argument
 from wsss.settings import PseudoMaskSettings, RefinementSettings
 
 TITLES = {
@@ -40,6 +44,78 @@ NEEDED = ("classify", "pseudo_masks", "segment")
 
 PLACES = ("root", "tags", "weights")
 """Settings that say where something lies: what it holds is stamped instead."""
+
+Number = float | None
+Minutes = Annotated[FiniteFloat, Ge(0)]
+
+
+class StageSettings(TypedDict):
+    """All settings of a stage, in `done.json`; `callbacks` by their names in earlier versions."""
+
+    model: Plain
+    data: Plain
+    trainer: Plain
+    masks: NotRequired[Plain]
+    callbacks: NotRequired[list | dict[str, Plain]]
+
+
+class Note(TypedDict):
+    """What `done.json` and `begun.json` of a stage hold."""
+
+    minutes: Minutes
+    fingerprint: NotRequired[str]
+    method: NotRequired[int]
+    inputs: NotRequired[list[str]]
+    written: NotRequired[str]
+    kept: NotRequired[str]
+    settings: NotRequired[StageSettings]
+    device: NotRequired[str]
+    memory_gb: NotRequired[Number]
+    gpu_memory_gb: NotRequired[Number]
+    versions: NotRequired[dict[str, str]]
+
+
+class MaskQuality(TypedDict):
+    """`Scores` of a stage's masks."""
+
+    miou: Number
+    iou: dict[str, Number]
+    void: Number
+
+
+class StageNumbers(TypedDict):
+    """What `metrics.json` of a stage holds beside numbers."""
+
+    mask: NotRequired[MaskQuality]
+    seed_curve: NotRequired[list[Annotated[list[FiniteFloat], Len(2, 2)]]]
+
+
+class RunNumbers(TypedDict):
+    """What `metrics.json` of a run holds beside numbers."""
+
+    minutes_per_stage: dict[Literal[tuple(TITLES)], Minutes]  # type: ignore[valid-type]
+
+
+class StageYaml(TypedDict):
+    """What `config.yaml` of a stage holds."""
+
+    data: Plain
+    model: NotRequired[Plain | None]
+    trainer: NotRequired[Plain | None]
+    masks: NotRequired[Plain | None]
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """What a stage was made with and what it cost, of its `done.json` or `begun.json`."""
+    return read_json(path, Note)
+
+
+def _read_numbers(path: Path, schema: Any) -> dict[str, Any]:
+    """Numbers by their names, and what else the schema names."""
+    found = read_json(path, schema)
+    numbers = {name: value for name, value in found.items() if name not in schema.__annotations__}
+    check(numbers, dict[str, Number], f"{path} is damaged")
+    return found
 
 
 class MaskFiles:
@@ -98,44 +174,52 @@ class StageFolder(MaskFiles):
     def note(self) -> dict[str, Any]:
         """What it was made with and what it cost, of `done.json`, or of `begun.json` before."""
         paths = (self.path / f"{name}.json" for name in ("done", "begun"))
-        return next((read_json(path) for path in paths if path.is_file()), {})
+        return next((read_note(path) for path in paths if path.is_file()), {})
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Its numbers."""
-        return read_json(self.path / "metrics.json")
+        return _read_numbers(self.path / "metrics.json", StageNumbers)
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its config as it was written, with the places where data and weights are now."""
-        return upgrade(read_yaml(self.path / "config.yaml"))
+        return _read_config(self.path / "config.yaml")
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Every setting of model, data and trainer, defaults included, and where its data are now."""
         own, logged = self.config, self.log / "config.yaml"  # of earlier versions
-        full = self.note.get("settings") or (read_yaml(logged) if logged.is_file() else own)
+        full = self.note.get("settings") or (_read_config(logged) if logged.is_file() else own)
         places = {key: own["data"][key] for key in PLACES if key in own["data"]}
-        return full | {"data": full["data"] | places}
+        return {"model": {}, "trainer": {}} | full | {"data": full["data"] | places}
 
     def data(self) -> TagData | MaskData:
         """The data module that it works on."""
-        of_tags = self.name in ("classify", "pseudo_masks")
-        return (TagData if of_tags else MaskData)(**self.config["data"])
+        make = TagData if self.name in ("classify", "pseudo_masks") else MaskData
+        given, path = self.config["data"], self.path / "config.yaml"
+        if "root" not in given:
+            raise damaged(path, "data.root is missing")
+        if words := wrong_argument(make, given):
+            raise damaged(path, f"data: {words}")
+        return make(**given)
 
     @cached_property
     def noted(self) -> dict[str, Any]:
         """What its masks were made with as it was noted, of whatever version."""
         # what an earlier version did where it had no setting for it
         return {"border_prior": False, "relabel_slots": False} | before(
-            read_json(self.masks / "settings.json")
+            read_json(self.masks / "settings.json", Plain)
         )
 
     @cached_property
     def made_with(self) -> PseudoMaskSettings | RefinementSettings:
         """What its masks were made with, whatever has become of the config or of defaults since."""
         kind = RefinementSettings if self.name == "refined_masks" else PseudoMaskSettings
-        return kind.from_dict(self.noted)
+        try:
+            return kind.from_dict(self.noted)
+        except UserError as error:
+            raise damaged(self.masks / "settings.json", error) from error
 
     def counts(self, masks: Path) -> tuple[list[str], dict[str, Counts]] | None:
         """Classes, and pixel counts of each image of `masks` or `test`; None: no ground truth."""
@@ -145,7 +229,8 @@ class StageFolder(MaskFiles):
     def training(self) -> dict[str, tuple[list[float], list[float]]]:
         """Column -> (steps, values) of its log; what a training that went on repeats counts once."""
         rows: list[dict[str, str]] = []
-        earlier = sorted(self.log.glob("metrics.*.csv"), key=lambda p: int(p.suffixes[0][1:]))
+        logs = {path.suffixes[0][1:]: path for path in self.log.glob("metrics.*.csv")}
+        earlier = [logs[number] for number in sorted(filter(str.isdecimal, logs), key=int)]
         for path in [*earlier, self.log / "metrics.csv"]:
             if path.is_file():
                 read = _rows(path)
@@ -187,7 +272,7 @@ class RunFolder:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The numbers of the whole run."""
-        return read_json(self.path / "metrics.json")
+        return _read_numbers(self.path / "metrics.json", RunNumbers)
 
     @property
     def stages(self) -> dict[str, StageFolder]:
@@ -219,7 +304,9 @@ class RunFolder:
         Raises:
             UserError: a stage, or the numbers, are missing.
         """
-        for name in ("metrics.json", *(f"{stage}/done.json" for stage in NEEDED)):
+        known = (self.path / "metrics.json").is_file()
+        stages = dict.fromkeys([*NEEDED, *(self.stages if known else ())])
+        for name in ("metrics.json", *(f"{stage}/done.json" for stage in stages)):
             if not (self.path / name).is_file():
                 raise UserError(
                     f"{self.path} holds no finished run, {name} is missing: give the folder of `wsss "
@@ -227,19 +314,35 @@ class RunFolder:
                 )
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    """The config of a stage, in the form of today."""
+    config = check(upgrade(read_yaml(path)), StageYaml, f"{path} is damaged")
+    return {name: {} if value is None else value for name, value in config.items()}
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     """The rows of a log that name a step; damaged ones are passed over and told."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         table = csv.DictReader(line.replace("\0", "") for line in file)
-        rows = [row for row in table if any(row.values())]
+        rows, broken = [], 0
+        while True:
+            try:
+                row = next(table, None)
+            except csv.Error:
+                broken += 1
+                continue
+            if row is None:
+                break
+            rows += [row] if any(row.values()) else []
     whole = [row for row in rows if _is_whole(row)]
-    if damaged := len(rows) - len(whole):
-        notice(f"{path} has {damaged} damaged rows, which are passed over")
+    if broken := broken + len(rows) - len(whole):
+        notice(f"{path} has {broken} damaged rows, which are passed over")
     return [row for row in whole if row.get("step")]
 
 
 def _is_whole(row: dict[str | None, Any]) -> bool:
     try:  # a break or two writers leave rows of another length, or half numbers
+        int(row.get("step") or 0), int(row.get("epoch") or 0)
         return None not in row and all(np.isfinite(float(value or 0)) for value in row.values())
     except (TypeError, ValueError):
         return False

@@ -31,12 +31,23 @@ class Settings:
 
     @classmethod
     def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-        """The settings from plain types, as `to_dict` gives them; unknown ones are passed over."""
+        """The settings from plain types, as `to_dict` gives them; unknown ones are passed over.
+
+        Raises:
+            UserError: a value is of a wrong type, or out of its range.
+        """
+        from wsss.schema import wrong_argument  # what it imports takes a while
+
+        if not isinstance(values, Mapping):
+            raise UserError(f"settings must be lines of `name: value`, got {values!r}")
         known = {field.name for field in fields(cls)}
         own = {name: value for name, value in values.items() if name in known}
         own |= {n: tuple(v) for n, v in own.items() if isinstance(v, list)}
         if isinstance(own.get("crf"), Mapping):
             own["crf"] = CRFSettings.from_dict(own["crf"])
+        # scales say themselves what they can be
+        if words := wrong_argument(cls, {n: v for n, v in own.items() if n != "scales"}):
+            raise UserError(words)
         return cls(**own)
 
 

@@ -204,7 +204,7 @@ def _part(shape: object, frame: Frame, told: str) -> np.ndarray:
     if isinstance(shape, list):
         return turned(polygons([shape], frame.drawn, told, frame.stretch), frame.turn)
     size = shape.get("size") if isinstance(shape, dict) else None
-    size = tuple(size) if isinstance(size, list) else ()
+    size = tuple(size) if isinstance(size, list) and all(type(side) is int for side in size) else ()
     if size == frame.drawn:
         turn = frame.turn
     elif size == frame.size:
@@ -260,7 +260,7 @@ def polygons(
     for line in lines:
         try:
             points = np.asarray(line, dtype=np.float64).reshape(-1, 2) * stretch
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             points = np.zeros((0, 2))
         if len(points) < 3 or not np.isfinite(points).all():
             raise UserError(f"{told} has an outline that is not three or more points x, y")

@@ -28,6 +28,7 @@ from wsss.data.splits import split_folder
 from wsss.data.tags import Odd, TagRow, read_tag_table
 from wsss.data.tags.sheet import KNOWN
 from wsss.errors import UserError, few
+from wsss.sheets import as_text
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Found:
     def left_out_table(self) -> str:
         """The images that are left out and why, as CSV."""
         rows = ((name, reason) for reason, names in self.left_out.items() for name in names)
-        return _csv(("image", "reason"), rows)
+        return _csv(("image", "reason"), (map(as_text, row) for row in rows))
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -1,7 +1,7 @@
 """The one place that reads and writes masks (palette PNGs whose index is the label) and scores."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -259,8 +259,33 @@ def write_arrays(path: Path, half: bool = True, **arrays: np.ndarray) -> None:
     write_atomic(path, save)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+Form = Mapping[str, tuple[str, str]]
+"""Names of arrays, each with the kinds of its dtype and a letter for each dimension; dimensions of one
+letter are alike long."""
+
+SCORES: Form = {"scores": ("f", "nhw"), "labels": ("iu", "n")}
+"""Scores of an image's n tags in 0..1, and their labels."""
+
+SEED: Form = SCORES | {"slots": ("f", "kc"), "dispatch": ("f", "kxy")}
+"""Scores, and the slots of the image with what pixels they hold."""
+
+_LEARNED: Form = {"weight": ("f", "flc"), "bias": ("f", "fl")}
+LEARNED: tuple[Form, ...] = (
+    _LEARNED | {"factors": ("f", "l"), "images": ("U", "n")},
+    # of earlier versions: without factors, of all images, and the mean alone
+    _LEARNED | {"images": ("U", "n")},
+    {"weight": ("f", "lc"), "bias": ("f", "l")},
+    _LEARNED,
+)
+"""What slots of many images have taught."""
+
+
+def read_arrays(path: Path, *forms: Form) -> dict[str, np.ndarray]:
     """What `write_arrays` wrote, floats as float32.
+
+    Args:
+        path: the file.
+        forms: what it must hold, in one of several ways; further arrays do not matter.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -268,17 +293,43 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"there are no class maps {path}: make the first round's pseudo-masks first")
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:
-        raise UserError(
-            f"class maps {path} are damaged ({error}): make the pseudo-masks again in an empty folder "
-            "(wsss run: remove its folder pseudo_masks first)"
-        ) from error
-    return {n: a.astype(np.float32) if a.dtype == np.float16 else a for n, a in arrays.items()}
+        raise _damaged(path, error) from error
+    wrong = [_unlike(arrays, form) for form in forms]
+    if wrong and all(wrong):
+        raise _damaged(path, wrong[0])
+    return {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+
+
+def _damaged(path: Path, why: object) -> UserError:
+    return UserError(
+        f"class maps {path} are damaged ({why}): make the pseudo-masks again in an empty folder "
+        "(wsss run: remove its folder pseudo_masks first)"
+    )
+
+
+def _unlike(arrays: Mapping[str, np.ndarray], form: Form) -> str | None:
+    """How arrays differ from a form, in words; None: they do not."""
+    sides: dict[str, int] = {}
+    for name, (kinds, letters) in form.items():
+        if name not in arrays:
+            return f"{name} is missing"
+        array = arrays[name]
+        if array.dtype.kind not in kinds or array.ndim != len(letters):
+            return f"{name} is an array {array.shape} of {array.dtype}"
+        for letter, side in zip(letters, array.shape, strict=True):
+            if sides.setdefault(letter, side) != side or (side == 0 and letter != "n"):
+                return f"{name} is an array {array.shape}"
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"{name} has values that are no numbers"
+        if name == "labels" and not ((array > 0) & (array < VOID)).all():
+            return "there are labels of no class"
+    return None
 
 
 def read_scores(path: Path) -> tuple[np.ndarray, list[int]]:
     """Scores (n, h, w) float32 of an image's n tags and their labels; errors as `read_arrays`."""
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, SCORES)
     return arrays["scores"], arrays["labels"].tolist()

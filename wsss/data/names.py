@@ -22,6 +22,8 @@ def leads_out(root: Path, name: str) -> bool:
 
     Links are the folder's own: who put them there wants them followed.
     """
+    if not _can_be(name):
+        return True
     if Path(name).is_absolute():
         return not (root / name).resolve().is_relative_to(root.resolve())
     # the place of `..` behind a link is known to the system only
@@ -29,8 +31,18 @@ def leads_out(root: Path, name: str) -> bool:
     return ".." in Path(name).parts and not above.resolve().is_relative_to(root.resolve())
 
 
+def _can_be(name: str) -> bool:
+    """Whether a file can be called so: without the character of code 0 and half characters."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
 def inside(root: Path, name: str, source: Path) -> Path:
-    """`root / name`, refused when it leads out of `root` or is absolute."""
+    """`root / name`, refused when it leads out of `root`, is absolute, or is no file's name."""
+    if not _can_be(name):
+        raise UserError(f"{source} names {name!r}, which no file can be called: correct the name")
     if leads_out(root, name):
         raise UserError(f"{source} names '{name}', which lies outside {root}: correct the name")
     if Path(name).is_absolute():  # joined with another folder it would lead into this one
@@ -78,7 +90,7 @@ class Files:
             try:
                 with os.scandir(self.folder / place) as entries:
                     self.listed[place] = {entry.name for entry in entries if entry.is_file()}
-            except OSError:
+            except (OSError, ValueError):  # the latter of what no file can be called
                 self.listed[place] = set()
         path = self.folder / name
         if last not in self.listed[place]:

@@ -12,6 +12,7 @@ from wsss.data.cells import clean
 from wsss.data.labels import RESERVED_CLASSES
 from wsss.errors import UserError, notice
 from wsss.files import read_lines
+from wsss.sheets import as_meant
 from wsss.voc import VOC_CLASSES
 
 VOID_NAME = "void"
@@ -167,9 +168,12 @@ def class_names(
     areas = masks.parent / "areas.csv" if masks else None
     if given is None and areas and areas.is_file():  # the network's own word comes first
         source = areas
-        with areas.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
-            classes = tuple(unicodedata.normalize("NFC", name) for name in header[2:])
+        try:
+            with areas.open(newline="", encoding="utf-8-sig") as file:
+                header = next(csv.reader(file), [])
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{areas} is no table in CSV ({error}): pass --classes") from error
+            classes = tuple(unicodedata.normalize("NFC", as_meant(n)) for n in header[2:])
     elif source:
         classes = class_order(source)
     elif photos and photos.name == "JPEGImages":

@@ -54,6 +54,10 @@ def check_backbone(name: str) -> None:
         raise UserError(f"backbone '{name}' names no weights of timm: known are {known}") from error
 
 
+OF_WEIGHTS = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+"""Arguments of a timm model by which it would read or fetch weights in a way of its own."""
+
+
 def build_backbone(
     name: str,
     output_stride: Literal[16, 32] = 16,
@@ -76,17 +80,24 @@ def build_backbone(
     """
     check_backbone(name)
     own = dict(args or {})
+    if of_weights := sorted(OF_WEIGHTS & own.keys()):
+        raise UserError(
+            f"backbone_args cannot have {of_weights[0]}: the weights of a backbone are given by "
+            "model.weights or model.pretrained"
+        )
     refused: Exception | None = None
     for stride in ({"output_stride": 16}, {}) if output_stride == 16 else ({},):
         for any_size in ANY_SIZE:
             options = {"num_classes": 0} | stride | any_size | own
             try:
                 backbone = timm.create_model(name, pretrained and not weights, **options)
-            except (TypeError, NotImplementedError, AssertionError) as error:
-                refused = error  # of these options; the last ones are the user's alone
-                continue
             except OSError as error:
                 raise UserError(no_download(name)) from error
+            except UserError:
+                raise
+            except Exception as error:  # each of timm's models says in its own way what it cannot be
+                refused = error  # of these options; the last ones are the user's alone
+                continue
             if weights:
                 load_weights(backbone, weights)
             return backbone

@@ -99,6 +99,8 @@ class SegmentationNetwork(nn.Module):
         is_timm = timm.is_model(name) and (
             linear or encoder != name or encoder not in smp.encoders.get_encoder_names()
         )
+        if name != encoder and not is_timm:  # SMP would look for it on the internet
+            raise UserError(f"encoder '{encoder}' is no timm model: see timm.list_models()")
         if linear:
             self.net: nn.Module = LinearSegmenter(name, num_labels, pretrained, weights)
             self.size_multiple: int = self.net.size_multiple

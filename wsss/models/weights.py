@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import InstanceOf
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv, clean_state_dict
 from torch import Tensor, nn
 
 from wsss.errors import UserError
+from wsss.schema import check, fault
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,8 @@ def load_weights(model: nn.Module, path: str | Path | None) -> None:
         own = {k: v for k, v in own.items() if k not in head_keys}
 
     first = f"{cfg.get('first_conv')}.weight"
-    if first in state and first in own and state[first].shape[1] == 3 != own[first].shape[1]:
+    both = first in state and first in own and state[first].ndim == own[first].ndim == 4
+    if both and state[first].shape[1] == 3 != own[first].shape[1]:
         state[first] = adapt_input_conv(own[first].shape[1], state[first])
 
     counts = {k for k in {*state, *own} if k.rpartition(".")[2] == "num_batches_tracked"}
@@ -132,15 +135,19 @@ def read_weights(path: str | Path, tag: str | None = None) -> dict[str, Tensor]:
         raise UserError(f"{path} holds a {type(content).__name__}: expected tensors by name.")
     if content.get("kind") == "classify":
         inside = "model.backbone."
-        ours = content["state_dict"].items()
-        return {k.removeprefix(inside): v for k, v in ours if k.startswith(inside)}
+        ours = check(
+            content.get("state_dict"),
+            dict[str, InstanceOf[Tensor]],
+            f"{path} is a damaged checkpoint of `wsss classify`",
+        )
+        return {k.removeprefix(inside): v for k, v in ours.items() if k.startswith(inside)}
     plain, averaged = ("state_dict", "model"), ("state_dict_ema", "model_ema")
     keys = averaged + plain if prefer_ema else plain + averaged
     found = next((k for k in keys if isinstance(content.get(k), dict)), None)
-    state = clean_state_dict(content if found is None else content[found])
-    if not state or not all(isinstance(v, Tensor) for v in state.values()):
+    state = content if found is None else content[found]
+    if not state or fault(state, dict[str, InstanceOf[Tensor]]):
         raise UserError(
             f"{path} holds no weights: expected tensors by name, at the top or under one of "
             f"{', '.join(keys)}; found {', '.join(map(str, list(content)[:5])) or 'nothing'}."
         )
-    return state
+    return clean_state_dict(state)

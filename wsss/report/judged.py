@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss.data.catalog import Record
+from wsss.errors import UserError, few
 from wsss.evaluation import Counts, confusion_matrix, iou_of
 from wsss.run_folder import RunFolder, StageFolder
 from wsss.voc import VOID
@@ -59,6 +60,11 @@ def judged_masks(run: RunFolder, final: StageFolder) -> Judged | None:
         if (counted := stage.counts(masks)) is None:
             continue
         (classes, images), catalog = counted, data.catalog(split, tagged=False)
+        if classes != [*catalog.classes]:
+            raise UserError(
+                f"{masks.with_suffix('.json')} counts the classes {few(classes)}, but the data have "
+                f"{few(catalog.classes)}: run the command again that made the masks"
+            )
         # ground truth may have been taken away since
         records = {record.id: record for record in catalog.records if record.mask is not None}
         images = {name: counts for name, counts in images.items() if name in records}

@@ -343,11 +343,11 @@ def _training(stage: StageFolder) -> dict[str, Any] | None:
 
 def _each_epoch(log: dict[str, tuple[list[float], list[float]]], keys: Sequence[str]) -> list[list]:
     """At most 12 rows: the last value of each column in each epoch."""
-    epoch_of = dict(zip(*log["epoch"], strict=True))
+    epoch_of = dict(zip(*log.get("epoch", ([], [])), strict=True))
     last: dict[int, dict[str, float]] = {}
     for key in keys:
         for step, value in zip(*log[key], strict=True):
-            row = last.setdefault(int(epoch_of[step]), {})
+            row = last.setdefault(int(epoch_of.get(step, 0)), {})
             row[key], row["step"] = value, max(step, row.get("step", 0))
     wanted = np.unique(np.linspace(0, len(last) - 1, min(12, len(last))).round().astype(int))
     epochs = [sorted(last)[i] for i in wanted]

@@ -161,6 +161,8 @@ class StageConfig:
             data["root"] = root
         if not data.get("root"):
             raise UserError(f"where is the data? Pass --root, or set data.root in {path}")
+        if not isinstance(data["root"], str):
+            raise UserError(f"data.root in {path} must name a folder, got {data['root']!r}")
         data["root"] = str(Path(data["root"]).resolve())  # the same however it is written
         if weights and not makes_masks:
             if not Path(weights).is_file():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wsss.data.images import read_image
-from wsss.data.masks import read_arrays, read_scores, write_arrays, write_mask
+from wsss.data.masks import SEED, read_arrays, read_scores, write_arrays, write_mask
 from wsss.errors import UserError
 from wsss.localize.pseudo_masks import Refinement, corrected_scores, pseudo_mask, refined_mask
 from wsss.localize.slot_classifier import SlotClassifier
@@ -41,7 +41,7 @@ def mask_of_scores(job: Job, settings: MaskSettings, scores: np.ndarray, labels:
 
 def mask_of_seed(job: Job, settings: MaskSettings, seed: Path, taught: SlotClassifier) -> None:
     """The pseudo-mask of a seed that is corrected by what others have taught about its slots."""
-    found = read_arrays(seed)
+    found = read_arrays(seed, SEED)
     scores, labels = found["scores"], found["labels"]
     probabilities = taught.probabilities(found["slots"], labels)
     scores = corrected_scores(scores, found["dispatch"], probabilities, settings.background)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.data.catalog import Catalog, Record, largest_image
-from wsss.data.masks import read_arrays, write_arrays, write_mask
+from wsss.data.masks import LEARNED, SEED, read_arrays, write_arrays, write_mask
 from wsss.data.modules import MaskData, TagData
 from wsss.distributed import first, processes_here, share, wait_for_all
 from wsss.errors import UserError
@@ -181,12 +181,12 @@ def learn_slot_classes(catalog: Catalog, settings: PseudoMaskSettings, files: Ma
     set since, the sample is another one.
     """
     names = [record.id for record in sample_images(catalog.records, settings.sample)]
-    learned = read_arrays(files.slot_classes) if files.slot_classes.is_file() else {}
-    if "factors" in learned and np.array_equal(learned["images"], names):
+    learned = read_arrays(files.slot_classes, LEARNED[0]) if files.slot_classes.is_file() else {}
+    if np.array_equal(learned.get("images", []), names):
         return SlotClasses(**learned)
     found = []
     for name in progress(names, "read slots", brief=True):
-        seed = {key: torch.from_numpy(a) for key, a in read_arrays(files.seed(name)).items()}
+        seed = {key: torch.from_numpy(a) for key, a in read_arrays(files.seed(name), SEED).items()}
         dispatch = seed["dispatch"]  # not kept: those of all images take gigabytes
         probabilities = slot_probabilities(seed["scores"], dispatch, settings.background)
         found.append((seed["slots"], dispatch.mean((1, 2)), probabilities, seed["labels"].tolist()))

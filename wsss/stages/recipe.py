@@ -20,7 +20,7 @@ from wsss.files import file_stamp, read_json, write_json, write_text
 from wsss.origin import before, differences, plain
 from wsss.progress import progress
 from wsss.resources import Cost
-from wsss.run_folder import PLACES, StageFolder
+from wsss.run_folder import PLACES, StageFolder, read_note
 from wsss.settings import InferenceSettings, PseudoMaskSettings, RefinementSettings
 from wsss.stages.config import DATA, TASKS, Kind
 from wsss.tasks.views import remove_views
@@ -185,7 +185,7 @@ def _begin(
     """Make a stage's folder ready for its work; returns its note so far, or None where it is done."""
     done, begun = folder / "done.json", folder / "begun.json"
     dumped = yaml.safe_dump(config, sort_keys=False)
-    note = next((read_json(path) for path in (done, begun) if path.is_file()), None)
+    note = next((read_note(path) for path in (done, begun) if path.is_file()), None)
     news = _news(folder, wanted, note, changed) if note is not None else []
     if done.is_file() and not news:
         if "settings" not in note:  # of format 2, which tells it by the config that follows
@@ -206,7 +206,7 @@ def _begin(
         print(f"{folder.name}: settings or inputs changed{told}, earlier results are in {aside}")
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{folder.name}: {'goes on' if begun.is_file() else 'starts'}", flush=True)
-    earlier = read_json(begun) if begun.is_file() else {}
+    earlier = read_note(begun) if begun.is_file() else {}
     # what is half made keeps the name that an earlier version gave it, by which later stages know it
     of_recipe = asdict(wanted) | {"fingerprint": wanted.fingerprint} | earlier
     of_recipe = {"minutes": 0.0} | of_recipe
@@ -243,7 +243,7 @@ def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) 
         note["kept"] = wanted.fingerprint
         for path in (folder / "done.json", folder / "begun.json"):
             if path.is_file():
-                write_json(path, read_json(path) | {"kept": wanted.fingerprint})
+                write_json(path, read_note(path) | {"kept": wanted.fingerprint})
         return []
     raise UserError(
         f"{made}: run the same command with --keep to go on with it as it is, or with {redo}"

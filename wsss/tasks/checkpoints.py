@@ -2,16 +2,35 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Len
+from pydantic import InstanceOf
 from pytorch_lightning.plugins import TorchCheckpointIO
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import NotRequired, TypedDict
 
 from wsss.config_files import upgrade
 from wsss.distributed import comes
 from wsss.errors import UserError
 from wsss.files import write_atomic
+from wsss.schema import Plain, check
+from wsss.settings import InferenceSettings
+from wsss.voc import VOID
+
+
+class Content(TypedDict):
+    """What a checkpoint of wsss holds, beside what Lightning needs to go on with its training."""
+
+    kind: str
+    classes: Annotated[list[str], Len(1, VOID - 1)]
+    state_dict: dict[str, InstanceOf[Tensor]]
+    hyper_parameters: Plain
+    white: NotRequired[Annotated[int, Ge(1)] | None]
+    epoch: NotRequired[Annotated[int, Ge(0)]]
+    inference: NotRequired[Plain | None]
+    max_side: NotRequired[int | None]
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -35,14 +54,16 @@ def checkpoint_kind(path: str | Path) -> str | None:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:
         return None
-    return content.get("kind") if isinstance(content, dict) else None
+    kind = content.get("kind") if isinstance(content, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     """Load a checkpoint of `wsss classify` or `wsss segment` with `weights_only=True`.
 
     Raises:
-        UserError: the file is missing, unreadable, or of the other kind.
+        UserError: the file is missing, unreadable, or of the other kind, or its content is none of a
+            checkpoint.
     """
     path = Path(path)
     if not comes(path) or not path.is_file():
@@ -58,8 +79,16 @@ def read_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     if found != kind:
         raise UserError(
             f"{path} is a checkpoint of "
-            f"{'`wsss ' + found + '`' if found else 'another program'}, not of `wsss {kind}`"
+            f"{f'`wsss {found}`' if isinstance(found, str) else 'another program'}, "
+            f"not of `wsss {kind}`"
         )
+    check(checkpoint, Content, f"{path} is a damaged checkpoint of `wsss {kind}`")
+    if len(set(checkpoint["classes"])) < len(checkpoint["classes"]):
+        raise UserError(f"{path} is a damaged checkpoint of `wsss {kind}` (it names a class twice)")
+    try:
+        InferenceSettings.of_checkpoint(checkpoint)
+    except UserError as error:
+        raise UserError(f"{path} is a damaged checkpoint of `wsss {kind}` ({error})") from error
     settings = upgrade({"model": dict(checkpoint["hyper_parameters"])})["model"]
     settings.pop("_instantiator", None)  # the CLI's note to itself
     pooling = settings.pop("pooling", "top20")  # an option of earlier versions

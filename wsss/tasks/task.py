@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wsss import distributed
 from wsss.errors import UserError
+from wsss.schema import wrong_argument
 from wsss.tasks.checkpoints import read_checkpoint, restore
 from wsss.tasks.optim import Schedule, adamw, freeze_norm
 from wsss.tasks.views import Views
@@ -98,7 +99,12 @@ class Task(pl.LightningModule):
         checkpoint = read_checkpoint(path, cls.kind)
         known = inspect.signature(cls).parameters  # what was a setting once may be none now
         settings = {n: v for n, v in checkpoint["hyper_parameters"].items() if n in known}
-        task = cls(checkpoint["classes"], **settings)
+        if words := wrong_argument(cls, settings):
+            raise UserError(f"{path} is a damaged checkpoint of `wsss {cls.kind}` ({words})")
+        try:
+            task = cls(checkpoint["classes"], **settings)
+        except UserError as error:
+            raise UserError(f"{path} holds no network that can be made: {error}") from error
         task.restore(checkpoint, path)
         task.restored(checkpoint)
         return task

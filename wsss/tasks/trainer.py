@@ -182,7 +182,8 @@ class Trainer(pl.Trainer):
                 enable_model_summary=enable_model_summary,
                 **more,
             )
-        except TypeError as error:  # of devices that the accelerator cannot have
+        # of values that Lightning does not know, and of devices that the accelerator cannot have
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         except ModuleNotFoundError as error:  # an accelerator's
             raise UserError(" ".join(str(error).split())) from error
