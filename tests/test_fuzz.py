@@ -15,7 +15,7 @@ CASES = {
     "arrays": (lambda to, drawn: fuzzing.arrays(to), 100),
     "stage yaml": (lambda to, drawn: fuzzing.stage_yaml(to, drawn, CONFIGS), 40),
     "pipeline yaml": (lambda to, drawn: fuzzing.pipeline_yaml(to, CONFIGS), 40),
-    "run files": (lambda to, drawn: fuzzing.run_files(to, drawn), 100),
+    "run files": (lambda to, drawn: fuzzing.run_files(to, drawn), 60),
     "checkpoints": (lambda to, drawn: fuzzing.checkpoints(to), 12),
     "masks": (lambda to, drawn: fuzzing.masks(to), 100),
     "photographs": (lambda to, drawn: fuzzing.photographs(to), 100),

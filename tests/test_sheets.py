@@ -33,7 +33,7 @@ def test_areas_are_read_back(tmp_path):
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
     assert _areas_so_far(tmp_path, classes) == {"-a": [50.0, 25.0, 25.0]}
-    assert class_names(tmp_path / "masks", None) == tuple(classes)
+    assert class_names(None, tmp_path / "masks", None) == tuple(classes)
 
 
 def test_images_that_are_left_out():
