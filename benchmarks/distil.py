@@ -280,16 +280,20 @@ def grow(network: nn.Module, state: dict[str, Tensor]) -> list[nn.Module]:
 def explained(both: Distillation, files: Sequence[Path], device: str) -> dict[str, float]:
     """Shares of the teacher's variance that are explained on whole photographs, in percent."""
     both.eval()
-    totals: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    whole: dict[str, float] = {}
     for file in files:
         with np.load(file) as arrays:
             image, *targets = (
                 torch.from_numpy(arrays[n].astype(np.float32))[None].to(device)
                 for n in ("image", "middle", "final")
             )
+        energies = [float(target.square().sum(1).mean()) for target in targets]
         for name, error in both.errors(image, targets).items():
-            totals[name] = totals.get(name, 0.0) + float(error)
-    return {name: round(100 * (1 - total / len(files)), 2) for name, total in totals.items()}
+            of_level = {"middle": energies[0], "final": energies[1]}
+            errors[name] = errors.get(name, 0.0) + float(error)
+            whole[name] = whole.get(name, 0.0) + of_level.get(name, sum(energies) / 2)
+    return {name: round(100 * (1 - error / whole[name]), 2) for name, error in errors.items()}
 
 
 def save(student: TagClassifier, path: Path) -> None:

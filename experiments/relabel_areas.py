@@ -179,7 +179,7 @@ def judge(
         evaluator = Evaluator(classes)
         for index in part:
             truth = masks[index]
-            one = resize_scores(scores[index].astype(np.float32), *truth.shape)
+            one = resize_scores(np.asarray(scores[index], np.float32), *truth.shape)
             floor = np.full((1, *truth.shape), SETTINGS.background, np.float32)
             labels = np.array([0, *(tag + 1 for tag in records[index].tags)], np.uint8)
             guess = labels[np.concatenate([floor, one]).argmax(0)]

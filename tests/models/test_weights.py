@@ -56,8 +56,9 @@ def test_released_checkpoint(nano: nn.Module, image: Tensor, tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore:For 'tu-'")  # the command line does not show it either
-def test_the_small_model_comes_with_weights() -> None:
-    model = timm.create_model("glnet_nano", pretrained=True, num_classes=0)
+@pytest.mark.parametrize("name", ["glnet_nano", "glnet_tiny"])
+def test_the_small_models_come_with_weights(name: str) -> None:
+    model = timm.create_model(name, pretrained=True, num_classes=0)
     file = Path(model.pretrained_cfg["file"])
     assert file.stat().st_size < 8e6 and file.is_relative_to(Path(wsss.__path__[0]))
     stored = load_file(file)
@@ -65,8 +66,8 @@ def test_the_small_model_comes_with_weights() -> None:
     for name, value in model.state_dict().items():
         assert value.dtype in (torch.float32, torch.int64)
         assert torch.equal(value, stored[name].to(value.dtype)) and value.isfinite().all()
-    task = ClassificationTask(["a", "b"], "glnet_nano", pretrained=True)
-    segmenter = SegmentationTask(["a", "b"], "DeepLabV3Plus", "glnet_nano", pretrained=True)
+    task = ClassificationTask(["a", "b"], name, pretrained=True)
+    segmenter = SegmentationTask(["a", "b"], "DeepLabV3Plus", name, pretrained=True)
     name = "stages.2.blocks.0.slot_scale"
     assert stored[name] != 8  # learned
     for network in (task.model.backbone, segmenter.model.net.encoder):

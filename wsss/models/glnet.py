@@ -712,6 +712,12 @@ default_cfgs = generate_default_cfgs(
             "origin_url": None,
             "license": "apache-2.0",
         },
+        # float16; EfficientNet-Lite2's features, learned by benchmarks/distil.py
+        "glnet_tiny.distilled": {
+            **_cfg(True, file=str(Path(__file__).with_name("glnet_tiny.safetensors"))),
+            "origin_url": None,
+            "license": "apache-2.0",
+        },
         "glnet_4g.in1k": _cfg(True),
         "glnet_9g.in1k": _cfg(True),
         # "ema" tells load_weights which of a checkpoint's two sets the published 85.0 % is of.
@@ -765,6 +771,13 @@ def glnet_nano(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """1.72 M parameters: ours, to train in minutes on a CPU; its weights come with the package."""
     args = {"depths": (1, 1, 4, 1), "dims": (32, 64, 128, 192), "slot_scale_init": 8.0}
     return _create("glnet_nano", pretrained, args, **kwargs)
+
+
+@register_model
+def glnet_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """3.19 M parameters: ours, grown from ``glnet_nano``; its weights come with the package."""
+    args = {"depths": (1, 1, 6, 2), "dims": (32, 64, 128, 256), "slot_scale_init": 8.0}
+    return _create("glnet_tiny", pretrained, args, **kwargs)
 
 
 @register_model
