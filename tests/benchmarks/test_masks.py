@@ -39,7 +39,8 @@ def test_tables_of_drawn_images(bench, drawn, tmp_path, monkeypatch):
     crfs = found["CRFs"]
     assert crfs["pydensecrf, same settings"]["same pixels %"] == 100
     assert crfs["wsss"]["same pixels %"] > 99
-    assert crfs["wsss"]["mIoU"] == pytest.approx(found["ways"]["wsss"][1])
+    # kept scores have 16 bits: a pixel between two labels may fall to either side
+    assert crfs["wsss"]["mIoU"] == pytest.approx(found["ways"]["wsss"][1], rel=1e-3)
     text = (tmp_path / "out" / "table.md").read_text()
     assert "| CRF | " in text and "| field's way | " in text
     # the same method: at 64 pixels both CRFs work at the photograph's size
