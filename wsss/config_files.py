@@ -1,6 +1,7 @@
 """Config files as dictionaries, in the form of today."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it holds something else.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # a name may be too long to be asked for
         raise UserError(f"no config file {path}")
     from wsss.schema import Plain, check  # what it imports takes a while
 

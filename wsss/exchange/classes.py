@@ -173,7 +173,7 @@ def class_names(
                 header = next(csv.reader(file), [])
         except (ValueError, csv.Error) as error:
             raise UserError(f"{areas} is no table in CSV ({error}): pass --classes") from error
-            classes = tuple(unicodedata.normalize("NFC", as_meant(n)) for n in header[2:])
+        classes = tuple(unicodedata.normalize("NFC", as_meant(n)) for n in header[2:])
     elif source:
         classes = class_order(source)
     elif photos and photos.name == "JPEGImages":

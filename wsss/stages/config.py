@@ -69,9 +69,11 @@ class Parser(LightningArgumentParser):
             whole = ".".join(filter(None, unknown.groups()))
             above, _, name = whole.rpartition(".")
             settings = parser.get_defaults()
-            known = list(vars(settings[above] if above else settings))
+            inside = settings.get(above) if above else settings
+            known = list(vars(inside)) if isinstance(inside, Namespace) else []  # of a name with a dot
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            others = f"known are {', '.join(known)}" if known else "correct the name"
+            hint = f"did you mean {near[0]}?" if near else others
             text = f"there is no setting '{whole}': {hint}"
         raise UserError(text)
 
