@@ -47,14 +47,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no settings: it must be lines of `name: value`")
-    _require_small(config, path)
+    _require_sane(config, path)
     return check(config, Plain, f"{path} holds what is no setting")
 
 
-def _require_small(config: dict[Any, Any], path: Path) -> None:
+def _require_sane(config: dict[Any, Any], path: Path) -> None:
     left, count = [config], 0
     while left:
         one = left.pop()
+        if isinstance(one, int) and abs(one) >= 2**63:
+            raise UserError(f"{path} holds a whole number beyond 64 bits: correct it")
         count += 1
         if count > MOST_VALUES:
             raise UserError(f"{path} holds more than {MOST_VALUES:,} values: no config is that long")

@@ -30,6 +30,8 @@ def make_part(spec: Part, protocol: type[P], setting: str) -> P:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # one's own file may lie beside the config, where one works
     try:
+        if not all(map(str.isidentifier, str(path).split("."))):
+            raise ImportError("it is no path of names with dots between them")
         made = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(

@@ -13,7 +13,7 @@ import csv
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Len
@@ -78,9 +78,9 @@ class Note(TypedDict):
 class MaskQuality(TypedDict):
     """`Scores` of a stage's masks."""
 
-    miou: Number
+    miou: NotRequired[Number]
     iou: dict[str, Number]
-    void: Number
+    void: NotRequired[Number]
 
 
 class StageNumbers(TypedDict):
@@ -90,10 +90,18 @@ class StageNumbers(TypedDict):
     seed_curve: NotRequired[list[Annotated[list[FiniteFloat], Len(2, 2)]]]
 
 
+class MinutesPerStage(TypedDict):
+    """Of the stages of every run; there may be more."""
+
+    classify: Minutes
+    pseudo_masks: Minutes
+    segment: Minutes
+
+
 class RunNumbers(TypedDict):
     """What `metrics.json` of a run holds beside numbers."""
 
-    minutes_per_stage: dict[Literal[tuple(TITLES)], Minutes]  # type: ignore[valid-type]
+    minutes_per_stage: MinutesPerStage
 
 
 class StageYaml(TypedDict):

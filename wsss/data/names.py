@@ -95,7 +95,7 @@ class Files:
         path = self.folder / name
         if last not in self.listed[place]:
             path = as_written(self.folder, name)
-        return path if last in self.listed[place] or path.is_file() else None
+        return path if last in self.listed[place] or os.path.isfile(path) else None
 
 
 def as_files(names: Iterable[str], files: Collection[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import asdict
 from functools import cache
@@ -15,6 +16,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from wsss.config_files import read_yaml, upgrade
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError
+from wsss.schema import wrong_argument
 from wsss.settings import (
     CRFSettings,
     InferenceSettings,
@@ -122,6 +124,15 @@ def fill_in(config: Any, tested: InferenceSettings) -> InferenceSettings:
     return tested.with_options(**options | {"crf": plain_crf(options["crf"])})
 
 
+def _checked(make: Callable, part: str, values: Namespace) -> dict[str, Any]:
+    """The settings of a part; jsonargparse takes null for any of them."""
+    given = vars(values[part])
+    plain = {n: v for n, v in given.items() if n != "scales" and not isinstance(v, Namespace)}
+    if words := wrong_argument(make, plain):
+        raise UserError(f"{part}.{words}")
+    return dict(given)
+
+
 def plain_crf(value: Any) -> Any:
     """CRF settings as jsonargparse has parsed them, or as they are."""
     if isinstance(value, Namespace):
@@ -192,13 +203,18 @@ class StageConfig:
 
     def data(self) -> TagData | MaskData:
         """The data module."""
-        data = DATA[self.kind](**self.values.data)
+        return self._data(self.values)
+
+    def _data(self, values: Namespace) -> TagData | MaskData:
+        data = DATA[self.kind](**_checked(DATA[self.kind], "data", values))
         data.catalogs = self.catalogs
         return data
 
     def masks(self) -> PseudoMaskConfig | SegmenterMaskConfig:
         """The settings of the masks."""
-        return instantiate(_settings_parser(self.kind, self.makes_masks), self.values).masks
+        values = self.values
+        _checked(MASKS[self.kind], "masks", values)
+        return instantiate(_settings_parser(self.kind, self.makes_masks), values).masks
 
     def task(self, classes: list[str], **changes: Any) -> Task:
         """The network to be trained, with its training.
@@ -207,7 +223,7 @@ class StageConfig:
             classes: of the data.
             changes: of the config's model.
         """
-        model = dict(self.values.model) | changes
+        model = _checked(TASKS[self.kind], "model", self.values) | changes
         if "crf" in model:
             model["crf"] = plain_crf(model["crf"])
         if isinstance(model.get("backbone_args"), Namespace):
@@ -234,9 +250,7 @@ class StageConfig:
         if isinstance(task, SegmentationTask):
             task.inference = fill_in(values, task.inference)
             changes = {"precision": task.inference.precision}
-        data = DATA[self.kind](**values.data)
-        data.catalogs = self.catalogs
-        return task, data, self.trainer(logger=False, **changes)
+        return task, self._data(values), self.trainer(logger=False, **changes)
 
     def seed(self) -> None:
         """Set the random seed, as `wsss classify` and `wsss segment` do."""
