@@ -281,7 +281,7 @@ def test_every_step_stays_on_the_device_of_its_input():
             maps = F.avg_pool2d(view, 16)
             return ClassifierOutput(pool_class_map(maps), maps, dispatch, features)
 
-        classifier.bias = torch.empty(3, device="cuda")
+        classifier.bias, classifier.size_multiple = torch.empty(3, device="cuda"), 32
         maps = class_maps(classifier, images, ClassMapSettings((1.0, 0.5), True, "blocks"))
         made = [dispatch, propagate(maps.cam, dispatch), foreground_prior(maps.cam, dispatch)]
         made += [*maps, seed_maps(maps), sharpen_slots(dispatch, 4.0)]

@@ -63,16 +63,16 @@ def test_the_small_models_come_with_weights(name: str) -> None:
     assert file.stat().st_size < 8e6 and file.is_relative_to(Path(wsss.__path__[0]))
     stored = load_file(file)
     assert stored.keys() == model.state_dict().keys()
-    for name, value in model.state_dict().items():
+    for key, value in model.state_dict().items():
         assert value.dtype in (torch.float32, torch.int64)
-        assert torch.equal(value, stored[name].to(value.dtype)) and value.isfinite().all()
+        assert torch.equal(value, stored[key].to(value.dtype)) and value.isfinite().all()
     task = ClassificationTask(["a", "b"], name, pretrained=True)
     segmenter = SegmentationTask(["a", "b"], "DeepLabV3Plus", name, pretrained=True)
-    name = "stages.2.blocks.0.slot_scale"
-    assert stored[name] != 8  # learned
+    scale = "stages.2.blocks.0.slot_scale"
+    assert stored[scale] != 8  # learned
     for network in (task.model.backbone, segmenter.model.net.encoder):
-        values = [value for key, value in network.state_dict().items() if key.endswith(name)]
-        assert values == [stored[name]]
+        values = [value for key, value in network.state_dict().items() if key.endswith(scale)]
+        assert values == [stored[scale]]
 
 
 def test_averaged_weights_only_where_published(tmp_path: Path) -> None:

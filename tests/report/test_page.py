@@ -101,7 +101,10 @@ def _make_run(folder: Path, names: tuple[str, ...], ground_truth: bool) -> Path:
         write_counts(made / "masks.json", names, images["pseudo_masks"].items())
         write_counts(run / "segment" / "test.json", names, images["segment"].items())
         curve = [(step / 50, 40 - abs(step - 30) / 2) for step in range(51)]
-        metrics["pseudo_masks"] = {"seed_curve": curve, "mask": {"iou": {names[0]: 12.3}}}
+        metrics["pseudo_masks"] = {
+            "seed_curve": curve,
+            "mask": {"miou": 12.3, "void": 0.0, "iou": {names[0]: 12.3, names[1]: None}},
+        }
         numbers |= {"seed_miou_fixed": 35.0, "seed_miou_best": 40.0, "mask_miou": 61.7}
         numbers |= {"mask_void": 2.5, "seg_miou_val": 51.6, "seg_miou_val_true_masks": 64.5}
     for stage, content in metrics.items():

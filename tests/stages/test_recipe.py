@@ -11,6 +11,7 @@ import yaml
 from wsss.cli import main
 from wsss.data.catalog import Catalog, Record
 from wsss.errors import UserError, UserNotice, forget_notices
+from wsss.origin import BEFORE
 from wsss.pipeline import run_pipeline
 from wsss.settings import PseudoMaskSettings
 from wsss.stages.recipe import METHODS, do_stage, recipe, resolved_settings, without_places
@@ -171,7 +172,7 @@ def _of_earlier(run: Path, version: int) -> None:
 
 @pytest.fixture
 def in_place(small_run, drawn, tmp_path, monkeypatch):
-    """A run whose configs name neither `relabel_slots` nor `steps`, where it was made.
+    """A run whose configs do not name `relabel_slots`, where it was made, with the `steps` of before.
 
     Its code is said to be that of the first methods, as of the versions whose notes are tested.
     """
@@ -181,7 +182,8 @@ def in_place(small_run, drawn, tmp_path, monkeypatch):
     run = tmp_path / "run"
     path = configs / "pseudo_masks.yaml"
     config = yaml.safe_load(path.read_text())
-    del config["masks"]["relabel_slots"], config["masks"]["steps"]
+    del config["masks"]["relabel_slots"]
+    config["masks"]["steps"] = BEFORE["steps"]
     path.write_text(yaml.safe_dump(config))
     run_pipeline(configs / "pipeline.yaml", run, str(drawn))
     return configs / "pipeline.yaml", run
