@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wsss.errors import UserError
-from wsss.origin import NOTE, claim, differences
+from wsss.origin import BEFORE, NOTE, claim, differences
 from wsss.settings import CRFSettings, PseudoMaskSettings
 
 
@@ -20,7 +20,7 @@ def test_the_same_settings_go_on_and_others_are_refused(tmp_path):
 
 
 def test_notes_of_earlier_versions(tmp_path):
-    settings = PseudoMaskSettings().to_dict()
+    settings = PseudoMaskSettings(steps=BEFORE["steps"]).to_dict()
     noted = {k: v for k, v in settings.items() if k not in ("seed", "folds", "rounds", "steps")}
     (tmp_path / NOTE).write_text(json.dumps(noted | {"void_below": 0.0}))
     claim({tmp_path: "of others"}, settings)
