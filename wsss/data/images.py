@@ -57,6 +57,10 @@ _SYSTEM = {
 """Folders that systems keep for themselves, in small letters: thumbnails, and what was thrown away."""
 
 
+note: Callable[[Path], None] | None = None
+"""Is given each photograph before it is read, in the processes of a loader (`Reading`)."""
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of that name is the system's own or hidden, and nobody's photograph."""
     return name.startswith(".") or name.lower() in _SYSTEM
@@ -233,6 +237,8 @@ def _decoded(
     path: Path, spare: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image | Deep, tuple[int, int] | None]:
     """What is in a file, upright, and the (height, width) of the photograph where it may be reduced."""
+    if note is not None:
+        note(path)
     if not os.path.isfile(path):  # a name may be too long to be asked for
         raise UserError(f"no image file {path}: check the root folder and the list that names it")
     if path.suffix.lower() in FOREIGN_SUFFIXES:
