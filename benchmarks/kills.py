@@ -4,13 +4,15 @@ python benchmarks/kills.py --out /tmp/kills [--kills 1000] [--seed 0]
 
 Of drawn images of 64 pixels: classifier, pseudo-masks, first segmenter, refined masks, segmenter,
 report. At moments that a seed decides, SIGKILL goes to all processes, to the main one alone, to one of
-those that load images or make masks, or to one of two ranks; then the same command is given again. At
-the end every mask, seed, weight and number must be that of a run that nobody has disturbed, byte for
-byte, and nothing half-written may be left. Every process is a fork of this one, so that torch is
-imported once. The same command goes on where it was broken off.
+those that load images or make masks, or to one of two ranks; or the disk is full from then on, as far
+as the main process can see. Then the same command is given again. At the end every mask, seed, weight
+and number must be that of a run that nobody has disturbed, byte for byte, and nothing half-written may
+be left. Every process is a fork of this one, so that torch is imported once. The same command goes on
+where it was broken off.
 """
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -33,6 +35,15 @@ STAGES = ("start", "classify", "pseudo_masks", "segment_first", "refined_masks",
 KINDS = ("seconds", "operations", "files")
 """What is counted from a stage's beginning: time, the main process's changes of files, new files."""
 
+WHOM = {
+    "group": "all processes",
+    "main": "the main one",
+    "worker": "a worker",
+    "rank": "one rank of two",
+    "disk": "a full disk",
+}
+"""What is killed, or else happens, and what it is called."""
+
 MOST, PATIENCE = 5.0, 240.0
 """Seconds: that a process may live longer than the main one, and that a run may take."""
 
@@ -44,7 +55,7 @@ class Moment(NamedTuple):
         stage: in which of `STAGES`, or later.
         kind: of `KINDS`.
         amount: how many of them.
-        whom: "group", "main", "worker" or "rank".
+        whom: of `WHOM`.
     """
 
     stage: str
@@ -70,6 +81,7 @@ class Watch:
         self.out, self.note, self.moment = out, note, moment
         self.stage, self.operations, self.armed = STAGES[0], 0, False
         self.target: float = float("inf")
+        self.full = False
         self.before = (time.monotonic(), 0, _count(out))
         self.counts: dict[str, tuple[float, ...]] = {}
         self._arm()
@@ -85,6 +97,8 @@ class Watch:
         self.operations += 1
         if self.operations > self.target:
             self._kill()
+        if self.full and event == "open":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
         if event == "os.rename":
             made = Path(os.fsdecode(args[1]))
             if made.name == "begun.json":
@@ -135,6 +149,9 @@ class Watch:
             threading.Thread(target=self._kill_worker, daemon=True).start()
             return
         self._tell({"killed": self.stage})
+        if self.moment.whom == "disk":
+            self.full = True
+            return
         if self.moment.whom == "group":
             os.killpg(0, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -317,7 +334,9 @@ def _faults(outcome: Outcome, moment: Moment | None, stage: str | None) -> Itera
         wanted = [-signal.SIGKILL]
     elif stage is not None and moment.whom in ("main", "rank"):
         wanted, told = [-signal.SIGKILL, 1], len(codes) - 1
-    elif stage is not None and any(codes):  # a worker that had nothing to do any more is not missed
+    elif stage is not None and any(
+        codes
+    ):  # else a worker had nothing to do any more, or nothing was written
         wanted, told = [2], 1
     lines = outcome.said.splitlines()
     if not set(codes) <= set(wanted) or sum(line.startswith("error: ") for line in lines) != told:
@@ -371,7 +390,9 @@ def _weights(path: Path) -> dict[str, bytes]:
 
 def moments(chance: Random, count: int, counts: dict[str, list[float]], ranks: int) -> Iterator[Moment]:
     """So many moments in the order of the stages."""
-    whom = ["group", "rank", "rank"] if ranks > 1 else ["group", "group", "main", "worker"]
+    whom = (
+        ["group", "rank", "rank", "disk"] if ranks > 1 else ["group", "group", "main", "worker", "disk"]
+    )
     for stage in sorted(chance.choices(STAGES, k=count), key=STAGES.index):
         place = chance.randrange(len(KINDS))
         amount = chance.random() * counts[stage][place]
@@ -380,10 +401,9 @@ def moments(chance: Random, count: int, counts: dict[str, list[float]], ranks: i
 
 def table(kills: Counter, faults: int) -> str:
     """What was killed, by stage, as Markdown."""
-    whom = ("group", "main", "worker", "rank")
-    lines = [["killed in", "all processes", "the main one", "a worker", "one rank of two"], ["---"] * 5]
-    lines += [[stage, *(str(kills[stage, one]) for one in whom)] for stage in STAGES]
-    lines.append(["all", *(str(sum(kills[stage, one] for stage in STAGES)) for one in whom)])
+    lines = [["killed in", *WHOM.values()], ["---"] * (1 + len(WHOM))]
+    lines += [[stage, *(str(kills[stage, one]) for one in WHOM)] for stage in STAGES]
+    lines.append(["all", *(str(sum(kills[stage, one] for stage in STAGES)) for one in WHOM)])
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{rows}\n\n{sum(kills.values())} kills, {faults} faults"
 

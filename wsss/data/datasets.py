@@ -100,7 +100,7 @@ _KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")
 
 
 def killed_loader(error: RuntimeError) -> UserError | None:
-    """What to say of an error with which torch tells that a loader's process has died; None: another."""
+    """What to say of torch's error that a process of a loader has died; None: it is another error."""
     found = _KILLED.search(str(error))
     if found is None:
         return None
