@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -50,8 +51,34 @@ def test_a_full_disk_is_told(good, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("wsss.files.write_atomic", full)
     assert main(["check", str(good), "--json", str(tmp_path / "r.json")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error == f"error: {tmp_path / 'r.json'}: No space left on device"
+    assert error == (
+        f"error: {tmp_path / 'r.json'}: No space left on device: make room, the same command goes on "
+        "with what is left"
+    )
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_is_only_read_is_told(error, good, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert main(["check", str(good), "--json", str(tmp_path / "r.json")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        said == f"error: {tmp_path / 'r.json'}: {os.strerror(error)}: allow it, or give another place"
+    )
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_working_folder_that_is_gone_is_told(good, tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    assert main(["check", str(good)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the working folder is gone: go to one") and said.count("\n") == 1
 
 
 def test_what_was_written_half_is_removed(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,15 @@ def test_lists_that_name_an_image_twice_are_told_at_once(drawn, tmp_path):
     (lists / "x.txt").write_text("\n".join([*map(str, range(50_000)), "49999"]))
     with pytest.raises(UserError, match="lists '49999' more than once"):
         read_catalog("voc", tmp_path, "x")
+
+
+def test_a_file_with_a_date_to_come_is_kept_until_it_changes(files):
+    later = time.time() + 10**6
+    for path in files:
+        os.utime(path, (later, later))
+    find = Numbers()
+    for _ in range(2):
+        assert remembered("numbers", files, find) == [0, 1, 2]
+    assert find.read == files
+    files[1].write_text("7")  # by a clock that is right again
+    assert remembered("numbers", files, find) == [0, 7, 2] and find.read[3:] == [files[1]]

@@ -1,6 +1,8 @@
 """The data modules."""
 
+import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import cv2
@@ -10,10 +12,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from wsss.data import datasets
 from wsss.data.catalog import read_catalog
 from wsss.data.modules import MaskData, TagData
 from wsss.data.synthetic import SYNTHETIC_CLASSES
 from wsss.errors import UserError, UserNotice, forget_notices
+from wsss.tasks.trainer import Trainer
 
 
 def test_class_without_image_is_named(drawn, tmp_path):
@@ -78,3 +82,31 @@ def test_memory_is_pinned_for_a_gpu_alone(device, drawn):
     assert not data.train_dataloader().pin_memory  # nothing trains
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
     assert data.train_dataloader().pin_memory == (device == "cuda")
+
+
+def test_a_killed_loader_is_told_with_its_image(drawn, monkeypatch):
+    data = TagData(str(drawn), size=64, batch_size=4, num_workers=1)
+    read, parent = datasets.read_image, os.getpid()
+
+    def large(path, white):
+        image = read(path, white)
+        if path.stem == "val_00005":
+            assert os.getpid() != parent
+            os.kill(os.getpid(), signal.SIGKILL)
+        return image
+
+    monkeypatch.setattr(datasets, "read_image", large)
+    trainer, found = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False), []
+    with pytest.raises(UserError) as told, trainer.at_work():
+        for batch in data.val_dataloader():
+            found += batch["id"]
+    said = str(told.value)
+    assert said.startswith("a process that loads images was killed (out of memory?), the last one that")
+    assert f"it read is {drawn / 'JPEGImages' / 'val_00005.jpg'}: the same command goes on" in said
+    assert "\n" not in said and found in ([], [f"val_0000{n}" for n in range(4)])
+
+
+def test_other_errors_stay_as_they_are():
+    trainer = Trainer(accelerator="cpu", logger=False)
+    with pytest.raises(RuntimeError, match="another"), trainer.at_work():
+        raise RuntimeError("another")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import die
 
 from wsss.data.catalog import Record
 from wsss.data.masks import read_arrays, read_mask, read_scores
@@ -17,6 +18,7 @@ from wsss.localize.slot_classifier import SlotClasses, SlotClassifier
 from wsss.run_folder import MaskFiles
 from wsss.settings import PseudoMaskSettings, RefinementSettings
 from wsss.stages import masks
+from wsss.stages.jobs import Job
 from wsss.stages.masks import make_pseudo_masks, predict_masks, refine_masks
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
@@ -210,3 +212,17 @@ def test_a_limit_of_batches_is_told(drawn, tmp_path):
     limited = Trainer(accelerator="cpu", logger=False, limit_predict_batches=1)
     with pytest.raises(UserError, match="images have no mask: run again without a limit"):
         predict_masks(segmenter, data, tmp_path / "masks", limited)
+
+
+def test_a_killed_process_is_told_with_its_image(tmp_path):
+    jobs = [Job(Path(name), None, tmp_path, tmp_path) for name in ("small", "large", "last")]
+    with (
+        pytest.raises(UserError) as told,
+        masks.MaskPool([], workers=1) as pool,
+    ):
+        for job in jobs:
+            pool.submit(die, job)
+    said = str(told.value)
+    assert said.startswith("a process that makes masks was killed (out of memory?) at large: the same")
+    with masks.MaskPool([], workers=1) as pool:  # the next time
+        pool.submit(die, jobs[0])

@@ -278,3 +278,37 @@ def test_all_that_matters_is_resolved():
     segment = resolved_settings("segment", "segment", config)
     assert segment["model"]["crf"]["side"] == 90 and segment["model"]["scales"] == [1.0]
     assert segment["model"]["decoder"] == "DeepLabV3Plus" and segment["data"]["crop"] == 512
+
+
+def test_results_of_a_later_version_are_told(tmp_path, capsys):
+    folder = tmp_path / "classify"
+    _do(folder, _config(folder))
+    done = folder / "done.json"
+    note = json.loads(done.read_text())
+    note |= {"method": 99, "of the future": [1]}
+    note["settings"]["model"]["glow"] = 0.5
+    done.write_text(json.dumps(note))
+    with pytest.raises(UserError) as told:
+        _do(folder, _config(folder))
+    said = str(told.value)
+    assert "was made by another version of wsss with glow 0.5 (now not set), method 99 of this" in said
+    assert "--keep" in said and "--redo" in said and "\n" not in said
+    assert json.loads(done.read_text()) == note
+
+
+@pytest.mark.parametrize("left", [[], ["config.yaml"], ["begun.json"]])
+def test_a_stage_that_was_killed_at_its_first_file_begins(left, tmp_path, capsys):
+    folder = tmp_path / "classify"
+
+    def broken():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _do(folder, _config(folder), work=broken)
+    for path in folder.iterdir():
+        if path.name not in left:
+            path.unlink()
+    _do(folder, _config(folder))
+    assert "classify: starts" in capsys.readouterr().out and (folder / "done.json").is_file()
+    # without its config a note tells nothing, and is kept aside
+    assert (tmp_path / "classify.old1").exists() == (left == ["begun.json"])

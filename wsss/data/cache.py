@@ -44,7 +44,7 @@ def remembered(kind: str, paths: Sequence[Path], find: Find) -> list[Any]:
         paths: the files; one that is not there is left to `find`, and not kept.
         find: gets the files of which nothing is known.
     """
-    now = time.time_ns() - SETTLED * 1e9
+    now = time.time_ns()
     places = [os.path.split(path) for path in paths]
     books = {folder: _Book(kind, folder) for folder in {folder for folder, _ in places}}
     stamps = [_stamp(path) for path in paths]
@@ -61,7 +61,8 @@ def remembered(kind: str, paths: Sequence[Path], find: Find) -> list[Any]:
                     book.save()
                 kept = time.monotonic()
             (folder, name), stamp = places[number], stamps[number]
-            if stamp and max(stamp[1:]) < now:
+            # a date to come is of another clock: a change now would have another one
+            if stamp and all(abs(now - date) > SETTLED * 1e9 for date in stamp[1:]):
                 books[folder].fresh[name] = [*stamp, value]
     finally:
         for book in books.values():

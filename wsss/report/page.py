@@ -1,6 +1,7 @@
 """The report of a run: one HTML file with its pictures inside, which needs no network."""
 
 import base64
+import hashlib
 import io
 from decimal import Decimal
 from pathlib import Path
@@ -39,15 +40,25 @@ def write_report(run: RunFolder) -> Path:
     except UserError as error:
         raise UserError(f"{run.path} is reported on only with its data in place: {error}") from error
     write_strip(run.overview, rows[:STRIP_ROWS])
-    write_text(run.report, _template().render(content, rows=rows))
+    write_text(run.report, _template().render(content, rows=rows, stamp=_stamp(run)))
     return run.report
 
 
 def report_is_current(run: RunFolder) -> bool:
-    """Whether the report of a finished run is newer than all that it tells of."""
-    made, told = ([p.stat().st_mtime_ns for p in paths if p.is_file()]
-                  for paths in ((run.report, run.overview), run.notes))  # fmt: skip
-    return len(made) == 2 and min(made) >= max(told, default=0)
+    """Whether the report of a finished run tells of the notes that are there now."""
+    if not (run.report.is_file() and run.overview.is_file()):
+        return False
+    with run.report.open(encoding="utf-8", errors="replace") as file:
+        return f'content="{_stamp(run)}"' in file.read(1000)
+
+
+def _stamp(run: RunFolder) -> str:
+    """Tells what a report is made of from what another one is: dates may be of a clock that jumped."""
+    digest = hashlib.sha256()
+    for path in run.notes:
+        digest.update(path.read_bytes() if path.is_file() else b"")
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _template() -> Any:

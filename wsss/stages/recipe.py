@@ -239,7 +239,7 @@ def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) 
         news.append(f"method {before.method} of this stage (now {wanted.method})")
     if not news or before.written != wanted.written or changed == "redo":
         return news
-    made = f"{folder} was made by an earlier version of wsss with {', '.join(news)}"
+    made = f"{folder} was made by another version of wsss with {', '.join(news)}"
     redo = "--redo to make it anew (the earlier results are moved aside)"
     # masks are not added to those of other settings
     if wanted.settings["masks"] and not (folder / "done.json").is_file():
