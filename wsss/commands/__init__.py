@@ -17,7 +17,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--devices",
         type=int,
         help="GPUs (or CPU processes) to work on; several machines: start wsss by torchrun or srun, "
-        "which say how many (docs/scale.md)",
+        "which say how many (docs/how-to/cluster.md)",
     )
     changed = parser.add_mutually_exclusive_group()
     for name, does in (

@@ -14,7 +14,7 @@ outputs are the same, so released weights load strictly; the code is written ane
 - The 3x3 residual convolutions are one pass in float32: the identity is added to the kernel's
   centre. Residuals are added into the fresh result of a branch instead of a third tensor.
 - In float32 on a CPU the attention's projections run as 1x1 convolutions: oneDNN reaches twice the
-  rate of the BLAS behind ``nn.Linear`` on AMD processors (docs/glnet.md).
+  rate of the BLAS behind ``nn.Linear`` on AMD processors (experiments/2026-11-29-glnet-speed.md).
 - The cosine is taken as a product divided by the pixel's norm: the normalised copy of the pixels
   that the reference multiplies with is never written. Dispatch and local branch are added in one
   pass (``baddbmm``).
