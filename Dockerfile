@@ -12,6 +12,6 @@ RUN pip install --no-cache-dir uv \
 
 # whoever it runs as can write here, and what is remembered of data sets goes with the container
 ENV HOME=/tmp
-WORKDIR /work
+WORKDIR /wsss
 ENTRYPOINT ["wsss"]
 CMD ["--help"]

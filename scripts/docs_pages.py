@@ -27,6 +27,9 @@ PROJECT = Path(__file__).parents[1]
 FROM = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Files outside docs that are pages; those in experiments are, too, and its README their index."""
 
+MADE = {"wsss/__init__.py": "reference/api.md"}
+"""What a page is made of, for links to it."""
+
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 NAME = re.compile(r"(?<![`\[])`(wsss(?:\.\w+)+)`(?![`\]])")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -62,7 +65,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     uri = page.file.src_uri
     if uri.startswith("reference/"):
         return markdown
-    known = sources()
+    known = sources() | MADE
     home = {page: source for source, page in known.items()}.get(uri, f"docs/{uri}")
 
     def link(found: re.Match[str]) -> str:
