@@ -18,11 +18,11 @@ picture: demo
 	cp runs/demo/overview.png docs/demo.png
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # without trainings: while one works on the code
 test-fast: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not trains"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not trains"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -37,6 +37,7 @@ from wsss.geometry import resize
 from wsss.models.classifier import TagClassifier
 from wsss.models.fast import autocast, fast_layers, kept_memory
 from wsss.progress import progress
+from wsss.resources import find_machine
 
 STRIDE = 16
 SHORT_SIDES = (240, 336)
@@ -50,6 +51,11 @@ SLOTS = 0.5
 """Weight of what slots leave unexplained, beside that of the features."""
 WARMUP = 0.05
 KEPT_EVERY = 200  # steps
+
+
+def precision() -> str:
+    """Of the arithmetic: bfloat16 where the machine has it."""
+    return "bf16-mixed" if find_machine().bf16 else "32-true"
 
 
 class Basis(NamedTuple):
@@ -92,7 +98,7 @@ class Teacher:
     def features(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features (C, h, w) before the deepest stage and deepest ones (D, h, w) of a photograph."""
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device).float()
-        with autocast("bf16-mixed" if self.device == "cuda" else "32-true", self.device):
+        with autocast(precision(), self.device):
             final, middle = self.network._features((pixels - self.network.mean) / self.network.std)
         return middle[0].float().cpu(), final[0].float().cpu()
 
@@ -346,7 +352,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate
         both.train()
-        with autocast("bf16-mixed" if device == "cuda" else "32-true", device):
+        with autocast(precision(), device):
             errors = both.errors(images.to(device), [target.to(device) for target in targets])
             slots = [error for name, error in errors.items() if name not in ("middle", "final")]
             loss = errors["middle"] + errors["final"] + SLOTS * sum(slots) / len(slots)
