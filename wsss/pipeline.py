@@ -53,6 +53,7 @@ def run_pipeline(
     upper_bound: bool = False,
     changed: Changed = "tell",
     devices: int | None = None,
+    tensorboard: bool = False,
 ) -> dict[str, float | None]:
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
@@ -77,6 +78,7 @@ def run_pipeline(
             "redo" moves them aside and makes them anew.
         devices: how many to work on; None: as the configs say (`trainer.devices`), or as many as
             torchrun or srun have started. Each is a process that runs the same program.
+        tensorboard: log trainings for TensorBoard, too, in `tensorboard` of their stages.
 
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
@@ -96,7 +98,7 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
-    run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed)
+    run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed, tensorboard)
     place = {"devices": devices or run.asked("devices"), "num_nodes": run.asked("num_nodes")}
     if launch(**place, accelerator=run.trainer("classify")["accelerator"]):
         run.asked("accelerator")
@@ -142,8 +144,10 @@ class _Run:
         root: str | None,
         weights: str | None,
         changed: Changed = "tell",
+        tensorboard: bool = False,
     ) -> None:
         self.out, self.folder, self.changed = out, RunFolder(out), changed
+        self.tensorboard = tensorboard
         self.files, self.root, self.weights = files, root, weights
         self.configs: dict[str, StageConfig] = {}
         self.catalogs: dict = {}
@@ -216,12 +220,15 @@ class _Run:
         if not self._is_done(key, config):
             made = _task(config, data.classes)
             self.classifier = made if key == "classify" else self.classifier
-            config.trainer(logger=False)
+            config.trainer(**self._outputs(config, self.out / key))
         for split in (data.train_split, data.val_split):
             catalog = data.catalog(split, tagged=config.kind == "classify")
             if split == data.train_split:
                 data.require_parts(len(catalog.records))
         return data
+
+    def _outputs(self, config: StageConfig, folder: Path) -> dict[str, Any]:
+        return outputs(folder, config.written["trainer"].get("logger"), self.tensorboard)
 
     def _is_done(self, key: str, config: StageConfig) -> bool:
         """Whether a stage was made with these settings; then they are good."""
@@ -274,7 +281,7 @@ class _Run:
         inputs.append(_stamp(data.catalog(data.val_split), truth))
         if masks is not None:
             inputs.append(self._fingerprint(masks))
-        written["trainer"] |= outputs(folder)
+        written["trainer"] |= self._outputs(config, folder)
         self._do(folder, config, inputs, lambda: train(config, data, folder))
         if kind == "classify":
             catalog = data.catalog(data.val_split)

@@ -19,6 +19,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="GPUs (or CPU processes) to work on; several machines: start wsss by torchrun or srun, "
         "which say how many (docs/how-to/cluster.md)",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="log trainings for TensorBoard, too: tensorboard --logdir RESULTS "
+        "(pip install tensorboard once)",
+    )
     changed = parser.add_mutually_exclusive_group()
     for name, does in (
         ("keep", "go on with finished stages that an earlier version of wsss made otherwise"),
@@ -31,5 +37,5 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run_options(args: argparse.Namespace) -> dict:
     """What they ask of `run_pipeline`."""
-    names = ("upper_bound", "changed", "devices")
+    names = ("upper_bound", "changed", "devices", "tensorboard")
     return {name: getattr(args, name) for name in names}
