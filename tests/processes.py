@@ -44,19 +44,24 @@ def agents(
     ]
 
 
+def task_environment(count: int, number: int, port: int) -> dict[str, str]:
+    """What srun sets for one of some tasks on one machine."""
+    job = {"STEP_NUM_TASKS": count, "NTASKS": count, "NTASKS_PER_NODE": count}
+    job |= {"STEP_NUM_NODES": 1, "NNODES": 1, "JOB_ID": 7, "JOB_NAME": "train", "NODEID": 0}
+    job |= {"NODELIST": "127.0.0.1", "JOB_NODELIST": "127.0.0.1", "PROCID": number, "LOCALID": number}
+    own = {f"SLURM_{name}": str(value) for name, value in job.items()}
+    return own | {"MASTER_PORT": str(port)}
+
+
 def tasks(
     words: Sequence[str], folders: Sequence[Path], program: Sequence[str] = WSSS
 ) -> list[subprocess.Popen]:
     """Tasks as srun starts them on one machine, each in its folder."""
-    count, port, started = len(folders), str(free_port()), []
-    job = {"STEP_NUM_TASKS": count, "NTASKS": count, "NTASKS_PER_NODE": count}
-    job |= {"STEP_NUM_NODES": 1, "NNODES": 1, "JOB_ID": 7, "JOB_NAME": "train", "NODEID": 0}
-    job |= {"NODELIST": "127.0.0.1", "JOB_NODELIST": "127.0.0.1"}
-    for number, folder in enumerate(folders):
-        own = job | {"PROCID": number, "LOCALID": number}
-        environment = {f"SLURM_{name}": str(value) for name, value in own.items()}
-        started.append(start(words, folder, program, MASTER_PORT=port, **environment))
-    return started
+    count, port = len(folders), free_port()
+    return [
+        start(words, folder, program, **task_environment(count, number, port))
+        for number, folder in enumerate(folders)
+    ]
 
 
 def ended(processes: Sequence[subprocess.Popen], seconds: float = 300) -> tuple[list[int], str]:

@@ -8,13 +8,13 @@ import yaml
 PROJECT = Path(__file__).parent.parent
 
 
-def small_pipeline(folder: Path) -> Path:
+def small_pipeline(folder: Path, num_workers: int = 0) -> Path:
     """Copy the demo's configs into `folder`, one epoch at 64 pixels; returns its pipeline.yaml."""
     shutil.copytree(PROJECT / "configs" / "demo", folder)
     for name, size in (("classify", "size"), ("pseudo_masks", "size"), ("segment", "crop")):
         path = folder / f"{name}.yaml"
         config = yaml.safe_load(path.read_text())
-        config["data"] |= {size: 64, "num_workers": 0, "batch_size": 6}
+        config["data"] |= {size: 64, "num_workers": num_workers, "batch_size": 6}
         config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
         if name == "pseudo_masks":
             # as elsewhere, but for the steps: what slots teach each other takes seconds
@@ -24,7 +24,7 @@ def small_pipeline(folder: Path) -> Path:
         path.write_text(yaml.safe_dump(config))
     path = folder / "refine.yaml"
     config = yaml.safe_load(path.read_text())
-    config["data"]["num_workers"] = 0
+    config["data"]["num_workers"] = num_workers
     config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False}
     path.write_text(yaml.safe_dump(config))
     return folder / "pipeline.yaml"

@@ -68,7 +68,7 @@ def test_a_bad_pipeline_is_told_before_anything_is_trained(name, change, said, d
 def test_tensorboard_without_its_library_is_told_first(drawn, tmp_path, monkeypatch):
     for name in ("tensorboard", "tensorboardX"):
         monkeypatch.setattr(f"lightning_fabric.loggers.tensorboard._{name.upper()}_AVAILABLE", False)
-    with pytest.raises(UserError, match="trainer.logger: .*tensorboard"):
+    with pytest.raises(UserError, match=r"trainer\.logger: .*tensorboard"):
         run_pipeline(small_pipeline(tmp_path / "c"), tmp_path / "run", str(drawn), tensorboard=True)
     assert not (tmp_path / "run").exists()
 

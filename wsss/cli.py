@@ -84,10 +84,9 @@ def _run(command: str, rest: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if (told := _of_the_system(error)) is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         how = "the same command goes on with what is left"
@@ -114,6 +113,25 @@ def _call(command: str, words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"wsss {command}")
     module.add_arguments(parser)
     return module.main(parser.parse_args(words)) or 0
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _of_the_system(error: OSError) -> str | None:
+    """What to say of an error of the system; None: it tells nothing that a user could mend."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the working folder is gone: go to one that is there, and give the same command again"
+    if error.filename is None and error.errno not in _FULL:
+        return None
+    told = f"{error.filename}: " if error.filename else ""
+    told += error.strerror or str(error)
+    if error.errno in _FULL:
+        return f"{told}: make room, the same command goes on with what is left"
+    return f"{told}: allow it, or give another place" if error.errno in _REFUSED else told
 
 
 @contextmanager

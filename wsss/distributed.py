@@ -310,7 +310,8 @@ def require_shared(folder: Path) -> None:
     """
     if world_size() == 1 or _alone:
         return
-    token = folder / f".wsss.{first(lambda: secrets.token_hex(8))}"
+    # named as a file that is half-written, to be removed after a break (`wsss.files.sweep`)
+    token = folder / first(lambda: f".{secrets.token_hex(8)}-.part")
 
     def put() -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,14 @@ class UserError(Exception):
     """
 
 
+class Damaged(UserError):
+    """What a file holds cannot be known."""
+
+
+class Unavailable(UserError):
+    """The machine could not do it this time; a file is not to blame."""
+
+
 class NotMeasurable(UserError):
     """There is nothing to measure with."""
 

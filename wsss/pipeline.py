@@ -9,13 +9,15 @@ from typing import Any
 from wsss.config_files import read_yaml
 from wsss.data.catalog import Catalog
 from wsss.distributed import first, is_first, launch, require_shared
-from wsss.errors import UserError
-from wsss.files import read_json, sweep, write_json
+from wsss.errors import UserError, few, notice
+from wsss.files import read_json, sweep, write_json, write_text
 from wsss.locks import locked
 from wsss.machine import require_locks
 from wsss.origin import differences, require_alike
 from wsss.report.page import report_is_current, write_report
-from wsss.run_folder import RunFolder
+from wsss.resources import device, versions
+from wsss.run_folder import RunFolder, RunRecord, SplitRecord
+from wsss.sheets import table
 from wsss.stages.config import StageConfig
 from wsss.stages.masks import make_pseudo_masks, refine_masks
 from wsss.stages.quality import judge_masks, judge_seed
@@ -54,6 +56,7 @@ def run_pipeline(
     changed: Changed = "tell",
     devices: int | None = None,
     tensorboard: bool = False,
+    strict: bool = False,
 ) -> dict[str, float | None]:
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
 
@@ -79,6 +82,8 @@ def run_pipeline(
         devices: how many to work on; None: as the configs say (`trainer.devices`), or as many as
             torchrun or srun have started. Each is a process that runs the same program.
         tensorboard: log trainings for TensorBoard, too, in `tensorboard` of their stages.
+        strict: refuse images that cannot be read; otherwise they are left out, and named in
+            `<out>/bad_images.csv`.
 
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
@@ -98,7 +103,8 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
-    run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed, tensorboard)
+    place = Path(out or settings["out"]).resolve()
+    run = _Run(place, files, root, weights, changed, tensorboard, strict)
     place = {"devices": devices or run.asked("devices"), "num_nodes": run.asked("num_nodes")}
     if launch(**place, accelerator=run.trainer("classify")["accelerator"]):
         run.asked("accelerator")
@@ -115,6 +121,7 @@ def run_pipeline(
         stack.enter_context(locked(run.out, "wsss run"))
         require_shared(run.out)
         first(lambda: sweep(run.out))
+        first(run.record)
         started = time.monotonic()
         classify = run.train("classify")
         masks = run.make_masks(classify)
@@ -145,12 +152,13 @@ class _Run:
         weights: str | None,
         changed: Changed = "tell",
         tensorboard: bool = False,
+        strict: bool = False,
     ) -> None:
         self.out, self.folder, self.changed = out, RunFolder(out), changed
-        self.tensorboard = tensorboard
+        self.tensorboard, self.strict = tensorboard, strict
         self.files, self.root, self.weights = files, root, weights
         self.configs: dict[str, StageConfig] = {}
-        self.catalogs: dict = {}
+        self.catalogs: dict[tuple, Catalog] = {}
         self.classifier: Any = None  # made to check its settings
 
     def config(self, key: str) -> StageConfig:
@@ -194,6 +202,11 @@ class _Run:
             except UserError as error:
                 raise UserError(f"{config.path}: {error}") from error
         self.classifier = None
+        if self.strict and (faults := self.left_out()):
+            raise UserError(
+                f"{len(faults)} images cannot be read: {few([*faults.values()], 3)} (without --strict "
+                "they are left out)"
+            )
         learned, made = data["segment"], data["pseudo_masks"]
         ids = {record.id for record in made.catalog(made.predict_split).records}
         for record in learned.catalog(learned.train_split, tagged=False).records:
@@ -203,6 +216,33 @@ class _Run:
                     f"'{learned.train_split}', but {self.files['pseudo_masks']} makes masks of split "
                     f"'{made.predict_split}': make data.predict_split the same as data.train_split"
                 )
+
+    def left_out(self) -> dict[Path, str]:
+        """The images of all splits that cannot be read, and why."""
+        return {image: why for one in self.catalogs.values() for image, why in one.left_out.items()}
+
+    def record(self) -> None:
+        """Note what the run is made with, and which images are left out; tell what has changed."""
+        if faults := self.left_out():
+            rows = ((str(image), why) for image, why in faults.items())
+            write_text(self.folder.bad_images, table(("image", "why"), rows))
+        else:
+            self.folder.bad_images.unlink(missing_ok=True)
+        data: dict[str, SplitRecord] = {}
+        for (_, _, split, tagged, _), catalog in self.catalogs.items():
+            if tagged or split not in data:
+                stamp = stamp_catalog(catalog)[:16]
+                count = {"images": len(catalog.records), "left_out": len(catalog.left_out)}
+                data[split] = {**count, "stamp": stamp}
+        seeds = {key: self.config(key).random_seed for key in self.files}
+        now: RunRecord = {
+            "versions": versions(),
+            "device": device(),
+            "random_seeds": seeds,
+            "data": data,
+        }
+        for change in self.folder.record(now):
+            notice(f"since this run was last worked on, {change}")
 
     def _check(self, key: str, config: StageConfig, configs: dict[str, StageConfig]) -> Any:
         if (file := config.written["model"].get("weights")) and not Path(file).is_file():
@@ -399,6 +439,9 @@ class _Run:
                 print(f"{name:60s} not measurable: no image of {val} has a tag")
         for name, value in minutes.items():
             print(f"{name:60s} {value:6.1f} min")
+        if faults := self.left_out():
+            told = f"left out, as they cannot be read (see {self.folder.bad_images})"
+            print(f"{told:60s} {len(faults):4d} images")
         run = RunFolder(self.out)
         path = run.report if report_is_current(run) else write_report(run)
         print(f"report in {path}", flush=True)

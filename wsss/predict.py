@@ -18,13 +18,13 @@ from wsss.data.masks import read_mask, write_mask
 from wsss.data.photographs import find_photographs
 from wsss.data.results import is_result_of, result_note
 from wsss.errors import UserError
-from wsss.files import file_stamp, write_atomic
+from wsss.files import file_stamp, write_atomic, write_text
 from wsss.locks import locked
 from wsss.origin import NOTE, claim
 from wsss.pictures.masks import overlay
 from wsss.progress import progress
 from wsss.settings import TILE, InferenceSettings
-from wsss.sheets import as_meant, as_text
+from wsss.sheets import as_meant, table
 
 _OF_ITS_NAME = (
     errno.ENAMETOOLONG,
@@ -160,11 +160,5 @@ def _areas_of(mask: np.ndarray, classes: list[str]) -> list[float]:
 
 
 def _write_areas(out: Path, classes: list[str], areas: dict[str, list[float]]) -> None:
-    def write(aside: Path) -> None:
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["image", "background", *map(as_text, classes)])
-            rows = ([as_text(name), *(f"{v:.3f}" for v in area)] for name, area in areas.items())
-            table.writerows(rows)
-
-    write_atomic(out / "areas.csv", write)
+    rows = ([name, *(f"{value:.3f}" for value in area)] for name, area in areas.items())
+    write_text(out / "areas.csv", table(["image", "background", *classes], rows))

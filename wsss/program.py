@@ -19,9 +19,10 @@ def quiet_libraries() -> None:
 
 
 def start_process() -> None:
-    """Set what a process that makes masks needs; Ctrl-C, which all get, is left to the program.
+    """Set what a process needs that loads images or makes masks, besides the program's own.
 
-    It ends when the program does, also when that was killed.
+    Ctrl-C, which all get, is left to the program. The process ends when the program does, also when
+    that was killed.
     """
     quiet_libraries()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

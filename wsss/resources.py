@@ -1,8 +1,10 @@
 """What a stage of a run cost, and on what it ran."""
 
 import platform
+import subprocess
 import sys
 import time
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,32 @@ LIBRARIES = (
 
 
 def versions() -> dict[str, str]:
-    """Name -> version of wsss, Python and `LIBRARIES`."""
-    found = {"wsss": wsss.__version__, "python": platform.python_version()}
+    """Name -> version of wsss, Python and `LIBRARIES`, and wsss's commit where it lies in git."""
+    found = {"wsss": wsss.__version__} | _commit() | {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+@cache
+def _commit() -> dict[str, str]:
+    """The commit that wsss is of, and whether it was changed since; nothing where none is told."""
+    place = Path(wsss.__file__).parent
+    if not (place.parent / ".git").exists():  # another project's may be further above
+        return {}
+    git = ["git", "-C", str(place)]
+    try:
+        commit = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], **_QUIETLY)
+        changed = subprocess.check_output([*git, "status", "--porcelain", "."], **_QUIETLY)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit.strip() + (" and changes" if changed.strip() else "")}
+
+
+_QUIETLY: dict[str, Any] = {"text": True, "stderr": subprocess.DEVNULL, "timeout": 10}
 
 
 def device() -> str:

@@ -1,6 +1,8 @@
 """The folder of a run: the one place that knows what lies where in it.
 
 RUN/metrics.json report.html overview.png       numbers and report of the whole run
+RUN/run.json                                    versions, random seeds and data of the last time
+RUN/bad_images.csv                              images that are left out, and why
 RUN/<stage>/config.yaml begun.json done.json    what it is made with, and what it cost
 RUN/<stage>/metrics.json                        its numbers
 RUN/classify|segment*/last.ckpt log/ test/      weights, log of the training, masks of the test
@@ -10,6 +12,7 @@ RUN/pseudo_masks/slot_classes.npz               what was learned about slots, an
 """
 
 import csv
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +27,7 @@ from wsss.config_files import read_yaml, upgrade
 from wsss.data.modules import MaskData, TagData
 from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, read_counts
-from wsss.files import damaged, read_json
+from wsss.files import damaged, read_json, write_json
 from wsss.origin import before
 from wsss.schema import Plain, check, wrong_argument
 from wsss.settings import PseudoMaskSettings, RefinementSettings
@@ -102,6 +105,23 @@ class RunNumbers(TypedDict):
     """What `metrics.json` of a run holds beside numbers."""
 
     minutes_per_stage: MinutesPerStage
+
+
+class SplitRecord(TypedDict):
+    """Of a split: how many images, of these left out, and a stamp of images, tags and masks."""
+
+    images: Annotated[int, Ge(0)]
+    left_out: Annotated[int, Ge(0)]
+    stamp: str
+
+
+class RunRecord(TypedDict):
+    """What `run.json` of a run holds; its settings are in `done.json` of each stage."""
+
+    versions: dict[str, str]
+    device: str
+    random_seeds: dict[str, int | bool]
+    data: dict[str, SplitRecord]
 
 
 class StageYaml(TypedDict):
@@ -267,6 +287,7 @@ class RunFolder:
         around = (path / "pipeline.yaml").is_file() and (path / "results").is_dir()
         self.path = path / "results" if around and not (path / "classify").is_dir() else path
         self.report, self.overview = self.path / "report.html", self.path / "overview.png"
+        self.bad_images = self.path / "bad_images.csv"
 
     @property
     def name(self) -> str:
@@ -281,6 +302,25 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """The numbers of the whole run."""
         return _read_numbers(self.path / "metrics.json", RunNumbers)
+
+    def record(self, now: RunRecord) -> list[str]:
+        """Note in `run.json` what the run is made with; returns what was otherwise the last time.
+
+        Raises:
+            UserError: the note is damaged.
+        """
+        path = self.path / "run.json"
+        before = read_json(path, RunRecord) if path.is_file() else None
+        if before == now:
+            return []
+        write_json(path, now)
+        earlier, today = _flat(before or now), _flat(now)
+        return [
+            f"{name} has changed: {earlier.get(name, 'not known')} before, "
+            f"{today.get(name, 'not known')} now"
+            for name in dict.fromkeys([*earlier, *today])
+            if earlier.get(name) != today.get(name)
+        ]
 
     @property
     def stages(self) -> dict[str, StageFolder]:
@@ -320,6 +360,13 @@ class RunFolder:
                     f"{self.path} holds no finished run, {name} is missing: give the folder of `wsss "
                     "run` or `wsss demo`, or run it again to the end"
                 )
+
+
+def _flat(nested: Any, name: str = "") -> dict[str, Any]:
+    """Nested values by the names that lead to them."""
+    if not isinstance(nested, Mapping):
+        return {name.lstrip("."): nested}
+    return {k: v for key, one in nested.items() for k, v in _flat(one, f"{name}.{key}").items()}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -6,7 +6,10 @@ by which they know text. So it is before a name that begins with an apostrophe a
 else reading could not tell the two apart.
 """
 
+import csv
+import io
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
@@ -25,3 +28,11 @@ def as_text(cell: Any) -> Any:
 def as_meant(cell: str) -> str:
     """A cell as it was before `as_text`."""
     return cell[1:] if _MARKED.match(cell) else cell
+
+
+def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV, each cell `as_text`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([as_text(cell) for cell in row] for row in (header, *rows))
+    return text.getvalue()

@@ -218,7 +218,7 @@ def test_check_of_voc_layout(drawn, tmp_path):
     code, report = checked(root, tmp_path)
     assert code == 2 and report["errors"]["train and val overlap"] == [shared]
     (root / "JPEGImages" / f"{shared}.jpg").write_bytes(b"")
-    assert checked(root, tmp_path)[1]["errors"]["unreadable: zero bytes"] == [
+    assert checked(root, tmp_path)[1]["warnings"]["unreadable: zero bytes"] == [
         f"JPEGImages/{shared}.jpg"
     ]
 

@@ -11,6 +11,7 @@ from words import QUICK, random_weights
 from wsss.cli import main
 from wsss.errors import UserError
 from wsss.lightning_cli import run_task
+from wsss.stages.config import TASKS
 from wsss.tasks.checkpoints import read_checkpoint
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
@@ -109,3 +110,68 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(drawn, tmp_path
     assert "last.ckpt: No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert [p.read_bytes() for p in tmp_path.rglob("*.ckpt")] == [before]
     assert not list(tmp_path.rglob("*.part"))
+
+
+def _step(kind: str, classes: list[str], images: int, changes: dict | None = None) -> torch.Tensor:
+    """The loss of one step on images of nothing, with its gradients."""
+    name = {"classify": "backbone", "segment": "encoder"}[kind]
+    task = TASKS[kind](classes, **{name: "glnet_nano"})
+    task.log = lambda *_, **__: None
+    batch = {"id": [f"photo {n}" for n in range(images)], "image": torch.zeros(images, 3, 64, 64)}
+    batch["tags"] = torch.zeros(images, len(classes))
+    batch["mask"] = torch.zeros(images, 64, 64, dtype=torch.uint8)
+    loss = task.training_step(batch | (changes or {}), 0)
+    loss.backward()
+    gradients = [p.grad for p in task.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    return loss.detach()
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_one_class_and_a_class_that_is_nowhere_are_learned(kind):
+    assert _step(kind, ["dog"], 2) > 0
+
+
+def test_one_image_alone_is_learned_or_told():
+    assert _step("classify", ["dog"], 1) > 0
+    with pytest.raises(UserError, match=r"one image alone \(photo 0\), and BatchNorm needs two"):
+        _step("segment", ["dog"], 1)
+
+
+def test_a_batch_of_void_alone_teaches_nothing():
+    assert _step("segment", ["dog"], 2, {"mask": torch.full((2, 64, 64), 255)}) == 0
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_loss_that_is_no_number_is_told(kind):
+    images = torch.zeros(2, 3, 64, 64)
+    images[1] = torch.inf
+    with pytest.raises(UserError) as told:
+        _step(kind, ["dog"], 2, {"image": images})
+    said = str(told.value)
+    assert said.startswith("the loss of step 1 is nan, of the images photo 0, photo 1: what was made")
+    assert "lower model.lr" in said and "\n" not in said
+
+
+def test_no_checkpoint_holds_weights_that_are_no_numbers(drawn, tmp_path, monkeypatch, capsys):
+    words = ["segment", "fit", "--data.root", str(drawn), "--data.crop", "64", *QUICK[2:]]
+    words += ["--model.encoder", "glnet_nano", "--trainer.limit_train_batches", "1"]
+    words += ["--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "2"]
+    step = torch.optim.AdamW.step
+
+    def burst(self, *args, **how):  # the loss is still a number
+        loss = step(self, *args, **how)
+        if burst.steps:
+            self.param_groups[0]["params"][0].data.fill_(torch.nan)
+        burst.steps += 1
+        return loss
+
+    burst.steps = 0
+    monkeypatch.setattr(torch.optim.AdamW, "step", burst)
+    assert main(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: weights are no numbers any more after step 2 (first: ")
+    (kept,) = tmp_path.rglob("last.ckpt")
+    checkpoint = read_checkpoint(kept, "segment")
+    assert checkpoint["epoch"] == 0
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())

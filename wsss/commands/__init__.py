@@ -25,6 +25,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="log trainings for TensorBoard, too: tensorboard --logdir RESULTS "
         "(pip install tensorboard once)",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at images that cannot be read, which are otherwise left out and named in "
+        "bad_images.csv",
+    )
     changed = parser.add_mutually_exclusive_group()
     for name, does in (
         ("keep", "go on with finished stages that an earlier version of wsss made otherwise"),
@@ -37,5 +43,5 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run_options(args: argparse.Namespace) -> dict:
     """What they ask of `run_pipeline`."""
-    names = ("upper_bound", "changed", "devices", "tensorboard")
+    names = ("upper_bound", "changed", "devices", "tensorboard", "strict")
     return {name: getattr(args, name) for name in names}

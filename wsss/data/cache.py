@@ -21,6 +21,9 @@ SETTLED = 2.0
 """Seconds: a file that was changed later than that before it is read could be changed again within the
 same tick of the file system's clock, which its time would not show."""
 
+KEEP = 300.0
+"""Seconds after which what was found so far is kept."""
+
 Find = Callable[[Sequence[Path]], Iterable[Any]]
 """Files -> what is found in each, in their order, in a form that JSON keeps as it is."""
 
@@ -33,8 +36,8 @@ def cache_folder() -> Path:
 def remembered(kind: str, paths: Sequence[Path], find: Find) -> list[Any]:
     """What `find` finds in each file, from the cache while the file's size and times stay as they are.
 
-    What it has found is kept, too, when it raises or is broken off. A cache that is damaged or cannot
-    be written is one that is not there. Several processes may be at it.
+    What it has found is kept, too, when it raises or is broken off, and every few minutes. A cache that
+    is damaged or cannot be written is one that is not there. Several processes may be at it.
 
     Args:
         kind: what is found: to be renamed where its form or meaning changes.
@@ -49,9 +52,14 @@ def remembered(kind: str, paths: Sequence[Path], find: Find) -> list[Any]:
         books[folder].known(name, stamp) for (folder, name), stamp in zip(places, stamps, strict=True)
     ]
     new = [number for number, value in enumerate(values) if value is _Book]
+    kept = time.monotonic()
     try:
         for number, value in zip(new, find([paths[number] for number in new]), strict=True):
             values[number] = value
+            if time.monotonic() - kept > KEEP:
+                for book in books.values():
+                    book.save()
+                kept = time.monotonic()
             (folder, name), stamp = places[number], stamps[number]
             if stamp and max(stamp[1:]) < now:
                 books[folder].fresh[name] = [*stamp, value]

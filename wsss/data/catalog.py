@@ -3,11 +3,11 @@
 How it lies on the disk is its layout's affair: `wsss.data.layouts` has one file for each.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wsss.data.images import image_sizes
+from wsss.data.images import image_sizes, tell_left_out, unreadable
 from wsss.data.layouts import existing, layout_of
 from wsss.errors import UserError
 
@@ -46,11 +46,13 @@ class Catalog:
         records: the images, in the order of the list.
         white: the value that is white in images of 16 bits which do not declare it, for all splits;
             None: there are none, or nobody has looked.
+        left_out: images of the list that cannot be read, and why; None: nobody has looked.
     """
 
     classes: tuple[str, ...]
     records: tuple[Record, ...]
     white: int | None = None
+    left_out: Mapping[Path, str] | None = field(default=None, compare=False)
 
 
 def read_catalog(
@@ -61,6 +63,9 @@ def read_catalog(
     tags: str | Path | None = None,
 ) -> Catalog:
     """List the images of one split.
+
+    All are decoded once while they stay as they are (`wsss.data.cache`). Those that cannot be read are
+    left out with a notice.
 
     >>> catalog = wsss.read_catalog("voc", "data", "train")
     >>> record = catalog.records[0]
@@ -77,7 +82,8 @@ def read_catalog(
         tags: the table of a `folder` that has none of its own.
 
     Raises:
-        UserError: anything the layout asks for is missing or contradicts itself.
+        UserError: anything the layout asks for is missing or contradicts itself, or no image can be
+            read.
     """
     found = layout_of(layout).catalog(existing(root), split, tagged, Path(tags) if tags else None)
     if not isinstance(found, Catalog):
@@ -85,7 +91,17 @@ def read_catalog(
             f"data layout {layout} gives a {type(found).__name__} as the images of split '{split}': "
             "it must give a wsss.Catalog (docs/how-to/extend.md)"
         )
-    return found
+    return found if found.left_out is not None else _readable(found)
+
+
+def _readable(catalog: Catalog) -> Catalog:
+    """A catalog without the images that cannot be read."""
+    faults = unreadable([record.image for record in catalog.records])
+    tell_left_out([*faults.values()])
+    records = tuple(record for record in catalog.records if record.image not in faults)
+    if not records and faults:
+        raise UserError(f"none of {len(faults)} images can be read: {next(iter(faults.values()))}")
+    return replace(catalog, records=records, left_out=faults)
 
 
 def read_classes(layout: str, root: str | Path, tags: str | Path | None = None) -> tuple[str, ...]:

@@ -7,10 +7,13 @@ for void.
 """
 
 import math
+import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import cv2
 import numpy as np
@@ -19,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsss import distributed
+from wsss.data import images
 from wsss.data.albumentations import A, ToTensorV2
 from wsss.data.catalog import Catalog, Record
 from wsss.data.images import image_sizes, read_image, read_reduced
@@ -26,7 +30,7 @@ from wsss.data.labels import multi_hot, targets
 from wsss.data.masks import read_mask
 from wsss.errors import UserError
 from wsss.geometry import fit_within, resize
-from wsss.program import quiet_libraries
+from wsss.program import start_process
 from wsss.voc import VOID
 
 SPARE = "spare"
@@ -52,13 +56,61 @@ def seeded(*numbers: int) -> Iterator[None]:
         yield
 
 
-def one_thread(_: int) -> None:
-    """For the loader's processes, which are the parallelism: OpenCV starts no threads in them.
+class Reading:
+    """What each process of a loader has read last, which can be told of one that was killed.
 
-    As in the program itself, libraries are quiet.
+    Args:
+        processes: how many there are.
     """
-    cv2.setNumThreads(0)
-    quiet_libraries()
+
+    _all: ClassVar[WeakSet["Reading"]] = WeakSet()
+
+    def __init__(self, processes: int) -> None:
+        # a line for each: its number, and the end of the image's path
+        self.lines = torch.zeros(processes, 1024, dtype=torch.uint8).share_memory_()
+        self._all.add(self)
+
+    def start(self, place: int) -> None:
+        """In the process of this place: set what it needs, and note from now on what it reads.
+
+        The processes are the parallelism: OpenCV starts no threads in them.
+        """
+        cv2.setNumThreads(0)
+        start_process()
+        line = self.lines[place].numpy()
+
+        def note(path: Path) -> None:
+            told = os.fsencode(path)[-1000:]
+            line[:] = np.frombuffer(f"{os.getpid():<20}".encode() + told.ljust(1004, b"\0"), np.uint8)
+
+        images.note = note
+
+    @classmethod
+    def last(cls, process: int) -> Path | None:
+        """The image that a process has read last, if it has read one."""
+        for reading in cls._all:
+            for line in reading.lines.numpy():
+                told = line.tobytes()
+                if told[:20].strip(b" \0") == str(process).encode():
+                    return Path(os.fsdecode(told[20:].rstrip(b"\0")))
+        return None
+
+
+_KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")
+
+
+def killed_loader(error: RuntimeError) -> UserError | None:
+    """What to say of torch's error that a process of a loader has died; None: it is another error."""
+    found = _KILLED.search(str(error))
+    if found is None:
+        return None
+    last = Reading.last(int(found[1]))
+    why = "/dev/shm full" if "shared memory" in str(error) else "out of memory"
+    return UserError(
+        f"a process that loads images was killed ({why}?)"
+        + (f", the last one that it read is {last}" if last else "")
+        + ": the same command goes on with what is left; fewer data.num_workers take less memory"
+    )
 
 
 def _augment(transform: A.Compose, **arrays: np.ndarray) -> dict[str, Tensor]:

@@ -1,12 +1,11 @@
 """The usable images of a folder, with their tags, classes and splits (`wsss init`)."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from wsss import sheets
 from wsss.data.catalog import read_classes
 from wsss.data.cells import NOT_LOOKED_FOR
 from wsss.data.folder_rules import (
@@ -28,7 +27,6 @@ from wsss.data.splits import split_folder
 from wsss.data.tags import Odd, TagRow, read_tag_table
 from wsss.data.tags.sheet import KNOWN
 from wsss.errors import UserError, few
-from wsss.sheets import as_text
 
 
 @dataclass
@@ -75,7 +73,7 @@ class Found:
             (name, self.splits[name], *(self._mark(name, c) for c in self.classes))
             for name in self.tags
         )
-        return _csv(("image", "split", *self.classes), rows)
+        return sheets.table(("image", "split", *self.classes), rows)
 
     def _mark(self, image: str, name: str) -> str:
         if name in self.looked_for.get(image, self.classes):
@@ -85,13 +83,7 @@ class Found:
     def left_out_table(self) -> str:
         """The images that are left out and why, as CSV."""
         rows = ((name, reason) for reason, names in self.left_out.items() for name in names)
-        return _csv(("image", "reason"), (map(as_text, row) for row in rows))
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()
+        return sheets.table(("image", "reason"), rows)
 
 
 def gather(photographs: Path, table: Path, out: Path) -> Found:

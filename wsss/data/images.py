@@ -1,5 +1,6 @@
 """The one place that reads photographs."""
 
+import errno
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from PIL import Image
 from wsss.data.cache import remembered
 from wsss.data.deep import Deep, common_white, is_deep, read_deep, to_bytes
 from wsss.data.upright import load_upright, open_image, upright_size
-from wsss.errors import UserError, notice
+from wsss.errors import Unavailable, UserError, notice
 from wsss.progress import progress
 
 FORMATS = {
@@ -55,6 +56,13 @@ _SYSTEM = {
     *("$recycle.bin", "recycler", "system volume information", "lost+found"),
 }
 """Folders that systems keep for themselves, in small letters: thumbnails, and what was thrown away."""
+
+
+_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+"""Errors of the system that say nothing of a file."""
+
+note: Callable[[Path], None] | None = None
+"""Is given each photograph before it is read, in the processes of a loader (`Reading`)."""
 
 
 def is_hidden(name: str) -> bool:
@@ -135,7 +143,11 @@ class Look:
 
 
 def look(path: Path) -> Look:
-    """Decode an image file; what was found is remembered until the file's size or time changes."""
+    """Decode an image file; what was found is remembered until the file's size or time changes.
+
+    Raises:
+        Unavailable: the machine could not.
+    """
     try:
         status = os.stat(path)
     except OSError as error:
@@ -147,6 +159,8 @@ def look(path: Path) -> Look:
 def _look(path: Path, size: int, modified: int) -> Look:
     try:
         found, _ = _decoded(path)
+    except Unavailable:
+        raise
     except UserError as error:
         return Look(str(error))
     if not isinstance(found, Deep):
@@ -168,6 +182,20 @@ def look_at(paths: Sequence[Path]) -> list[Look]:
 
     found = zip(paths, remembered("looks", paths, find), strict=True)
     return [Look(one[0] and one[0].replace("\0", str(path)), *one[1:]) for path, one in found]
+
+
+def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
+    """The images that cannot be read, and why; all are decoded, once while they stay as they are."""
+    looks = zip(paths, look_at(paths), strict=True)
+    return {path: found.fault for path, found in looks if found.fault}
+
+
+def tell_left_out(faults: Sequence[str], most: int = 20) -> None:
+    """Give notice of images that are left out, as they cannot be read."""
+    for fault in faults[:most]:
+        notice(f"left out: {fault}")
+    if (more := len(faults) - most) > 0:
+        notice(f"left out: {more} more images that cannot be read")
 
 
 def read_image(path: str | Path, white: int | None = None) -> np.ndarray:
@@ -233,6 +261,8 @@ def _decoded(
     path: Path, spare: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image | Deep, tuple[int, int] | None]:
     """What is in a file, upright, and the (height, width) of the photograph where it may be reduced."""
+    if note is not None:
+        note(path)
     if not os.path.isfile(path):  # a name may be too long to be asked for
         raise UserError(f"no image file {path}: check the root folder and the list that names it")
     if path.suffix.lower() in FOREIGN_SUFFIXES:
@@ -254,6 +284,11 @@ def _decoded(
             "scale it down or remove it"
         ) from error
     except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
+            why = getattr(error, "strerror", None) or "the memory is full"
+            raise Unavailable(
+                f"image {path} could not be read this time ({why}): give the same command again"
+            ) from error
         raise UserError(f"image {path} cannot be read ({error}): repair or remove it") from error
 
 

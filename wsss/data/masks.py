@@ -17,7 +17,7 @@ from wsss.data.images import (
     image_sizes,
     look_through,
 )
-from wsss.errors import UserError, notice
+from wsss.errors import Damaged, UserError, notice
 from wsss.files import file_stamp, read_json, write_atomic
 from wsss.progress import progress
 from wsss.voc import VOID, palette
@@ -69,7 +69,8 @@ def read_mask(
         foreign: where its palette is not VOC's, a word on it is added here (for `tell_palettes`).
 
     Raises:
-        UserError: the file is missing, unreadable, a colour image, or holds an unknown label.
+        UserError: the file is missing, a colour image, or holds an unknown label; `Damaged` where it
+            cannot be read.
     """
     path = Path(path)
     if not _is_there(path):
@@ -92,7 +93,7 @@ def read_mask(
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"mask {path} cannot be read ({error}): make it again") from error
+        raise Damaged(f"mask {path} cannot be read ({error}): make it again") from error
     if num_labels is None and foreign is None:
         return mask
     import cv2

@@ -14,11 +14,11 @@ from wsss import distributed
 from wsss.data.catalog import Catalog, largest_image, read_catalog, read_classes
 from wsss.data.datasets import (
     MaskedImages,
+    Reading,
     Repeatable,
     SameShapeBatches,
     Share,
     TaggedImages,
-    one_thread,
 )
 from wsss.data.layouts import layout_of
 from wsss.data.masks import read_mask, tell_palettes
@@ -110,7 +110,7 @@ class _Data(pl.LightningDataModule):
             generator=generator,
             drop_last=drop_last,
             num_workers=workers,
-            worker_init_fn=one_thread,
+            worker_init_fn=Reading(workers).start if workers else None,
             persistent_workers=workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )

@@ -107,7 +107,7 @@ def instantiate(parser: LightningArgumentParser, values: Namespace) -> Namespace
 
 
 def _require_loggers(loggers: Any) -> None:
-    """Refuse loggers whose libraries are missing: of several jsonargparse says no more than their types."""
+    """Refuse loggers whose libraries are missing; of a list jsonargparse does not say why."""
     for logger in loggers if isinstance(loggers, list) else []:
         parser = LightningArgumentParser()
         parser.add_argument("logger", type=Logger)

@@ -6,6 +6,7 @@ Where slots are relabelled, seeds come first and masks after them. Each goes on 
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -21,7 +22,7 @@ from wsss.data.catalog import Catalog, Record, largest_image
 from wsss.data.masks import LEARNED, SEED, read_arrays, write_arrays, write_mask
 from wsss.data.modules import MaskData, TagData
 from wsss.distributed import first, processes_here, share, wait_for_all
-from wsss.errors import UserError
+from wsss.errors import UserError, few
 from wsss.files import file_stamp, read_json
 from wsss.geometry import fit_within
 from wsss.localize.cam import ClassMaps, seeds_of_maps
@@ -62,26 +63,49 @@ class MaskPool:
 
     def __init__(self, records: Iterable[Record], workers: int | None) -> None:
         require_locks()
-        workers = workers or workers_for(largest_image(records))
+        self.workers = workers or workers_for(largest_image(records))
         # spawned, not forked: a fork of a process whose threads hold locks can hang
         self.pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=start_process
+            self.workers, mp_context=get_context("spawn"), initializer=start_process
         )
-        self.jobs: set[Future] = set()
+        self.jobs: dict[Future, Path] = {}
 
     def __enter__(self) -> "MaskPool":
         return self
 
-    def submit(self, make: Callable[..., None], *args: Any) -> None:
-        """Leave a mask to a process; waits where many are outstanding, so that memory stays bounded."""
-        self.jobs.add(self.pool.submit(make, *args))
+    def submit(self, make: Callable[..., None], job: Job, *args: Any) -> None:
+        """Leave a mask to a process; waits where many are outstanding, so that memory stays bounded.
+
+        Raises:
+            UserError: it could not be made, or a process was killed.
+        """
+        try:
+            self.jobs[self.pool.submit(make, job, *args)] = job.image
+        except (BrokenProcessPool, OSError) as error:  # the latter where it died at this moment
+            if isinstance(error, OSError) and not any(map(_is_broken, self.jobs)):
+                raise
+            raise self._killed() from error
         self._collect(most=64)
 
     def _collect(self, most: int) -> None:
         while len(self.jobs) > most:
-            done, self.jobs = wait(self.jobs, return_when=FIRST_COMPLETED)
-            for job in done:
-                job.result()
+            for job in wait(self.jobs, return_when=FIRST_COMPLETED).done:
+                try:
+                    job.result()
+                except BrokenProcessPool as error:
+                    raise self._killed() from error
+                del self.jobs[job]
+
+    def _killed(self) -> UserError:
+        """What to say where a process has died: it was at one of the jobs that were given out first."""
+        wait(self.jobs)
+        left = [image for job, image in self.jobs.items() if _is_broken(job)]
+        at = few([str(image) for image in left[: self.workers]])
+        return UserError(
+            "a process that makes masks was killed (out of memory?)"
+            + (f" at {at}" if at else "")
+            + ": the same command goes on with what is left; fewer masks.workers take less memory"
+        )
 
     def __exit__(self, kind: type | None, *error: Any) -> None:
         try:
@@ -91,6 +115,10 @@ class MaskPool:
                     self._collect(left)
         finally:
             self.pool.shutdown(cancel_futures=True)
+
+
+def _is_broken(job: Future) -> bool:
+    return job.done() and isinstance(job.exception(), BrokenProcessPool)
 
 
 def make_pseudo_masks(

@@ -185,7 +185,9 @@ def _begin(
     """Make a stage's folder ready for its work; returns its note so far, or None where it is done."""
     done, begun = folder / "done.json", folder / "begun.json"
     dumped = yaml.safe_dump(config, sort_keys=False)
-    note = next((read_note(path) for path in (done, begun) if path.is_file()), None)
+    # the config is written first; without it a stage has not begun
+    notes = (done, begun) if (folder / "config.yaml").is_file() else (done,)
+    note = next((read_note(path) for path in notes if path.is_file()), None)
     news = _news(folder, wanted, note, changed) if note is not None else []
     if done.is_file() and not news:
         if "settings" not in note:  # of format 2, which tells it by the config that follows
@@ -196,7 +198,7 @@ def _begin(
             write_text(folder / "config.yaml", dumped)
         print(f"{folder.name}: done before, unchanged", flush=True)
         return None
-    if folder.exists() and (note is None or news):
+    if news or (note is None and _holds_more(folder)):
         number = 1
         while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
             number += 1
@@ -210,9 +212,15 @@ def _begin(
     # what is half made keeps the name that an earlier version gave it, by which later stages know it
     of_recipe = asdict(wanted) | {"fingerprint": wanted.fingerprint} | earlier
     of_recipe = {"minutes": 0.0} | of_recipe
-    write_json(begun, of_recipe)
     write_text(folder / "config.yaml", dumped)
+    write_json(begun, of_recipe)  # the last: with it the stage has begun
     return of_recipe
+
+
+def _holds_more(folder: Path) -> bool:
+    """Whether there is more in a stage's folder than a break at its very beginning leaves."""
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return any(name != "config.yaml" and not name.startswith(".") for name in names)
 
 
 def _news(folder: Path, wanted: Recipe, note: dict[str, Any], changed: Changed) -> list[str]:

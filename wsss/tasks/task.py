@@ -10,13 +10,19 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from wsss import distributed
-from wsss.errors import UserError
+from wsss.errors import UserError, few
 from wsss.schema import wrong_argument
 from wsss.tasks.checkpoints import read_checkpoint, restore
 from wsss.tasks.optim import Schedule, adamw, freeze_norm
 from wsss.tasks.views import Views
 
 T = TypeVar("T", bound="Task")
+
+
+_AFTER_NAN = (
+    "what was made before stays; try a lower model.lr, trainer.gradient_clip_val 1, or "
+    "trainer.precision 32-true"
+)
 
 
 class Task(pl.LightningModule):
@@ -85,11 +91,25 @@ class Task(pl.LightningModule):
         raise NotImplementedError
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        if "features" in batch:  # of `Views`
-            batch = batch | {"features": [feature.float() for feature in batch["features"]]}
-        else:
-            batch = self.encode(batch)
-        loss = self.loss(batch)
+        names = few(batch.get("id", ()))
+        try:
+            if "features" in batch:  # of `Views`
+                batch = batch | {"features": [feature.float() for feature in batch["features"]]}
+            else:
+                batch = self.encode(batch)
+            loss = self.loss(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"a training step has one image alone ({names}), and BatchNorm needs two: raise "
+                "data.batch_size, or add images to the training split"
+            ) from error
+        if not loss.isfinite():
+            raise UserError(
+                f"the loss of step {self.global_step + 1} is {loss.item()}, of the images {names}: "
+                f"{_AFTER_NAN}"
+            )
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
@@ -194,8 +214,19 @@ class Task(pl.LightningModule):
             torch.manual_seed(torch.initial_seed() + distributed.rank())
 
     def _share_statistics(self) -> None:
-        """Let all processes have the same BatchNorm statistics: the mean of theirs."""
+        """Let all processes have the same BatchNorm statistics: the mean of theirs.
+
+        Raises:
+            UserError: a weight is no number; so no checkpoint holds such weights.
+        """
         distributed.average_(b for b in self.buffers() if b.is_floating_point())
+        state = self.model.state_dict()
+        for name, value in state.items() if self.trainer.state.fn == "fit" else ():
+            if not value.isfinite().all():
+                raise UserError(
+                    f"weights are no numbers any more after step {self.global_step} (first: {name}): "
+                    f"{_AFTER_NAN}"
+                )
 
     on_validation_epoch_start = on_train_epoch_end = _share_statistics
 

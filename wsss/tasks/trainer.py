@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from wsss import distributed
-from wsss.data.datasets import SPARE
+from wsss.data.datasets import SPARE, killed_loader
 from wsss.errors import UserError
 from wsss.models.fast import kept_memory, release_memory
 from wsss.tasks.bars import Bars
@@ -201,6 +201,10 @@ class Trainer(pl.Trainer):
         except SystemExit:
             if self.stopped.by_user:
                 raise KeyboardInterrupt(self.stopped.checkpoint) from None
+            raise
+        except RuntimeError as error:
+            if told := killed_loader(error):
+                raise told from error
             raise
 
     def hand_on(

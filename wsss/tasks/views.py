@@ -1,6 +1,7 @@
 """What a frozen backbone sees in some passes over the training images: the head learns from it."""
 
 import hashlib
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -119,8 +120,10 @@ class Views:
                 "the backbone gives features beyond 65,504, which float16 cannot hold: set model.views "
                 "to 0, which keeps no features"
             )
-        kept = {name: _on_cpu(value) for name, value in kept.items()}
-        write_atomic(file, lambda aside: torch.save(kept, aside))
+        kept = {name: _on_cpu(value) for name, value in kept.items()} | {"id": list(batch["id"])}
+        content = io.BytesIO()  # torch, which writes to a file itself, does not tell why it cannot
+        torch.save(kept, content)
+        write_atomic(file, lambda aside: aside.write_bytes(content.getbuffer()))
 
     def _require_room(self, size: int, more: int) -> None:
         """See that so many more files of a size find room.

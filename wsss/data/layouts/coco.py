@@ -224,7 +224,10 @@ def draw(mask: Path) -> bool:
         else:
             label = tag_indices([name], note["classes"], told.rstrip(","))[0] + 1
         layers.append((math.inf if one.get("iscrowd") else where.sum(), label, where))
-    write_mask(mask, layered(layers, frame.size))
+    try:
+        write_mask(mask, layered(layers, frame.size))
+    except OSError as error:  # of a loader's process, whose errors keep their words alone
+        raise UserError(f"{mask} cannot be drawn ({error.strerror}): make room, or allow it") from error
     return True
 
 

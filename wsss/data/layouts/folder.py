@@ -6,7 +6,8 @@
     ROOT/train.txt, ROOT/val.txt (optional: fix the split where the table does not)
 
 The table may lie elsewhere, with its classes.txt and lists beside it; ROOT is only read. Images that
-cannot be read, and masks that do not fit, are left out with a notice that names each.
+cannot be read, and masks that do not fit, are left out with a notice that names each; a mask that
+cannot be read is refused.
 """
 
 from collections.abc import Iterator
@@ -15,13 +16,13 @@ from pathlib import Path
 from wsss.data.catalog import Catalog, Record
 from wsss.data.deep import common_white
 from wsss.data.folder_rules import examine, masks_of, refuse, repeats
-from wsss.data.images import look_at
+from wsss.data.images import look_at, tell_left_out
 from wsss.data.labels import few_enough, listed_classes, tag_indices
 from wsss.data.layouts import Layout, existing
-from wsss.data.masks import mask_faults
+from wsss.data.masks import mask_faults, read_mask
 from wsss.data.splits import split_folder
 from wsss.data.tags import TagRow, read_tag_table, tag_source, tell
-from wsss.errors import UserError, notice
+from wsss.errors import Damaged, UserError, notice
 
 
 class Folder(Layout):
@@ -33,7 +34,7 @@ class Folder(Layout):
     def catalog(self, root: Path, split: str, tagged: bool, tags: Path | None) -> Catalog:
         if split not in ("train", "val", "all"):
             raise UserError(f"split '{split}' is unknown for a folder of images: use train, val or all")
-        table, rows, white = _readable_rows(root, tags)
+        table, rows, white, faults = _readable_rows(root, tags)
         classes = listed_classes(root, tags) or _classes(table, rows)
         parts = split_folder(rows, table, root)
         if split != "all":
@@ -44,25 +45,36 @@ class Folder(Layout):
             refuse(finding, root, table)
         if not rows:
             raise UserError(f"{table} has no image in split '{split}': add some or change the split")
-        return Catalog(classes, tuple(_records(rows, root, classes, table)), white)
+        return Catalog(classes, tuple(_records(rows, root, classes, table)), white, faults)
 
 
 def _classes(table: Path, rows: list[TagRow]) -> tuple[str, ...]:
     return few_enough(tuple(sorted({tag for row in rows for tag in row.tags})), table)
 
 
-def _readable_rows(root: Path, tags: Path | None) -> tuple[Path, list[TagRow], int | None]:
-    """The rows whose image can be read, and what is white in all; the others are named in a notice."""
+def _readable_rows(
+    root: Path, tags: Path | None
+) -> tuple[Path, list[TagRow], int | None, dict[Path, str]]:
+    """The table, its rows whose image can be read, what is white in all, and the others, with why."""
     table = tags or tag_source(root)
     rows, findings = examine(read_tag_table(table, root).rows, root)
     for finding in findings:
         refuse(finding, root, table)
     looks = look_at([root / row.image for row in rows])
-    for found in looks:
-        if found.fault:
-            notice(f"left out: {found.fault}")
-    usable = [row for row, found in zip(rows, looks, strict=True) if not found.fault]
-    return table, usable, common_white(found.brightest for found in looks)
+    faults = {root / r.image: found.fault for r, found in zip(rows, looks, strict=True) if found.fault}
+    tell_left_out([*faults.values()])
+    usable = [row for row in rows if root / row.image not in faults]
+    return table, usable, common_white(found.brightest for found in looks), faults
+
+
+def _require_whole(mask: Path) -> None:
+    """Refuse a mask that is damaged: without it numbers would be those of fewer images."""
+    try:
+        read_mask(mask)
+    except Damaged:
+        raise
+    except UserError:
+        pass  # it is no mask of labels, or is not there any more
 
 
 def _records(rows: list[TagRow], root: Path, classes: tuple[str, ...], table: Path) -> Iterator[Record]:
@@ -72,6 +84,7 @@ def _records(rows: list[TagRow], root: Path, classes: tuple[str, ...], table: Pa
     for row, image, mask in zip(rows, images, masks, strict=True):
         tags = tag_indices(row.tags, classes, f"{table} ({row.image})")
         if fault := faults.get((mask, image)):
+            _require_whole(mask)
             notice(f"mask left out: {fault}")
             mask = None
         asked = row.looked_for

@@ -19,6 +19,7 @@ from wsss.data.cells import (
 from wsss.data.tags.excel import is_workbook, read_workbook
 from wsss.data.tags.source import HIDDEN, Line, Rows, Source
 from wsss.errors import UserError
+from wsss.sheets import as_meant
 
 KNOWN = ("image", "tags", "split", "looked_for")
 """The columns of our own form, in whatever case."""
@@ -86,9 +87,9 @@ def _of_text(source: Source) -> Sheet:
     text = text[told.end() :] if told else text
     found: list[Line] = []
     end = skipped
+    header: list[str] | None = None
     try:
         reader = csv.reader(io.StringIO(text), skipinitialspace=True, delimiter=_comma(text, told))
-        header: list[str] | None = None
         for cells in reader:
             if header is None and any(map(clean, cells)):
                 header = [_column(name) for name in cells]
@@ -106,6 +107,8 @@ def _of_text(source: Source) -> Sheet:
             f"{source.path} line {end + 1} cannot be read ({error}): a quote there is not closed, "
             "close it"
         ) from error
+    if header and "image" in header:  # of our own form, which `wsss init` writes
+        found = [Line(number, [*map(as_meant, cells)]) for number, cells in found]
     return _sheet(source, found)
 
 
