@@ -103,8 +103,8 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
-    place = Path(out or settings["out"]).resolve()
-    run = _Run(place, files, root, weights, changed, tensorboard, strict)
+    folder = Path(out or settings["out"]).resolve()
+    run = _Run(folder, files, root, weights, changed, tensorboard, strict)
     place = {"devices": devices or run.asked("devices"), "num_nodes": run.asked("num_nodes")}
     if launch(**place, accelerator=run.trainer("classify")["accelerator"]):
         run.asked("accelerator")
