@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo picture test test-fast lint types
+.PHONY: demo picture test test-fast lint types docs
 
 # -c keeps the install repeatable: the versions last tested
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -31,3 +31,11 @@ lint: $(VENV)/installed
 # the Python API
 types: $(VENV)/installed
 	$(BIN)/python -m mypy
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[docs]' -c constraints.txt
+	touch $@
+
+# the site of the documents, build/site/index.html; a broken link is an error
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

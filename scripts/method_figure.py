@@ -1,4 +1,4 @@
-"""Draw the figures of docs/method.md.
+"""Draw the figures of docs/method.md and of some notes in experiments.
 
 python scripts/method_figure.py            # steps.png: the slot step on synthetic scenes
 python scripts/method_figure.py runs/demo  # of a run: mosaic.png, scales.png, second_round.png,

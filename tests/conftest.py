@@ -10,7 +10,9 @@ import pytest
 from wsss.machine import allowed_cores, share_cores
 
 share_cores()  # as the program does, before torch is imported
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # each of several processes of tests has its share of the cores
+if (
+    "PYTEST_XDIST_WORKER_COUNT" in os.environ
+):  # each of several processes of tests has its share of the cores
     share = max(1, allowed_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.environ.setdefault("OMP_NUM_THREADS", str(share))
 

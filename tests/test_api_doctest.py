@@ -37,8 +37,12 @@ def test_examples_on_a_run(name, place, small_run):
     _run_examples(getattr(wsss, name), name)
 
 
-def test_examples_of_the_package_and_of_the_readme(place):
+def test_examples_of_the_package_and_of_the_pages(place):
     _run_examples(wsss, "wsss")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", (PROJECT / "README.md").read_text(), re.M | re.S)
-    exec(code, {})
-    assert wsss.read_mask("mask.png").shape == (64, 64)
+    (place / "photographs").mkdir()
+    shutil.copy(place / "photo.jpg", place / "photographs")
+    for page in ("README.md", "docs/how-to/python.md"):
+        for code in re.findall(r"^```python\n(.*?)^```$", (PROJECT / page).read_text(), re.M | re.S):
+            exec(code, {})
+    for mask in ("mask.png", "photographs/photo.png"):
+        assert wsss.read_mask(mask).shape == (64, 64)

@@ -40,4 +40,5 @@ def test_environment_names_this_package_and_its_pythons():
     python = next(d for d in environment["dependencies"] if str(d).startswith("python "))
     assert f'requires-python = "{python.removeprefix("python ")}"' in pyproject
     assert environment["name"] == "wsss" and {"pip": ["-e ."]} in environment["dependencies"]
-    assert wsss.__version__
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert citation["version"] == wsss.__version__

@@ -1,4 +1,4 @@
-"""docs/extend.md from start to finish: its files are written, its commands and code are run."""
+"""docs/how-to/extend.md from start to finish: its files are written, its commands and code are run."""
 
 import re
 import shlex
@@ -9,7 +9,9 @@ from small_pipeline import PROJECT
 
 import wsss
 from wsss.cli import main
+from wsss.data import tags
 from wsss.data.masks import read_mask
+from wsss.data.tags.own import Names
 
 BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.(?:py|yaml))\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -18,8 +20,8 @@ BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.(?:py|yaml))\n)?(.*?)^```$", re.MULTI
 def blocks(place, monkeypatch) -> dict[str, list[tuple[str, str, str]]]:
     """Title of each section -> its blocks: language, name of the file or nothing, text."""
     monkeypatch.syspath_prepend(str(place))
-    text = (PROJECT / "docs" / "extend.md").read_text(encoding="utf-8")
-    sections = re.split(r"^(?:# (?=Parts)|## )", text, flags=re.MULTILINE)[1:]
+    text = (PROJECT / "docs" / "how-to" / "extend.md").read_text(encoding="utf-8")
+    sections = re.split(r"^(?:# (?=Extend)|## )", text, flags=re.MULTILINE)[1:]
     return {part.partition("\n")[0]: BLOCK.findall(part) for part in sections}
 
 
@@ -42,7 +44,8 @@ def _run(blocks: list[tuple[str, str, str]], *more: str) -> dict[str, object]:
 
 
 def test_each_part_is_short(blocks):
-    assert list(blocks)[1:] == ["Another seed", "Another refinement", "Another layout"]
+    parts = ["Another seed", "Another refinement", "Another layout", "Another form of tags"]
+    assert list(blocks)[1:] == parts
     for title in list(blocks)[1:]:
         lines = blocks[title][0][2].splitlines()
         code = [line for line in lines if line.strip() and not line.startswith(("import", "from"))]
@@ -75,3 +78,20 @@ def test_a_layout(blocks, place):
                 (place / "albums" / split / tag / f"{number}.jpg").symlink_to(photo)
     found = _run(blocks["Another layout"], "--trainer.enable_progress_bar", "false")
     assert found["catalog"].classes == ("ball", "brick") and len(found["catalog"].records) == 24
+
+
+def test_a_form_of_tags(blocks, tmp_path, monkeypatch):
+    (block,) = blocks["Another form of tags"]
+    found: dict[str, object] = {}
+    exec(block[2], found)
+    before = tags.FORMS.index(next(form for form in tags.FORMS if isinstance(form, Names)))
+    forms = (*tags.FORMS[:before], found["Colons"](), *tags.FORMS[before:])
+    monkeypatch.setattr(tags, "FORMS", forms)
+    (tmp_path / "labels.txt").write_text("a.jpg: cat, polar bear\nb.jpg: dog\n")
+    path = tags.tag_source(tmp_path)
+    table = tags.read_tag_table(path, tmp_path)
+    assert table.form == found["Colons"].about
+    assert [(row.image, row.tags) for row in table.rows] == [
+        ("a.jpg", ("cat", "polar bear")),
+        ("b.jpg", ("dog",)),
+    ]

@@ -1,4 +1,4 @@
-"""docs/own-photos.md from start to finish: its commands are run, what it shows is what they say."""
+"""The pages on own photographs, from start to finish: commands are run, output is what is shown."""
 
 import io
 import re
@@ -18,7 +18,10 @@ from wsss.cli import main
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_scene
 from wsss.errors import UserNotice
 
-TUTORIAL = Path(__file__).parent.parent / "docs" / "own-photos.md"
+PAGES = [
+    Path(__file__).parent.parent / "docs" / "how-to" / name
+    for name in ("own-photos.md", "correct-masks.md")
+]
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -40,6 +43,10 @@ def _photographs(folder: Path) -> None:
     lines.append("day 1/broken.jpg,ball")
     Image.fromarray(image).save(folder / "photos" / "day 2" / "forgotten.jpg")
     (folder / "tags.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _text() -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def _said(command: str, weights: Path) -> tuple[int, str]:
@@ -66,7 +73,7 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, weights):
     _photographs(tmp_path)
     monkeypatch.chdir(tmp_path)
     said, commands = "", 0
-    for kind, text in BLOCK.findall(TUTORIAL.read_text(encoding="utf-8")):
+    for kind, text in BLOCK.findall(_text()):
         if kind == "sh":
             for line in text.replace("\\\n", " ").splitlines():
                 code, said = _said(line, weights)
@@ -83,7 +90,6 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, weights):
 
 def test_files_that_the_tutorial_names_are_made(tmp_path):
     """Every option and file it names in running text exists; see also the run above."""
-    text = TUTORIAL.read_text(encoding="utf-8")
-    for option in set(re.findall(r"`(--[a-z-]+)", text)):
+    for option in set(re.findall(r"`(--[a-z-]+)", _text())):
         sources = Path(__file__).parent.parent.glob("wsss/**/*.py")
         assert any(f'"{option}"' in path.read_text(encoding="utf-8") for path in sources), option

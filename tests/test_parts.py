@@ -51,7 +51,7 @@ def test_a_class_by_its_path_and_with_arguments(here):
         ("own_parts.Better", "cannot be imported .*Better"),
         ("Good", "cannot be imported"),
         ("own_parts.NOT_A_CLASS", "is no class"),
-        ("own_parts.Bad", "is no Doubles, which has double: see docs/extend.md"),
+        ("own_parts.Bad", "is no Doubles, which has double: see docs/how-to/extend.md"),
         ({"class_path": "own_parts.Good", "init_args": {"less": 1}}, "cannot be made with .*less"),
         ({}, "masks.seed {} lacks class_path"),
     ],

@@ -47,6 +47,7 @@ def _elsewhere(tmp_path, monkeypatch):
         ("segment", {"data": {"train_split": "x"}}, "segment.yaml: no split 'x'"),
         ("segment", {"data": {"train_split": "val"}}, "segment.yaml trains on .* makes masks of split"),
         ("segment", {"trainer": {"accelerator": "tpu"}}, "segment.yaml: .*torch_xla"),
+        ("segment", {"trainer": {"logger": {"class_path": "CometLogger"}}}, "trainer.logger: .*comet"),
         ("pseudo_masks", {"masks": {"background": 7.0}}, "background must lie in 0..1, got 7"),
         ("pseudo_masks", {"masks": {"steps": 0}}, "steps must be 1 or more, got 0"),
         ("pseudo_masks", {"masks": {"workers": 0}}, "workers must be 1 or more"),
@@ -61,6 +62,14 @@ def test_a_bad_pipeline_is_told_before_anything_is_trained(name, change, said, d
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
     with pytest.raises(UserError, match=said):
         run_pipeline(config, None if name == "pipeline" else tmp_path / "run", str(drawn))
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_without_its_library_is_told_first(drawn, tmp_path, monkeypatch):
+    for name in ("tensorboard", "tensorboardX"):
+        monkeypatch.setattr(f"lightning_fabric.loggers.tensorboard._{name.upper()}_AVAILABLE", False)
+    with pytest.raises(UserError, match=r"trainer\.logger: .*tensorboard"):
+        run_pipeline(small_pipeline(tmp_path / "c"), tmp_path / "run", str(drawn), tensorboard=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -234,15 +243,20 @@ def test_a_fully_supervised_baseline_without_ground_truth_is_told_first(photogra
     assert not (tmp_path / "run").exists()
 
 
-def test_segmenter_starts_afresh_where_told(drawn, tmp_path):
+def test_segmenter_starts_afresh_where_told_and_further_loggers_log(drawn, tmp_path):
     config = small_pipeline(tmp_path / "configs")
     config.write_text(config.read_text() + "start_from_classifier: false\n")
     for name in ("classify", "segment"):
         path = config.parent / f"{name}.yaml"
         settings = yaml.safe_load(path.read_text())
         settings["trainer"]["limit_train_batches"] = 1
+        further = {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / name)}}
+        settings["trainer"]["logger"] = further
         path.write_text(yaml.safe_dump(settings))
     run_pipeline(config, tmp_path / "run", str(drawn))
+    for stage, name in (("classify", "classify"), ("segment", "segment")):
+        own = tmp_path / "run" / stage / "log" / "metrics.csv"  # what the report reads
+        assert own.is_file() and list((tmp_path / name).rglob("metrics.csv"))
     segment = yaml.safe_load((tmp_path / "run" / "segment_first" / "config.yaml").read_text())
     assert "weights" not in segment["model"]
     config.write_text(config.read_text() + "begin: here\n")

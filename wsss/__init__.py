@@ -11,7 +11,7 @@ The names here are the Python API; each is imported when it is first used:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from wsss.api import Classifier, Segmenter

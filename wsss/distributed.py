@@ -170,7 +170,7 @@ def launch(devices: Any = 1, num_nodes: int = 1, accelerator: str = "auto") -> b
     if started is None and num_nodes != 1:
         raise UserError(
             f"trainer.num_nodes {num_nodes}: on several machines wsss is started by torchrun or srun, "
-            "which say how many there are (docs/scale.md)"
+            "which say how many there are (docs/how-to/cluster.md)"
         )
     import torch
     from lightning_fabric import Fabric

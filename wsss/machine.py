@@ -11,9 +11,9 @@ from wsss.errors import UserError
 SPIN = 4000
 """How often a thread of libgomp looks whether the others have come before it sleeps.
 
-Measured with `benchmarks/threads.py` (docs/results.md): as fast as the runtime's own 300,000 on idle
-cores, and a third of that beside another program, where threads that spin take the time of those that
-they wait for.
+Measured with `benchmarks/threads.py` (experiments/2026-11-29-threads.md): as fast as the runtime's own
+300,000 on idle cores, and a third of that beside another program, where threads that spin take the time
+of those that they wait for.
 """
 
 _CGROUPS = Path("/sys/fs/cgroup")

@@ -48,6 +48,6 @@ def make_part(spec: Part, protocol: type[P], setting: str) -> P:
         wanted = [n for n in dir(protocol) if n == "__call__" or not n.startswith("_")]
         raise UserError(
             f"{setting} {path} is no {protocol.__name__}, which has {', '.join(wanted)}: see "
-            "docs/extend.md"
+            "docs/how-to/extend.md"
         )
     return part

@@ -55,6 +55,7 @@ def run_pipeline(
     upper_bound: bool = False,
     changed: Changed = "tell",
     devices: int | None = None,
+    tensorboard: bool = False,
     strict: bool = False,
 ) -> dict[str, float | None]:
     """Train the classifier, make pseudo-masks, train and test the segmenter, and write the numbers.
@@ -80,6 +81,7 @@ def run_pipeline(
             "redo" moves them aside and makes them anew.
         devices: how many to work on; None: as the configs say (`trainer.devices`), or as many as
             torchrun or srun have started. Each is a process that runs the same program.
+        tensorboard: log trainings for TensorBoard, too, in `tensorboard` of their stages.
         strict: refuse images that cannot be read; otherwise they are left out, and named in
             `<out>/bad_images.csv`.
 
@@ -101,7 +103,8 @@ def run_pipeline(
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
         files[key] = Path(config).parent / settings[key]
-    run = _Run(Path(out or settings["out"]).resolve(), files, root, weights, changed, strict)
+    folder = Path(out or settings["out"]).resolve()
+    run = _Run(folder, files, root, weights, changed, tensorboard, strict)
     place = {"devices": devices or run.asked("devices"), "num_nodes": run.asked("num_nodes")}
     if launch(**place, accelerator=run.trainer("classify")["accelerator"]):
         run.asked("accelerator")
@@ -148,9 +151,11 @@ class _Run:
         root: str | None,
         weights: str | None,
         changed: Changed = "tell",
+        tensorboard: bool = False,
         strict: bool = False,
     ) -> None:
-        self.out, self.folder, self.changed, self.strict = out, RunFolder(out), changed, strict
+        self.out, self.folder, self.changed = out, RunFolder(out), changed
+        self.tensorboard, self.strict = tensorboard, strict
         self.files, self.root, self.weights = files, root, weights
         self.configs: dict[str, StageConfig] = {}
         self.catalogs: dict[tuple, Catalog] = {}
@@ -255,12 +260,15 @@ class _Run:
         if not self._is_done(key, config):
             made = _task(config, data.classes)
             self.classifier = made if key == "classify" else self.classifier
-            config.trainer(logger=False)
+            config.trainer(**self._outputs(config, self.out / key))
         for split in (data.train_split, data.val_split):
             catalog = data.catalog(split, tagged=config.kind == "classify")
             if split == data.train_split:
                 data.require_parts(len(catalog.records))
         return data
+
+    def _outputs(self, config: StageConfig, folder: Path) -> dict[str, Any]:
+        return outputs(folder, config.written["trainer"].get("logger"), self.tensorboard)
 
     def _is_done(self, key: str, config: StageConfig) -> bool:
         """Whether a stage was made with these settings; then they are good."""
@@ -313,7 +321,7 @@ class _Run:
         inputs.append(_stamp(data.catalog(data.val_split), truth))
         if masks is not None:
             inputs.append(self._fingerprint(masks))
-        written["trainer"] |= outputs(folder)
+        written["trainer"] |= self._outputs(config, folder)
         self._do(folder, config, inputs, lambda: train(config, data, folder))
         if kind == "classify":
             catalog = data.catalog(data.val_split)

@@ -143,7 +143,7 @@ class SeedSettings(Settings):
     Attributes:
         border_prior: lower the scores of slots that run along the image's border, as sky and water do
             (`wsss.localize.slots.foreground_prior`); false where such things are among the classes.
-        seed: a class of one's own that makes the seeds instead (docs/extend.md).
+        seed: a class of one's own that makes the seeds instead (docs/how-to/extend.md).
     """
 
     border_prior: bool = True
@@ -227,7 +227,7 @@ class RefinementSettings(MaskSettings):
         background: score of the background beside the first round's scores, 0..1; null: as it was
             there.
         crf: dense CRF, null for the plain maximum.
-        refinement: a class of one's own that makes the masks instead (docs/extend.md).
+        refinement: a class of one's own that makes the masks instead (docs/how-to/extend.md).
     """
 
     background: float | None = None  # type: ignore[assignment]

@@ -17,7 +17,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--devices",
         type=int,
         help="GPUs (or CPU processes) to work on; several machines: start wsss by torchrun or srun, "
-        "which say how many (docs/scale.md)",
+        "which say how many (docs/how-to/cluster.md)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="log trainings for TensorBoard, too: tensorboard --logdir RESULTS "
+        "(pip install tensorboard once)",
     )
     parser.add_argument(
         "--strict",
@@ -37,5 +43,5 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run_options(args: argparse.Namespace) -> dict:
     """What they ask of `run_pipeline`."""
-    names = ("upper_bound", "changed", "devices", "strict")
+    names = ("upper_bound", "changed", "devices", "tensorboard", "strict")
     return {name: getattr(args, name) for name in names}

@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tags",
         type=Path,
         help="CSV or .xlsx (image,tags or a 0/1 column per class), JSON, or what a tool exports "
-        "(docs/own-photos.md); default: tags.csv or a tool's file in it, else one sub-folder per class",
+        "(docs/how-to/own-photos.md); default: tags.csv or a tool's file in it, else a sub-folder for "
+        "each class",
     )
     parser.add_argument("--out", type=Path, help="folder to write to (default: runs/<folder's name>)")
     parser.add_argument(

@@ -89,7 +89,7 @@ def read_catalog(
     if not isinstance(found, Catalog):
         raise UserError(
             f"data layout {layout} gives a {type(found).__name__} as the images of split '{split}': "
-            "it must give a wsss.Catalog (docs/extend.md)"
+            "it must give a wsss.Catalog (docs/how-to/extend.md)"
         )
     return found if found.left_out is not None else _readable(found)
 

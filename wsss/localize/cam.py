@@ -44,7 +44,7 @@ def class_maps(
     The probability of a position is the sigmoid of its evidence and the class bias: what the classifier
     would say of an image that looks like this everywhere. A ReLU, as for the original CAM (Zhou et al.,
     CVPR 2016), lets single strong positions push the rest of an object down when a map is stretched to
-    0..1; measured in docs/method.md.
+    0..1; measured in experiments/2026-11-26-joining-maps.md.
 
     Args:
         classifier: a `TagClassifier`, or what has its `bias` and `size_multiple`.
@@ -133,6 +133,6 @@ def seeds_of_maps(maps: ClassMaps, settings: SeedSettings) -> Tensor:
         got = list(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         raise UserError(
             f"masks.seed {settings.seed} must return a tensor [{batch}, {classes}, h, w] of scores "
-            f"for every class of the batch, got {got}: see docs/extend.md"
+            f"for every class of the batch, got {got}: see docs/how-to/extend.md"
         )
     return scores

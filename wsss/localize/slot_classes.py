@@ -38,8 +38,9 @@ def learn_slots(
     ``settings.folds`` parts. Then q are its probabilities for that part's slots, cut to background and
     tags, each tag's divided by its maximum in the image, summing to 1. The regression ends after few
     steps, which keeps q soft: trained to its end it takes over the errors of the seeds
-    (docs/method.md). What is so soft covers too much beside the background: in the end each class gets
-    the factor with which it covers in all no more than its seeds do (:func:`area_factors`).
+    (experiments/2026-11-27-relabelled-slots.md). What is so soft covers too much beside the background:
+    in the end each class gets the factor with which it covers in all no more than its seeds do
+    (`area_factors`).
 
     Args:
         images: Ids of I images.

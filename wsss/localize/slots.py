@@ -1,7 +1,7 @@
 """Slots: a soft clustering of an image's own features, and the averaging of class maps over it.
 
 A slot is one of K soft segments. Its dispatch map says, for every pixel, how much of that pixel
-belongs to the slot. The maps come either from :func:`cluster_slots`, which needs no training, or
+belongs to the slot. The maps come either from `cluster_slots`, which needs no training, or
 from the GLMix blocks of a GLNet (Zhu et al., NeurIPS 2024, arXiv:2411.14429), which this clustering
 imitates: slots start as an 8x8 average pool, and each pixel is described by a softmax over slots.
 
@@ -100,7 +100,7 @@ def slot_means(features: Tensor, dispatch: Tensor) -> Tensor:
     Args:
         features: Feature maps ``(B, C, H, W)``, any float dtype; only their directions count.
         dispatch: Probability of each slot at each pixel, ``(B, K, h, w)``; resized as in
-            :func:`propagate`.
+            `propagate`.
 
     Returns:
         ``(B, K, C)`` float32 of unit length; 0 for a slot without pixels.
@@ -184,7 +184,7 @@ def foreground_prior(scores: Tensor, dispatch: Tensor) -> Tensor:
     Args:
         scores: How much speaks for each class, in 0..1, ``(B, N, H, W)``.
         dispatch: Probability of each slot at each pixel, ``(B, K, h, w)``, summing to 1 over
-            K; resized as in :func:`propagate`.
+            K; resized as in `propagate`.
 
     Returns:
         ``(B, N, H, W)`` float32 in [0, 1]: near 0 for what runs along the border, 1 for what is not

@@ -5,7 +5,7 @@ L. Zhu, X. Wang, J. Zhang, R. Lau, NeurIPS 2024, arXiv 2411.14429.
 Reference implementation: https://github.com/rayleizhu/GLMix (MIT). State-dict keys, parameters and
 outputs are the same, so released weights load strictly; the code is written anew. What differs:
 
-- Slot maps are return values (:meth:`GLNet.forward_slots`), in training and evaluation, for any
+- Slot maps are return values (`GLNet.forward_slots`), in training and evaluation, for any
   aspect ratio; the reference shows them through a forward hook in evaluation mode only.
 - timm's whole model interface (``features_only``, ``forward_intermediates``, ``output_stride``,
   ``reset_classifier``, ...); unknown options raise ``TypeError`` instead of being dropped.
@@ -14,7 +14,7 @@ outputs are the same, so released weights load strictly; the code is written ane
 - The 3x3 residual convolutions are one pass in float32: the identity is added to the kernel's
   centre. Residuals are added into the fresh result of a branch instead of a third tensor.
 - In float32 on a CPU the attention's projections run as 1x1 convolutions: oneDNN reaches twice the
-  rate of the BLAS behind ``nn.Linear`` on AMD processors (docs/glnet.md).
+  rate of the BLAS behind ``nn.Linear`` on AMD processors (experiments/2026-11-29-glnet-speed.md).
 - The cosine is taken as a product divided by the pixel's norm: the normalised copy of the pixels
   that the reference multiplies with is never written. Dispatch and local branch are added in one
   pass (``baddbmm``).
@@ -76,7 +76,7 @@ class SlotFeatures(NamedTuple):
     Attributes:
         features: What ``forward_features`` returns, (B, C, H/32, W/32), or H/16 with output stride 16.
         intermediates: Output of each of the four stages, (B, C_i, H_i, W_i).
-        maps: One :class:`SlotMaps` per GLMix block, in order of computation.
+        maps: One `SlotMaps` per GLMix block, in order of computation.
     """
 
     features: Tensor
@@ -655,7 +655,7 @@ class GLNet(nn.Module):
             attention: Also give the attention weights among the slots.
 
         Returns:
-            Features, stage outputs and one :class:`SlotMaps` per GLMix block.
+            Features, stage outputs and one `SlotMaps` per GLMix block.
         """
         intermediates, maps = [], []
         for i, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):

@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn
 import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.loggers import Logger
 
 from wsss.config_files import read_yaml, upgrade
 from wsss.data.modules import MaskData, TagData
@@ -103,6 +104,19 @@ def instantiate(parser: LightningArgumentParser, values: Namespace) -> Namespace
     """What a parser's values describe."""
     # its name before jsonargparse 4.49
     return getattr(parser, "instantiate", parser.instantiate_classes)(values)
+
+
+def _require_loggers(loggers: Any) -> None:
+    """Refuse loggers whose libraries are missing; of a list jsonargparse does not say why."""
+    for logger in loggers if isinstance(loggers, list) else []:
+        parser = LightningArgumentParser()
+        parser.add_argument("logger", type=Logger)
+        try:
+            instantiate(parser, parser.parse_object({"logger": logger}))
+        except ValueError as error:
+            raise UserError(
+                f"trainer.logger: {str(error.__cause__ or error).splitlines()[0]}"
+            ) from error
 
 
 INFERENCE = {
@@ -234,6 +248,7 @@ class StageConfig:
     def trainer(self, **changes: Any) -> Trainer:
         """The trainer; `changes` are of the config's."""
         values = {"trainer": self.written["trainer"] | changes}
+        _require_loggers(values["trainer"].get("logger"))
         with quiet():
             parser = _trainer_parser()
             return instantiate(parser, parser.parse_object(values)).trainer

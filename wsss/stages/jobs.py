@@ -60,6 +60,6 @@ def mask_of_segmenter(job: Job, settings: RefinementSettings, probabilities: np.
     if getattr(mask, "shape", None) != image.shape[:2]:
         raise UserError(
             f"masks.refinement {settings.refinement} must return a mask {image.shape[:2]} of labels, "
-            f"got {getattr(mask, 'shape', type(mask).__name__)}: see docs/extend.md"
+            f"got {getattr(mask, 'shape', type(mask).__name__)}: see docs/how-to/extend.md"
         )
     write_mask(job.mask, mask)

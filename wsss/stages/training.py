@@ -57,11 +57,26 @@ def seed_again(random_seed: int | bool, epochs: int) -> None:
         pl.seed_everything(random_seed + epochs, workers=True, verbose=False)
 
 
-def outputs(folder: Path) -> dict[str, Any]:
-    """Where a trainer writes, as settings of it: its log and checkpoints in `log` of a folder."""
-    arguments = {"save_dir": str(folder), "name": "", "version": "log"}
-    logger = {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": arguments}
-    return {"default_root_dir": str(folder), "logger": logger}
+def outputs(folder: Path, loggers: Any = None, tensorboard: bool = False) -> dict[str, Any]:
+    """Where a trainer writes, as settings of it: its log and checkpoints in `log` of a folder.
+
+    Args:
+        folder: of the stage.
+        loggers: the config's `trainer.logger`; those that it names log beside the folder's own.
+        tensorboard: also log for TensorBoard, in `tensorboard` of the folder.
+    """
+    names = {"CSVLogger": "log"} | ({"TensorBoardLogger": "tensorboard"} if tensorboard else {})
+    own = [
+        {
+            "class_path": f"pytorch_lightning.loggers.{name}",
+            "init_args": {"save_dir": str(folder), "name": "", "version": version},
+        }
+        for name, version in names.items()
+    ]
+    if loggers is None or isinstance(loggers, bool):
+        loggers = []
+    further = loggers if isinstance(loggers, list) else [loggers]
+    return {"default_root_dir": str(folder), "logger": [*own, *further]}
 
 
 def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[str, float | None]:

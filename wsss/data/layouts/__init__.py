@@ -1,7 +1,7 @@
 """The layouts in which data sets are read: one file for each, and classes of one's own.
 
 `data.layout` names one of `LAYOUTS`, or gives the import path of a class that fits `Layout`
-(docs/extend.md). A new layout is a file here and a line in `LAYOUTS`.
+(docs/how-to/extend.md). A new layout is a file here and a line in `LAYOUTS`.
 """
 
 from __future__ import annotations
