@@ -77,7 +77,7 @@ def ended(processes: Sequence[subprocess.Popen], seconds: float = 300) -> tuple[
 
 
 def die(job: Any, *_: Any) -> None:
-    """A job in a process of its own, in which the system ends it where its image is said to be large."""
+    """A job in a process of its own, which is killed where its image is said to be large."""
     if "large" in str(job.image):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -84,6 +84,12 @@ def test_a_working_folder_that_is_gone_is_told(good, tmp_path, monkeypatch, caps
 def test_what_was_written_half_is_removed(tmp_path):
     write_text(tmp_path / "masks" / "a.png", "whole")
     (tmp_path / "masks" / ".650f-e7b50b89.part").write_text("half")
-    (tmp_path / "b.part").write_text("somebody's own")
+    (tmp_path / ".12ab-.part").touch()  # of processes that look whether they share a folder
+    for name in ("b.part", ".my-film.part"):
+        (tmp_path / name).write_text("somebody's own")
     sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.png", "b.part"]
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
+        ".my-film.part",
+        "a.png",
+        "b.part",
+    ]

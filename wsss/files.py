@@ -28,10 +28,14 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
         aside.unlink(missing_ok=True)
 
 
+_ASIDE = re.compile(r"\.[0-9a-f]+-[0-9a-f]*\.part")
+
+
 def sweep(folder: Path) -> None:
     """Remove what processes that were killed have written half; nobody else may write there."""
     for path in folder.rglob(".*-*.part"):
-        path.unlink(missing_ok=True)
+        if _ASIDE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

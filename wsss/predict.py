@@ -18,7 +18,7 @@ from wsss.data.masks import read_mask, write_mask
 from wsss.data.photographs import find_photographs
 from wsss.data.results import is_result_of, result_note
 from wsss.errors import UserError
-from wsss.files import file_stamp, write_atomic, write_text
+from wsss.files import file_stamp, sweep, write_atomic, write_text
 from wsss.locks import locked
 from wsss.origin import NOTE, claim
 from wsss.pictures.masks import overlay
@@ -65,6 +65,7 @@ def predict_folder(
             )
     files = find_photographs(list(photographs), out)
     with locked(out, "wsss predict"):
+        sweep(out)
         segmenter = Segmenter.load(ckpt).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         segmenter.inference = _with_changes(segmenter.inference, **changes)
         if not (out / NOTE).is_file() and any((out / "masks").rglob("*.png")):

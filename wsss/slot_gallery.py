@@ -17,7 +17,7 @@ from wsss.data.images import read_image
 from wsss.data.photographs import find_photographs
 from wsss.data.results import is_result_of, result_note
 from wsss.errors import UserError
-from wsss.files import file_stamp, write_atomic, write_text
+from wsss.files import file_stamp, sweep, write_atomic, write_text
 from wsss.localize.slot_maps import check_inside, slots_at
 from wsss.locks import locked
 from wsss.origin import NOTE, claim
@@ -68,6 +68,7 @@ def draw_gallery(
     blocks, faults = classifier.check_blocks(blocks), []
     network = f"{backbone or ''} {source.name} {file_stamp(source)}"
     with locked(out, "wsss slots"):
+        sweep(out)
         conflict = (
             f"{out} holds pictures of another network or size (see {NOTE} in it): give another folder "
             "as --out, or remove this one"

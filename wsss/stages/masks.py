@@ -23,7 +23,7 @@ from wsss.data.masks import LEARNED, SEED, read_arrays, write_arrays, write_mask
 from wsss.data.modules import MaskData, TagData
 from wsss.distributed import first, processes_here, share, wait_for_all
 from wsss.errors import UserError, few
-from wsss.files import file_stamp, read_json
+from wsss.files import file_stamp, read_json, sweep
 from wsss.geometry import fit_within
 from wsss.localize.cam import ClassMaps, seeds_of_maps
 from wsss.localize.slot_classes import learn_slots, slot_probabilities
@@ -400,6 +400,8 @@ def _claim_first(
         f"an out outside {out.parent}, or remove the seeds, maps and masks in it"
         for folder in kept
     }
+    for folder in conflicts:
+        sweep(folder)
     if not (out / NOTE).is_file() and any(not p.name.startswith(".") for p in out.rglob("*.png")):
         raise UserError(f"{out} holds masks of another origin: give another folder as out")
     claim(conflicts, noted)
