@@ -36,7 +36,8 @@ def test_areas_are_read_back(tmp_path):
     assert class_names(None, tmp_path / "masks", None) == tuple(classes)
 
 
-def test_images_that_are_left_out():
-    found = Found()
+def test_images_that_are_left_out_and_those_that_are_used():
+    found = Found(classes=("-dog", "cat"), tags={"=1.jpg": ("cat",)}, splits={"=1.jpg": "train"})
     found.leave_out("broken", "=cmd|' /C calc'!A0.jpg")
     assert found.left_out_table().splitlines()[1].startswith("'=cmd")
+    assert found.table() == "image,split,'-dog,cat\n'=1.jpg,train,0,1\n"

@@ -31,8 +31,11 @@ def as_meant(cell: str) -> str:
 
 
 def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as CSV, each cell `as_text`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([as_text(cell) for cell in row] for row in (header, *rows))
-    return text.getvalue()
+    """A table as CSV, each cell `as_text`; lines end with "\\n"."""
+    lines = []
+    for row in (header, *rows):
+        line = io.StringIO()
+        # writers before Python 3.13 quote a line break if it is one of these signs
+        csv.writer(line, lineterminator="\r\n").writerow(map(as_text, row))
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
