@@ -44,7 +44,7 @@ WHOM = {
 }
 """What is killed, or else happens, and what it is called."""
 
-MOST, PATIENCE = 5.0, 240.0
+MOST, PATIENCE = 5.0, 900.0
 """Seconds: that a process may live longer than the main one, and that a run may take."""
 
 
