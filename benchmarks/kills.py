@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -434,13 +435,13 @@ def main() -> int:
         chain.prepare()
     log = out / f"seed{args.seed}.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    while sum(len(one["kills"]) for one in done) < args.kills:
+    while (left := args.kills - sum(len(one["kills"]) for one in done)) > 0:
         number = len(done)
         chance = Random(f"{args.seed} {number}")
         chain = chains[args.ranks[number % len(args.ranks)]]
         told: dict[str, Any] = {"kills": [], "faults": []}
         planned = moments(chance, args.each, chain.counts, chain.ranks)
-        for moment, stage, faults in chain.kill(planned, chance):
+        for moment, stage, faults in chain.kill(islice(planned, left), chance):
             told["kills"] += [[stage, moment.whom, moment.kind]] if moment and stage else []
             told["faults"] += faults
         done.append(told)

@@ -14,10 +14,10 @@ from wsss.errors import UserError, notice
 from wsss.evaluation import Counts, pixel_counts, write_counts
 from wsss.files import read_json, write_atomic, write_json
 from wsss.run_folder import StageFolder
-from wsss.stages.config import TASKS, StageConfig
+from wsss.stages.config import TASKS, Kind, StageConfig
 from wsss.stages.recipe import with_defaults
 from wsss.tasks.checkpoints import read_checkpoint
-from wsss.tasks.task import Task
+from wsss.tasks.task import Task, measured
 from wsss.tasks.trainer import Trainer
 
 
@@ -106,8 +106,7 @@ def train(config: StageConfig, data: TagData | MaskData, folder: Path) -> dict[s
     trainer = config.trainer()
     with trainer.at_work():
         trainer.fit(task, datamodule=data, ckpt_path=goes_on)
-    fitted = _plain(trainer.callback_metrics)
-    metrics = first(lambda: _keep(stage, last, fitted))
+    metrics = first(lambda: _keep(stage, last, config.kind))
     # a logger would begin the training's log anew
     trainer = config.trainer(logger=False)
     return metrics | measure(task, data, folder, trainer, stage.checkpoint)
@@ -119,17 +118,13 @@ def _begin(last: Path) -> str | None:
     return str(last) if last.is_file() else None
 
 
-def _keep(stage: StageFolder, last: Path, metrics: dict[str, float | None]) -> dict[str, float | None]:
-    """Put a training's last checkpoint into the stage's folder; returns what it has measured."""
+def _keep(stage: StageFolder, last: Path, kind: Kind) -> dict[str, float | None]:
+    """Put a training's last checkpoint into the stage's folder; returns what was measured with it."""
     if not last.is_file():
         raise UserError(f"training in {stage.path} wrote no checkpoint")
-    fitted = stage.log / "fitted.json"
-    if metrics:
-        write_json(fitted, metrics)
-    elif fitted.is_file():  # broken off after its last step
-        metrics = read_json(fitted)
     write_atomic(stage.checkpoint, lambda aside: aside.write_bytes(last.read_bytes()))
-    return metrics
+    # not the trainer's: a training that was broken off after its last step has none
+    return read_checkpoint(last, kind).get("measured", {})
 
 
 def measure(
@@ -158,12 +153,7 @@ def measure(
         elif any(record.mask for record in data.catalog(data.val_split, tagged=False).records):
             trainer.callbacks.append(_Test(folder))
             trainer.test(task, **how)
-    return _plain(trainer.callback_metrics)
-
-
-def _plain(metrics: dict[str, Any]) -> dict[str, float | None]:
-    values = {name: float(value) for name, value in metrics.items()}
-    return {name: value if value == value else None for name, value in values.items()}
+    return measured(trainer)
 
 
 def _keep_log(path: Path) -> None:

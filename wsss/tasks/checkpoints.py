@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Len
-from pydantic import InstanceOf
+from pydantic import FiniteFloat, InstanceOf
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
@@ -31,6 +31,7 @@ class Content(TypedDict):
     epoch: NotRequired[Annotated[int, Ge(0)]]
     inference: NotRequired[Plain | None]
     max_side: NotRequired[int | None]
+    measured: NotRequired[dict[str, FiniteFloat | None]]
 
 
 class WholeCheckpoints(TorchCheckpointIO):
