@@ -9,10 +9,12 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from fuzzing import made_run
 from own_folder import checked
 from small_pipeline import small_pipeline
 
 import wsss.data.images
+import wsss.report.sections
 from wsss import resources
 from wsss.data.catalog import read_catalog
 from wsss.data.masks import write_mask
@@ -84,6 +86,14 @@ def test_a_run_names_them_in_a_table_or_stops(spoiled, drawn, tmp_path, capsys):
     again.check()
     again.record()
     assert not table.exists()
+
+
+def test_a_report_counts_them(spoiled, tmp_path, monkeypatch):
+    run = made_run(tmp_path, spoiled)
+    monkeypatch.setattr(wsss.report.sections, "chart", lambda *_: None)
+    about = dict(wsss.report.sections.gather(run, None, run["pseudo_masks"])["about"])
+    assert "23 photographs with tags of 4 classes, 7 to validate" in about["data"]
+    assert about["left out"] == "2 photographs that cannot be read (bad_images.csv)"
 
 
 def test_what_has_changed_since_the_last_time_is_told(drawn, tmp_path, monkeypatch, recwarn):

@@ -111,14 +111,17 @@ def _about(run: RunFolder, stages: Stages, data: TagData, train: Catalog) -> lis
     classify, made, segment = (stages[name] for name in ("classify", "pseudo_masks", "segment"))
     how, model = made.made_with, segment.settings["model"]
     backbone = classify.settings["model"].get("backbone", "glnet_4g")
-    val = len(data.catalog(data.val_split, tagged=False).records)
+    val = data.catalog(data.val_split, tagged=False)
+    bad = {*train.left_out, *val.left_out}
+    left_out = [("left out", f"{len(bad):,} photographs that cannot be read (bad_images.csv)")]
     prior = " with border prior" if how.border_prior and how.slots != "none" else ""
     crf = "with dense CRF" if how.crf else "without CRF"
     crf += ", refined by a first segmenter" if "refined_masks" in stages else ""
     minutes = sum(stage.note["minutes"] for stage in stages.values())
     return [
         ("data", f"{data.root} ({data.layout}): {len(train.records):,} photographs with tags of "
-                 f"{len(train.classes)} classes, {val:,} to validate"),
+                 f"{len(train.classes)} classes, {len(val.records):,} to validate"),
+        *(left_out if bad else []),
         ("classifier", f"{backbone}, {_length(classify)}"),
         ("pseudo-masks", f"slots: {how.slots}{prior}, background {how.background:g}, {crf}"),
         ("segmenter", f"{model.get('decoder', 'DeepLabV3Plus')} on {model.get('encoder', 'glnet_4g')}, "
