@@ -106,7 +106,22 @@ def test_a_killed_loader_is_told_with_its_image(drawn, monkeypatch):
     assert "\n" not in said and found in ([], [f"val_0000{n}" for n in range(4)])
 
 
-def test_other_errors_stay_as_they_are():
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (UserError("told"), "^told$"),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+            "^a process that loads imag",
+        ),
+        (ValueError("not for users"), None),
+    ],
+)
+def test_what_a_user_is_told_is_not_hidden_by_what_comes_of_it(first, said):
     trainer = Trainer(accelerator="cpu", logger=False)
-    with pytest.raises(RuntimeError, match="another"), trainer.at_work():
-        raise RuntimeError("another")
+    wanted = pytest.raises(UserError, match=said) if said else pytest.raises(RuntimeError, match="iter")
+    with wanted, trainer.at_work():
+        try:
+            raise first
+        finally:  # as Lightning does where it ends what it had begun
+            raise RuntimeError("Please call iter first")

@@ -99,9 +99,9 @@ class Reading:
 _KILLED = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")
 
 
-def killed_loader(error: RuntimeError) -> UserError | None:
+def killed_loader(error: BaseException) -> UserError | None:
     """What to say of torch's error that a process of a loader has died; None: it is another error."""
-    found = _KILLED.search(str(error))
+    found = _KILLED.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is None:
         return None
     last = Reading.last(int(found[1]))

@@ -202,10 +202,11 @@ class Trainer(pl.Trainer):
             if self.stopped.by_user:
                 raise KeyboardInterrupt(self.stopped.checkpoint) from None
             raise
-        except RuntimeError as error:
-            if told := killed_loader(error):
-                raise told from error
-            raise
+        except Exception as error:
+            told = _told(error)
+            if told is None or told is error:
+                raise
+            raise told from error
 
     def hand_on(
         self, task: pl.LightningModule, loader: Any, take: Callable[[Any, dict[str, Any]], None]
@@ -218,6 +219,17 @@ class Trainer(pl.Trainer):
                 self.predict(task, loader, return_predictions=False)  # all would fill the memory
         finally:
             self.callbacks.remove(hand)
+
+
+def _told(error: BaseException | None) -> UserError | None:
+    """What a user is to be told of an error: of Lightning, which ends what it had begun, it is a later
+    one that comes out; None: nothing."""
+    while error is not None:
+        told = error if isinstance(error, UserError) else killed_loader(error)
+        if told is not None:
+            return told
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _listed(values: Any) -> list:
