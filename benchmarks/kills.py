@@ -82,7 +82,7 @@ class Watch:
         self.out, self.note, self.moment = out, note, moment
         self.stage, self.operations, self.armed = STAGES[0], 0, False
         self.target: float = float("inf")
-        self.full = False
+        self.killed = self.full = False
         self.before = (time.monotonic(), 0, _count(out))
         self.counts: dict[str, tuple[float, ...]] = {}
         self._arm()
@@ -119,6 +119,8 @@ class Watch:
         if stage != self.stage:
             self._leave()
             self.stage = stage
+            if self.armed:  # there was less in the stage than was to be counted
+                self._kill()
             self._arm()
 
     def _leave(self) -> None:
@@ -145,7 +147,9 @@ class Watch:
         self._kill()
 
     def _kill(self) -> None:
-        self.target = float("inf")
+        if self.killed:
+            return
+        self.killed, self.target = True, float("inf")
         if self.moment.whom == "worker":  # in a thread of its own: there may be none yet
             threading.Thread(target=self._kill_worker, daemon=True).start()
             return
@@ -159,11 +163,10 @@ class Watch:
 
     def _kill_worker(self) -> None:
         while True:
-            for process in members(os.getpgrp()):
-                if process.parent == os.getpid() and "resource_tracker" not in process.words:
-                    self._tell({"killed": self.stage})
-                    os.kill(process.number, signal.SIGKILL)
-                    return
+            if number := next(_workers(), None):
+                self._tell({"killed": self.stage})
+                os.kill(number, signal.SIGKILL)
+                return
             time.sleep(0.002)
 
     def _tell(self, what: dict) -> None:
@@ -180,24 +183,37 @@ def _count(folder: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
 
 
-class Process(NamedTuple):
-    """A process of the system."""
+def _words(process: int) -> str:
+    """The command line of a process; nothing of one that has ended."""
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return words.replace(b"\0", b" ").decode(errors="replace")
 
-    number: int
-    parent: int
-    words: str
+
+def _workers() -> Iterator[int]:
+    """The processes that load images, which are forks of this one, or make masks."""
+    own = _words(os.getpid())
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            numbers = [int(word) for word in (thread / "children").read_text().split()]
+        except OSError:  # it has ended
+            continue
+        for number in numbers:
+            if (words := _words(number)) == own or "multiprocessing.spawn" in words:
+                yield number
 
 
-def members(group: int) -> Iterator[Process]:
+def members(group: int) -> Iterator[int]:
     """The processes of a group that are not dead."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent, its_group = (place / "stat").read_text().rpartition(")")[2].split()[:3]
-            words = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            state, _, its_group = (place / "stat").read_text().rpartition(")")[2].split()[:3]
         except OSError:  # it has ended
             continue
         if int(its_group) == group and state not in "ZX":
-            yield Process(int(place.name), int(parent), words)
+            yield int(place.name)
 
 
 class Outcome(NamedTuple):
@@ -208,14 +224,14 @@ class Outcome(NamedTuple):
         said: all that they have said.
         noted: by the `Watch`.
         seconds: until all had ended.
-        left: processes that have lived `MOST` seconds longer than the main ones.
+        left: what processes are that have lived `MOST` seconds longer than the main ones.
     """
 
     codes: list[int]
     said: str
     noted: dict[str, Any]
     seconds: float
-    left: list[Process]
+    left: list[str]
 
 
 class Chain:
@@ -274,10 +290,11 @@ class Chain:
         for process in processes:
             process.join(max(0.0, end - time.monotonic()))
         seconds, end = time.monotonic() - begun, time.monotonic() + MOST
-        while (left := [*members(group)]) and time.monotonic() < end:
+        while (numbers := [*members(group)]) and time.monotonic() < end:
             time.sleep(0.01)
-        for process in left:
-            os.kill(process.number, signal.SIGKILL)
+        left = [_words(number) for number in numbers]
+        for number in numbers:
+            os.kill(number, signal.SIGKILL)
         for process in processes:
             process.join()
         codes = [process.exitcode for process in processes]
