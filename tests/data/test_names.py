@@ -2,6 +2,7 @@
 
 import pytest
 
+from wsss.data.modules import MaskData
 from wsss.data.names import Files, inside, leads_out
 from wsss.errors import UserError
 
@@ -22,3 +23,10 @@ def test_what_leads_out(name, tmp_path):
     with pytest.raises(UserError, match="lies outside"):
         inside(tmp_path, name, tmp_path / "list.txt")
     assert inside(tmp_path, "b/a.jpg", tmp_path) == tmp_path / "b" / "a.jpg"
+
+
+@pytest.mark.parametrize("place", ["root", "tags", "mask_dir"])
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_place_of_data_that_no_file_can_be_called(place, name):
+    with pytest.raises(UserError, match=f"data.{place} is .*, which no file can be called: correct"):
+        MaskData(**{"root": "data", place: name})

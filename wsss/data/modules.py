@@ -22,7 +22,7 @@ from wsss.data.datasets import (
 )
 from wsss.data.layouts import layout_of
 from wsss.data.masks import read_mask, tell_palettes
-from wsss.data.names import Files
+from wsss.data.names import Files, can_be
 from wsss.errors import UserError, notice
 from wsss.geometry import MULTIPLE, fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
@@ -32,6 +32,7 @@ from wsss.settings import SIDE
 class _Data(pl.LightningDataModule):
     def __init__(self, root: str, layout: str, num_workers: int | None, tags: str | None) -> None:
         super().__init__()
+        _require_name(root=root, tags=tags)
         self.root, self.layout, self.tags = Path(root), layout, tags
         cores = max(1, allowed_cores() // distributed.processes_here())
         self.num_workers = min(8, cores) if num_workers is None else num_workers
@@ -157,6 +158,12 @@ def workers_that_fit(wanted: int, batch_bytes: int) -> int:
         + " (docker run --shm-size gives more)"
     )
     return fitting
+
+
+def _require_name(**places: str | None) -> None:
+    for name, place in places.items():
+        if place is not None and not can_be(str(place)):
+            raise UserError(f"data.{name} is {place!r}, which no file can be called: correct it")
 
 
 def _at_least(least: int, **settings: int) -> None:
@@ -293,6 +300,7 @@ class MaskData(_Data):
         tags: str | None = None,
     ) -> None:
         super().__init__(root, layout, num_workers, tags)
+        _require_name(mask_dir=mask_dir)
         self.mask_dir = Path(mask_dir) if mask_dir else None
         self.train_split, self.val_split = train_split, val_split
         self.predict_split = predict_split
