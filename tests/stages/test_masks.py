@@ -1,5 +1,7 @@
 """Seeds, masks and refined masks as functions of network, data, settings and folder."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,3 +228,13 @@ def test_a_killed_process_is_told_with_its_image(tmp_path):
     assert said.startswith("a process that makes masks was killed (out of memory?) at large: the same")
     with masks.MaskPool([], workers=1) as pool:  # the next time
         pool.submit(die, jobs[0])
+
+
+def test_a_process_that_is_killed_as_it_starts_is_told(tmp_path, monkeypatch):
+    def broken(*_):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    told = pytest.raises(UserError, match="a process that makes masks was killed")
+    with told, masks.MaskPool([], workers=1) as pool:
+        monkeypatch.setattr(pool.pool, "submit", broken)
+        pool.submit(die, Job(Path("small"), None, tmp_path, tmp_path))

@@ -9,6 +9,7 @@ import torch
 from words import QUICK, random_weights
 
 from wsss.cli import main
+from wsss.data.modules import MaskData
 from wsss.errors import UserError
 from wsss.lightning_cli import run_task
 from wsss.stages.config import TASKS
@@ -132,10 +133,10 @@ def test_one_class_and_a_class_that_is_nowhere_are_learned(kind):
     assert _step(kind, ["dog"], 2) > 0
 
 
-def test_one_image_alone_is_learned_or_told():
+def test_a_classifier_learns_from_one_image_alone(drawn):
     assert _step("classify", ["dog"], 1) > 0
-    with pytest.raises(UserError, match=r"one image alone \(photo 0\), and BatchNorm needs two"):
-        _step("segment", ["dog"], 1)
+    with pytest.raises(UserError, match="a segmenter learns from two images a step or more"):
+        MaskData(str(drawn)).require_parts(1)
 
 
 def test_a_batch_of_void_alone_teaches_nothing():

@@ -308,6 +308,14 @@ class MaskData(_Data):
         _at_least(1, batch_size=batch_size)
         _at_least(32, crop=crop, max_side=self.max_side)
 
+    def require_parts(self, images: int) -> None:
+        if min(self.batch_size, images) < 2:
+            raise UserError(
+                f"{images} images of split '{self.train_split}' in {self.root}, data.batch_size "
+                f"{self.batch_size}: a segmenter learns from two images a step or more"
+            )
+        super().require_parts(images)
+
     def training_batches(self, seed: int | None = None) -> DataLoader:
         catalog = self.catalog(self.train_split, tagged=False)
         if self.mask_dir is None:
@@ -322,11 +330,7 @@ class MaskData(_Data):
                     f"(first: {first}.png): make the pseudo-masks of split "
                     f"'{self.train_split}' first, or take them with wsss import masks --rest"
                 )
-        if min(self.batch_size, len(masks)) < 2:
-            raise UserError(
-                f"{len(masks)} images of split '{self.train_split}' in {self.root}, data.batch_size "
-                f"{self.batch_size}: a segmenter learns from two images a step or more"
-            )
+        self.require_parts(len(masks))
         _look_at_palettes(masks)
         dataset = MaskedImages(catalog, masks, self.crop, self.max_side)
         return self._loader(dataset, self.batch_size, 4 * self.batch_size * self.crop**2, True, seed)

@@ -81,8 +81,10 @@ class MaskPool:
         """
         try:
             self.jobs[self.pool.submit(make, job, *args)] = job.image
-        except (BrokenProcessPool, OSError) as error:  # the latter where it died at this moment
-            if isinstance(error, OSError) and not any(map(_is_broken, self.jobs)):
+        except (BrokenProcessPool, OSError) as error:
+            # the latter where a process dies while something is written to it, or as it starts
+            of_pipe = isinstance(error, BrokenProcessPool | BrokenPipeError)
+            if not of_pipe and not any(map(_is_broken, self.jobs)):
                 raise
             raise self._killed() from error
         self._collect(most=64)
@@ -98,7 +100,7 @@ class MaskPool:
 
     def _killed(self) -> UserError:
         """What to say where a process has died: it was at one of the jobs that were given out first."""
-        wait(self.jobs)
+        wait(self.jobs, timeout=10)
         left = [image for job, image in self.jobs.items() if _is_broken(job)]
         at = few([str(image) for image in left[: self.workers]])
         return UserError(

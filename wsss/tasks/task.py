@@ -99,19 +99,11 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         names = few(batch.get("id", ()))
-        try:
-            if "features" in batch:  # of `Views`
-                batch = batch | {"features": [feature.float() for feature in batch["features"]]}
-            else:
-                batch = self.encode(batch)
-            loss = self.loss(batch)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise UserError(
-                f"a training step has one image alone ({names}), and BatchNorm needs two: raise "
-                "data.batch_size, or add images to the training split"
-            ) from error
+        if "features" in batch:  # of `Views`
+            batch = batch | {"features": [feature.float() for feature in batch["features"]]}
+        else:
+            batch = self.encode(batch)
+        loss = self.loss(batch)
         if not loss.isfinite():
             raise UserError(
                 f"the loss of step {self.global_step + 1} is {loss.item()}, of the images {names}: "
