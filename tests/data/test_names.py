@@ -26,7 +26,7 @@ def test_what_leads_out(name, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["root", "tags", "mask_dir"])
-@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "é" * 300])
 def test_a_place_of_data_that_no_file_can_be_called(place, name):
     with pytest.raises(UserError, match=f"data.{place} is .*, which no file can be called: correct"):
         MaskData(**{"root": "data", place: name})

@@ -1,5 +1,7 @@
 """Lightning data modules: which images go to which stage."""
 
+import errno
+import os
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
@@ -22,7 +24,7 @@ from wsss.data.datasets import (
 )
 from wsss.data.layouts import layout_of
 from wsss.data.masks import read_mask, tell_palettes
-from wsss.data.names import Files, can_be
+from wsss.data.names import Files
 from wsss.errors import UserError, notice
 from wsss.geometry import MULTIPLE, fit_long_side, fit_within
 from wsss.machine import allowed_cores, free_shared_memory
@@ -162,8 +164,13 @@ def workers_that_fit(wanted: int, batch_bytes: int) -> int:
 
 def _require_name(**places: str | None) -> None:
     for name, place in places.items():
-        if place is not None and not can_be(str(place)):
-            raise UserError(f"data.{name} is {place!r}, which no file can be called: correct it")
+        try:
+            os.stat(place or ".")
+        except (OSError, ValueError) as error:  # characters or lengths that no name has
+            if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+                raise UserError(
+                    f"data.{name} is {place!r}, which no file can be called: correct it"
+                ) from error
 
 
 def _at_least(least: int, **settings: int) -> None:

@@ -22,7 +22,7 @@ def leads_out(root: Path, name: str) -> bool:
 
     Links are the folder's own: who put them there wants them followed.
     """
-    if not can_be(name):
+    if not _can_be(name):
         return True
     if Path(name).is_absolute():
         return not (root / name).resolve().is_relative_to(root.resolve())
@@ -31,7 +31,7 @@ def leads_out(root: Path, name: str) -> bool:
     return ".." in Path(name).parts and not above.resolve().is_relative_to(root.resolve())
 
 
-def can_be(name: str) -> bool:
+def _can_be(name: str) -> bool:
     """Whether a file can be called so: without the character of code 0 and half characters."""
     try:
         return b"\0" not in os.fsencode(name)
@@ -41,7 +41,7 @@ def can_be(name: str) -> bool:
 
 def inside(root: Path, name: str, source: Path) -> Path:
     """`root / name`, refused when it leads out of `root`, is absolute, or is no file's name."""
-    if not can_be(name):
+    if not _can_be(name):
         raise UserError(f"{source} names {name!r}, which no file can be called: correct the name")
     if leads_out(root, name):
         raise UserError(f"{source} names '{name}', which lies outside {root}: correct the name")
