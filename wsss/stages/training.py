@@ -17,8 +17,8 @@ from wsss.run_folder import StageFolder
 from wsss.stages.config import TASKS, Kind, StageConfig
 from wsss.stages.recipe import with_defaults
 from wsss.tasks.checkpoints import read_checkpoint
-from wsss.tasks.task import Task, measured
-from wsss.tasks.trainer import Trainer
+from wsss.tasks.task import Task
+from wsss.tasks.trainer import Trainer, measured
 
 
 class _Test(pl.Callback):

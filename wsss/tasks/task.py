@@ -1,7 +1,6 @@
 """What the training of the classifier and that of the segmenter have in common."""
 
 import inspect
-import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -24,12 +23,6 @@ _AFTER_NAN = (
     "what was made before stays; try a lower model.lr, trainer.gradient_clip_val 1, or "
     "trainer.precision 32-true"
 )
-
-
-def measured(trainer: pl.Trainer) -> dict[str, float | None]:
-    """The metrics of a trainer by their names, None for one that is no number."""
-    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 class Task(pl.LightningModule):
@@ -146,7 +139,6 @@ class Task(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"kind": self.kind, "classes": self.classes, "white": self.white}
         checkpoint["views_seed"] = self.views_seed
-        checkpoint["measured"] = measured(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint.get("classes") != self.classes:

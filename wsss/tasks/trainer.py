@@ -1,6 +1,7 @@
 """Lightning's trainer by the rules of wsss: how several devices work, whole checkpoints, few words."""
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,6 +96,21 @@ class _Stopped(pl.Callback):
             self.checkpoint = trainer.checkpoint_callback.best_model_path  # of the last epoch, here
 
 
+def measured(trainer: pl.Trainer) -> dict[str, float | None]:
+    """The metrics of a trainer by their names, None for one that is no number."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+class _Measured(pl.Callback):
+    """Keeps in each checkpoint what was measured with its weights."""
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["measured"] = measured(trainer)
+
+
 class _HandOn(BasePredictionWriter):
     """Hands each batch's prediction on."""
 
@@ -168,7 +184,7 @@ class Trainer(pl.Trainer):
         rank_zero_only.rank = distributed.rank()
         try:
             super().__init__(
-                callbacks=[*_listed(callbacks), last, _Memory(), self.stopped, *bars],
+                callbacks=[*_listed(callbacks), last, _Measured(), _Memory(), self.stopped, *bars],
                 plugins=[*_listed(plugins), WholeCheckpoints(), distributed.environment()],
                 **place,
                 accelerator=accelerator,
