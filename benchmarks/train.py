@@ -3,7 +3,7 @@
 Parts are: decode (photographs at full and at reduced size, and what the pixels differ), augment (whole
 samples), loader, step, frozen (early layers, whose output a cache might hold) and together. Ways of a
 step are words joined by `+`: one of `float32` and `bf16`, `contiguous` (no channels_last), `compile`,
-`unfused` (optimiser), `plain` (dilated depthwise convolutions as PyTorch has them), `unkept` (freed
+`unfused` (optimiser), `plain` (depthwise convolutions as PyTorch has them), `unkept` (freed
 memory goes back to the system). Ways take turns, each in a process of its own; times are medians.
 """
 
@@ -36,7 +36,7 @@ from wsss.data.modules import MaskData, TagData
 from wsss.data.synthetic import draw_scene
 from wsss.geometry import resize
 from wsss.machine import share_cores
-from wsss.models.fast import PhasedConv2d, autocast
+from wsss.models.fast import FastDepthwiseConv2d, autocast
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.task import Task
@@ -207,7 +207,7 @@ def fit(args: argparse.Namespace, way: str, root: Path | None) -> list[float]:
         task.model.to(memory_format=torch.contiguous_format)
     if "plain" in words:
         for layer in task.modules():
-            if type(layer) is PhasedConv2d:
+            if type(layer) is FastDepthwiseConv2d:
                 layer.__class__ = nn.Conv2d
     if "compile" in words:
         task.model.compile()

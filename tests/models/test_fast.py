@@ -9,22 +9,23 @@ import pytest
 import torch
 from torch import nn
 
-from wsss.models.fast import PhasedConv2d, fast_layers
+from wsss.models.fast import FastDepthwiseConv2d, fast_layers
 from wsss.tasks.classification import ClassificationTask
 from wsss.tasks.segmentation import SegmentationTask
 from wsss.tasks.trainer import _Memory
 
 
-@pytest.mark.parametrize("dilation", [2, 4])
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (3, 4), (5, 1), (5, 2), (5, 4)])
 @pytest.mark.parametrize("shape", [(20, 20), (21, 18), (5, 3)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_phases_equal_a_dilated_convolution(dilation, shape, bias):
-    plain = nn.Conv2d(6, 6, 3, padding=dilation, dilation=dilation, groups=6, bias=bias)
+def test_fast_layers_equal_plain_ones(kernel, dilation, shape, bias):
+    padding = dilation * (kernel // 2)
+    plain = nn.Conv2d(6, 6, kernel, padding=padding, dilation=dilation, groups=6, bias=bias)
     plain.double()  # sums in another order differ in the last digits
-    phased = fast_layers(copy.deepcopy(plain))
-    assert type(phased) is PhasedConv2d
+    fast = fast_layers(copy.deepcopy(plain))
+    assert type(fast) is FastDepthwiseConv2d
     results = []
-    for layer in (plain, phased):
+    for layer in (plain, fast):
         torch.manual_seed(0)
         x = torch.randn(2, 6, *shape, dtype=torch.double)
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -34,10 +35,36 @@ def test_phases_equal_a_dilated_convolution(dilation, shape, bias):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_in_bfloat16_they_are_as_close_as_plain_ones(dilation):
+    exact = nn.Conv2d(8, 8, 5, padding=2 * dilation, dilation=dilation, groups=8)
+    fast = fast_layers(copy.deepcopy(exact))
+    results = []
+    for layer, enabled in ((exact, False), (copy.deepcopy(exact), True), (fast, True)):
+        torch.manual_seed(0)
+        x = torch.randn(4, 8, 20, 20, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = layer(x)
+        out.float().square().mean().backward()
+        grads = [x.grad, *(parameter.grad for parameter in layer.parameters())]
+        assert all(grad.dtype == torch.float32 for grad in grads)
+        results.append([out.float(), *grads])
+    for true, plain, own in zip(*results, strict=True):
+        assert (own - true).abs().max() <= 1.5 * (plain - true).abs().max()
+
+
+def test_frozen_ones_have_no_gradient():
+    fast = fast_layers(nn.Conv2d(6, 6, 5, padding=2, groups=6)).requires_grad_(False)
+    x = torch.randn(1, 6, 9, 9, requires_grad=True)
+    fast(x).sum().backward()
+    assert x.grad is not None and fast.weight.grad is None and fast.bias.grad is None
+
+
 @pytest.mark.parametrize(
     "conv",
     [
         nn.Conv2d(6, 6, 3, padding=1, groups=6),  # not dilated
+        nn.Conv2d(6, 6, 7, padding=3, groups=6),
         nn.Conv2d(6, 6, 3, padding=2, dilation=2),  # not depthwise
         nn.Conv2d(6, 6, 3, padding=1, dilation=2, groups=6),  # loses its rim
         nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=6, stride=2),
@@ -55,9 +82,9 @@ def test_both_tasks_have_them():
         ClassificationTask(classes, "mobilenetv2_100"),
         SegmentationTask(classes, "DeepLabV3Plus", "mobilenetv2_100"),
     ):
-        phased = [layer for layer in task.modules() if type(layer) is PhasedConv2d]
-        assert len(phased) == 3  # stride 16 instead of 32: the last stage is dilated
-        assert all(layer.in_channels == 960 for layer in phased)
+        fast = [layer for layer in task.modules() if type(layer) is FastDepthwiseConv2d]
+        assert len(fast) == 3  # stride 16 instead of 32: the last stage is dilated
+        assert all(layer.in_channels == 960 for layer in fast)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc what to do")
