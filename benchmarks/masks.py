@@ -4,12 +4,12 @@
 
 Both make the pseudo-masks of the same images from the same classifier: class maps, slots, seeds,
 relabelling, CRF. wsss works as `wsss classify predict` does: batches of images of one shape in
---precision, while other processes decode images and make masks. The field's way is one image at a
-time in one process, a pass for each scale and each flip in float32, the CRF by pydensecrf with all
-labels at the photograph's size and 10 steps.
+--precision, while other processes decode images and make masks. The field's way (IRN's, Ahn et al.,
+CVPR 2019) is one image at a time in one process, a pass for each of four scales and each flip in
+float32, the CRF by pydensecrf with all labels at the photograph's size and 10 steps.
 
 Steps are also measured alone, a batch or an image after the other in this process; the whole beside
-ways with fewer passes (`WAYS`), and the CRF beside others that take turns (`crfs`). Needs
+ways with other passes (`WAYS`), and the CRF beside others that take turns (`crfs`). Needs
 `pip install pydensecrf2` (a compiler, Python below 3.13). Writes OUT/table.md and OUT/table.json.
 """
 
@@ -57,12 +57,13 @@ STEPS = ("decode", "network", "slots", "seeds", "relabelling", "CRF", "PNG")
 FIELDS = CRFSettings(side=10**6, iterations=10)
 """The CRF as it is used: IRN's kernels at the photograph's size, 10 steps."""
 
+FIELDS_MAPS = {"scales": (0.5, 1.0, 1.5, 2.0), "flip": True}
+"""The class maps as they are used, IRN's."""
 
 WAYS = {
     "wsss": {},
-    "wsss, no flip": {"flip": False},
-    "wsss, scales 0.5, 1, 1.5, no flip": {"flip": False, "scales": (0.5, 1.0, 1.5)},
-    "wsss, scale 1, no flip": {"flip": False, "scales": (1.0,)},
+    "wsss, the field's scales and flips": FIELDS_MAPS,
+    "wsss, scale 1": {"scales": (1.0,)},
 }
 """What is made whole: the settings that differ from the default ones."""
 
@@ -187,7 +188,8 @@ class Field:
     """The field's way."""
 
     def __init__(self, ours: Ours, out: Path) -> None:
-        self.model, self.settings = ours.task.model.eval(), ours.settings
+        self.model = ours.task.model.eval()
+        self.settings = replace(ours.settings, **FIELDS_MAPS)
         self.size, self.catalog = ours.data.predict_size, ours.catalog
         self.stride = ours.task.model.output_stride
         self.files, self.clock = MaskFiles(out / "masks"), Clock()

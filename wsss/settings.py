@@ -122,8 +122,8 @@ class ClassMapSettings(Settings):
             leaves them soft (`wsss.localize.slots.sharpen_slots`), above 0; 1: as they are.
     """
 
-    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    flip: bool = True
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5)
+    flip: bool = False
     slots: Slots = "features"
     sharpen: float = 4.0
 
