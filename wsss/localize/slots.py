@@ -48,7 +48,7 @@ def _float32(step: Callable) -> Callable:
 @_float32
 def cluster_slots(
     features: Tensor,
-    grid: tuple[int, int] = (8, 8),
+    grid: tuple[int, int] = (12, 12),
     steps: int = 3,
     temperature: float = 0.1,
 ) -> SlotClustering:
