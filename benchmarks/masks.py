@@ -166,7 +166,7 @@ class Ours:
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 features = model.slot_features(batch["image"])
             with clock("slots", images):
-                dispatch = cluster_slots(features).dispatch
+                dispatch = cluster_slots(features, (self.settings.slot_grid,) * 2).dispatch
                 slots = slot_means(features, dispatch)
             with clock("seeds", images):
                 seeds_of_maps(maps._replace(dispatch=dispatch, slots=slots), self.settings)
@@ -209,7 +209,7 @@ class Field:
                 cam = torch.cat([F.interpolate(c, shape, mode="bilinear") for c in cams])
                 features = model.slot_features(x)  # a by-product of scale 1
             with clock("slots"):
-                dispatch = cluster_slots(features).dispatch
+                dispatch = cluster_slots(features, (self.settings.slot_grid,) * 2).dispatch
                 slots = slot_means(features, dispatch)
             with clock("seeds"):
                 maps = ClassMaps(torch.empty(0), cam.mean(0, keepdim=True), dispatch, slots)

@@ -15,7 +15,7 @@ from wsss.files import read_json, write_json
 NOTE = "settings.json"
 """Name of the file that tells it."""
 
-BEFORE = {"folds": 8, "rounds": 5, "steps": 600}
+BEFORE = {"folds": 8, "rounds": 5, "steps": 600, "slot_grid": 8}
 """What earlier versions did, and did not note, as there was no such setting."""
 
 

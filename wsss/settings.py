@@ -14,6 +14,9 @@ T = TypeVar("T", bound="Settings")
 
 Slots = Literal["none", "features", "blocks"]
 
+SLOT_GRID = 8
+"""Rows and columns of the grid that slots start from, as in a GLMix block."""
+
 Part = str | dict[str, Any] | None
 """A class of one's own: its import path, or `class_path` and `init_args`; None: the one of wsss."""
 
@@ -118,6 +121,8 @@ class ClassMapSettings(Settings):
         flip: average with the horizontal flip.
         slots: where the slots come from: `features` (training-free clustering, any backbone),
             `blocks` (GLNet's own), or `none`.
+        slot_grid: rows and columns of the grid that the clustering of `features` starts from, 2 or
+            more; there are as many slots as it has cells.
         sharpen: power that the probabilities of `blocks` are raised to, as training for tags alone
             leaves them soft (`wsss.localize.slots.sharpen_slots`), above 0; 1: as they are.
     """
@@ -125,6 +130,7 @@ class ClassMapSettings(Settings):
     scales: tuple[float, ...] = (0.5, 1.0, 1.5)
     flip: bool = False
     slots: Slots = "features"
+    slot_grid: int = SLOT_GRID
     sharpen: float = 4.0
 
     def __post_init__(self) -> None:
@@ -132,6 +138,8 @@ class ClassMapSettings(Settings):
         _check_scales(self)
         if self.slots not in get_args(Slots):
             raise UserError(f"slots must be one of {', '.join(get_args(Slots))}, got {self.slots!r}")
+        if self.slot_grid < 2:
+            raise UserError(f"slot_grid must be 2 or more, got {self.slot_grid}")
         if not self.sharpen > 0:
             raise UserError(f"sharpen is a power above 0, got {self.sharpen}")
 

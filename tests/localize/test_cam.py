@@ -16,7 +16,7 @@ class _BrightPixels:
     bias = torch.tensor([-2.0])
     size_multiple = 32
 
-    def __call__(self, images, slots):
+    def __call__(self, images, slots, slot_grid):
         red = torch.nn.functional.avg_pool2d(images[:, :1], 4)
         return ClassifierOutput(red.mean((2, 3)), red / 100, None)
 
@@ -133,3 +133,13 @@ def test_a_seed_of_ones_own_gives_scores_of_every_class(own, got):
     settings = SeedSettings(seed=f"{__name__}.{own.__name__}")
     with pytest.raises(UserError, match=rf"must return a tensor \[2, 3, h, w\].*got {got}"):
         seeds_of_maps(maps, settings)
+
+
+def test_clustering_starts_from_the_grid_that_is_asked_for():
+    model = TagClassifier("mobilenetv2_100", 2).eval()
+    images = torch.rand(1, 3, 64, 64) * 255
+    for grid in (2, 3):
+        maps = class_maps(model, images, ClassMapSettings((1.0,), slots="features", slot_grid=grid))
+        assert maps.dispatch.shape[1] == maps.slots.shape[1] == grid**2
+    with pytest.raises(UserError, match="slot_grid must be 2 or more, got 1"):
+        ClassMapSettings(slot_grid=1)

@@ -277,7 +277,7 @@ def test_every_step_stays_on_the_device_of_its_input():
         dispatch = cluster_slots(features).dispatch
         images = torch.empty(2, 3, 224, 320, device="cuda")
 
-        def classifier(view, slots):
+        def classifier(view, slots, slot_grid):
             maps = F.avg_pool2d(view, 16)
             return ClassifierOutput(pool_class_map(maps), maps, dispatch, features)
 

@@ -67,7 +67,8 @@ def class_maps(
         count = len(view)
         if flip:
             view = torch.cat([view, view.flip(3)])  # one batch of 2B
-        out = classifier(view, slots=settings.slots if scale == 1.0 else "none")
+        slots = settings.slots if scale == 1.0 else "none"
+        out = classifier(view, slots=slots, slot_grid=settings.slot_grid)
         cam = (out.class_map + classifier.bias[:, None, None]).sigmoid()
         if size is None:  # scale 1 comes first
             size = cam.shape[-2:]

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.settings import SLOT_GRID
+
 
 class SlotClustering(NamedTuple):
     """Soft segments of a batch of feature maps.
@@ -48,7 +50,7 @@ def _float32(step: Callable) -> Callable:
 @_float32
 def cluster_slots(
     features: Tensor,
-    grid: tuple[int, int] = (12, 12),
+    grid: tuple[int, int] = (SLOT_GRID, SLOT_GRID),
     steps: int = 3,
     temperature: float = 0.1,
 ) -> SlotClustering:

@@ -16,6 +16,7 @@ from wsss.geometry import fit_multiple
 from wsss.localize.slots import cluster_slots
 from wsss.models.backbone import build_backbone, dense_features, is_plain, reductions_of, sizes_of
 from wsss.models.glnet import deep_dispatch
+from wsss.settings import SLOT_GRID
 
 
 def pool_class_map(class_map: Tensor) -> Tensor:
@@ -143,7 +144,10 @@ class TagClassifier(nn.Module):
         return final, middle
 
     def forward(
-        self, images: Tensor, slots: Literal["none", "features", "blocks"] = "none"
+        self,
+        images: Tensor,
+        slots: Literal["none", "features", "blocks"] = "none",
+        slot_grid: int = SLOT_GRID,
     ) -> ClassifierOutput:
         """Classify, and map where.
 
@@ -152,6 +156,7 @@ class TagClassifier(nn.Module):
                 `size_multiple`.
             slots: `features` clusters the backbone's middle features without training; `blocks` takes
                 the dispatch maps of the GLMix blocks (GLNet only); `none` gives no slots.
+            slot_grid: rows and columns of the grid that the clustering of `features` starts from.
         """
         x = self.normalised(images)
         dispatch = None
@@ -160,7 +165,7 @@ class TagClassifier(nn.Module):
         else:
             features, middle = self._features(x)
             if slots == "features":
-                dispatch = cluster_slots(middle).dispatch
+                dispatch = cluster_slots(middle, (slot_grid, slot_grid)).dispatch
         class_map = self.class_map(features)
         middle = None if dispatch is None else middle
         return ClassifierOutput(self.logits(class_map), class_map, dispatch, middle)
