@@ -1,4 +1,4 @@
-"""Relabelling of slots: the steps of a regression, and classes that keep to the areas of their seeds.
+"""Relabelling of slots: steps of a regression, number of slots, classes that keep to their areas.
 
 A frozen backbone's features of VOC's photographs are made once and kept; a class head learns from them,
 seeds are made from its maps (scales .5, 1 and 1.5, no horizontal flip), and their slots are relabelled
@@ -123,7 +123,7 @@ def class_map(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def seed_of(
-    record: Record, arrays: dict[str, np.ndarray], weight: Tensor, bias: Tensor, slots: str
+    record: Record, arrays: dict[str, np.ndarray], weight: Tensor, bias: Tensor, slots: str, grid: int
 ) -> dict[str, Tensor]:
     """Scores (n, h, w) of an image's tags, dispatch maps (K, h, w), what describes the slots (K, C)."""
     kept = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -132,7 +132,7 @@ def seed_of(
         one = class_map(kept[f"scale {scale}"], weight) + bias[:, None, None]
         cam = cam + F.interpolate(one.sigmoid()[None], size, mode="bilinear") / len(SCALES)
     if slots == "features":
-        dispatch = cluster_slots(middle).dispatch
+        dispatch = cluster_slots(middle, (grid, grid)).dispatch
     else:
         dispatch = sharpen_slots(kept[slots][None], SETTINGS.sharpen)
     scores = seed_maps(ClassMaps(cam, cam, dispatch), SETTINGS)[0, list(record.tags)]
@@ -196,6 +196,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", default="tf_efficientnet_lite2", help="a timm model")
     parser.add_argument("--weights", help="its weight file")
     parser.add_argument("--slots", default="features", help="or a GLMix block, for example 2.2")
+    parser.add_argument(
+        "--grid", type=int, default=SETTINGS.slot_grid, help="that clustering starts from"
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder for features and the table")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the head")
     parser.add_argument("--steps", type=int, nargs="+", default=[150, 300, 600])
@@ -207,7 +210,10 @@ def main(words: Sequence[str] | None = None) -> None:
         keep_features(args, records)
     weight, bias = learn_head(args, records, len(classes))
     kept = (read_arrays(args.work / f"{record.id}.npz") for record in records)
-    seeds = [seed_of(r, one, weight, bias, args.slots) for r, one in zip(records, kept, strict=True)]
+    seeds = [
+        seed_of(record, one, weight, bias, args.slots, args.grid)
+        for record, one in zip(records, kept, strict=True)
+    ]
     masks = [read_mask(record.mask)[1::3, 1::3] for record in records]
     rows = [{"steps": "", "factors": ""} | judge(records, masks, [s["scores"] for s in seeds], classes)]
     print(rows[-1], flush=True)
@@ -217,7 +223,7 @@ def main(words: Sequence[str] | None = None) -> None:
             row = {"steps": steps, "factors": factors} | judge(records, masks, scores, classes)
             rows.append(row)
             print(row, flush=True)
-    name = f"{args.backbone}, {args.slots}, random seed {args.seed}.csv"
+    name = f"{args.backbone}, {args.slots}, grid {args.grid}, random seed {args.seed}.csv"
     with (args.work / name).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
