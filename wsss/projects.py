@@ -21,7 +21,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from wsss.config_files import read_yaml
 from wsss.data.check import check, summary
@@ -202,8 +202,9 @@ class Project:
 
     def contents(self) -> str:
         """What has been uploaded, in words."""
-        tables = len([path for path in self.tags.glob("*") if path.is_file()])
-        return f"{len(photographs_in(self.uploaded))} photographs, {tables} files of tags"
+        tables = sorted(path.name for path in self.tags.glob("*") if path.is_file())
+        beside = f"; beside them {few(tables)}" if tables else ""
+        return f"{len(photographs_in(self.uploaded))} photographs{beside}"
 
     def require_open(self) -> None:
         """Refuse other photographs and tags where a run is made of those that are there.
@@ -468,7 +469,7 @@ class Project:
             return standing("failed", f"The run broke off ({how}); going on does what is left.")
         return standing("stopped", "The run was stopped or broken off; going on does what is left.")
 
-    def pack_masks(self, trial: bool, path: Path) -> None:
+    def pack_masks(self, trial: bool, file: IO[bytes]) -> None:
         """Write the masks that the segmenter learned from, and the classes, into a .zip file.
 
         Raises:
@@ -477,7 +478,7 @@ class Project:
         run = self.run(trial)
         run.require_finished()
         masks = run.final_masks.masks
-        with zipfile.ZipFile(path, "w") as archive:  # PNGs are packed already
+        with zipfile.ZipFile(file, "w") as archive:  # PNGs are packed already
             for mask in sorted(masks.rglob("*.png")):
                 archive.write(mask, f"masks/{mask.relative_to(masks).as_posix()}")
             archive.write(self.out(trial) / "classes.txt", "classes.txt")
