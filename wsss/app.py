@@ -401,6 +401,7 @@ def serve(
     Raises:
         UserError: Gradio is not installed, or the port is in use.
     """
+    place = place and place.resolve()
     folder = tempfile.TemporaryDirectory(prefix=".wsss-app-", dir=place, ignore_cleanup_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = folder.name  # uploads and the pictures sent go with it
     gr = gradio()

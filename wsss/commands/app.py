@@ -10,7 +10,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Serve a page on this machine alone (127.0.0.1). Without RUN: upload photographs and tags, "
         "check them, run, open the report. With RUN: upload a photograph and see its tags, class maps, "
-        "slots and masks; browse the run's images by quality. Needs Gradio: `pip install 'gradio>=6.31,<7'`."
+        "slots and masks; browse the run's images by quality. Needs Gradio: "
+        "`pip install 'gradio>=6.31,<7'`."
     )
     parser.add_argument(
         "run", type=Path, nargs="?", help="folder of a finished run (the --out of run or demo)"
