@@ -30,8 +30,9 @@ def files(tmp_path):
     for number in range(12):
         image, mask = draw_scene(np.random.default_rng(number), 64)
         tags = "|".join(names[label - 1] for label in np.unique(mask) if label)
-        lines.append(f"img {number:02d}.jpg,{tags}")
-        Image.fromarray(image).save(folder / f"img {number:02d}.jpg")
+        name = "img 11 $(a).jpg" if number == 11 else f"img {number:02d}.jpg"
+        lines.append(f"{name},{tags}")
+        Image.fromarray(image).save(folder / name)
     (folder / "tags.csv").write_text("\n".join(lines) + "\n")
     return sorted(folder.iterdir())
 

@@ -1,9 +1,13 @@
 """Projects of `wsss app` without the page: what is taken of uploads, and what is said of a run."""
 
+import json
 import os
+import signal
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 from own_folder import make_folder
@@ -218,13 +222,26 @@ def test_status_is_read_from_the_folder(project):
     assert project.status(False).state == "finished"
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found in /proc")
-def test_what_is_no_run_is_never_ended(project):
-    """A note that was left names a number that another program may have by now."""
+HOLDS = """
+import sys, time
+from wsss.locks import locked
+with locked(sys.argv[1], "wsss run"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_a_run_that_an_earlier_page_has_left_can_be_stopped(project, tmp_path):
     results = project.path / "results"
-    results.mkdir()
-    with locked(results, "wsss run"):
-        holder = (results / ".wsss.holder").read_text()
-    (results / ".wsss.holder").write_text(holder)
-    project.stop(False)  # nobody holds the lock: this process lives on
-    assert not wsss.projects._is_wsss(1) or sys.platform != "linux"
+    (project.path / "pipeline.yaml").write_text("out: results\n")
+    words = [sys.executable, "-c", HOLDS, str(results)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        assert f"process {other.pid}" in project.status(False).words
+        project.stop(False)
+        assert other.wait(60) == -signal.SIGTERM
+    # its note names a number that any program may have by now: nothing is ended by that
+    (results / ".wsss.holder").write_text(json.dumps({"process": os.getpid(), "host": gethostname()}))
+    project.stop(False)
+    assert project.status(False).state == "ready"

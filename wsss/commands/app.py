@@ -13,14 +13,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "slots and masks; browse the run's images by quality. Needs Gradio: "
         "`pip install 'gradio>=6.31,<7'`."
     )
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "run", type=Path, nargs="?", help="folder of a finished run (the --out of run or demo)"
     )
-    parser.add_argument(
+    what.add_argument(
         "--projects",
         type=Path,
         default=Path("projects"),
-        help="without RUN: folder to keep projects in, as plain files (default: projects)",
+        help="folder to keep projects in, as plain files (default: projects)",
     )
     parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860)")
 
@@ -31,8 +32,9 @@ def main(args: argparse.Namespace) -> None:
     from wsss.project_page import serve_projects
 
     # ended from outside, too, the uploads are removed and runs are stopped
-    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {one: signal.signal(one, lambda *_: sys.exit(0)) for one in signals}
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [one for one in signals if signal.getsignal(one) != signal.SIG_IGN]  # not those of nohup
+    before = {one: signal.signal(one, lambda *_: sys.exit(0)) for one in heard}
     try:
         if args.run is None:
             serve_projects(args.projects, args.port)
