@@ -16,7 +16,7 @@ from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_scene
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-PATIENCE = 900_000
+PATIENCE = 1_800_000
 """Milliseconds that a step may take on a busy machine."""
 
 
@@ -47,7 +47,10 @@ class Server:
             self.process = subprocess.Popen(
                 words, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=os.environ
             )
-        until(lambda: self.process.poll() is not None or f":{self.port}" in self.log.read_text(), 600)
+        until(
+            lambda: self.process.poll() is not None or f":{self.port}" in self.log.read_text(),
+            PATIENCE / 1000,
+        )
         view.goto(f"http://127.0.0.1:{self.port}")
 
     def end(self) -> None:

@@ -55,7 +55,10 @@ pre.said { white-space: pre-wrap; font-size: .85em; max-height: 30em; overflow: 
 .stages { margin: 0 0 .6em; padding: 0; list-style: none }
 .stages li { display: inline-block; margin-right: 1.4em }
 .stages .todo { opacity: .6 }
-#status progress { width: 100%; height: 1em }
+#status progress { width: 100%; height: .8em; appearance: none; border: 0; background: #8884 }
+#status progress::-webkit-progress-bar { background: #8884 }
+#status progress::-webkit-progress-value { background: var(--primary-500, #f97316) }
+#status progress::-moz-progress-bar { background: var(--primary-500, #f97316) }
 #results a { margin-right: 1.4em; text-decoration: underline }
 footer { display: none !important }
 """
