@@ -52,6 +52,7 @@ _CSS = """
 .large .grid-container { grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)) !important }
 pre.said { white-space: pre-wrap; font-size: .85em; max-height: 30em; overflow: auto; margin: 0 }
 #note p, #problem p { color: var(--error-text-color, #b91c1c); margin: 0 }
+pre.log { max-height: 12em; display: flex; flex-direction: column-reverse }
 .stages { margin: 0 0 .6em; padding: 0; list-style: none }
 .stages li { display: inline-block; margin-right: 1.4em }
 .stages .todo { opacity: .6 }

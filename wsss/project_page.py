@@ -173,7 +173,7 @@ class ProjectPage:
         finished = status.state == "finished"
         look = self.gr.update(interactive=finished)
         links = _links(name, trial) if finished else ""
-        return _shown(status), "\n".join(status.said[-_LINES:]), start, stop, links, look
+        return _shown(status), _pre(status.said[-_LINES:], "said log"), start, stop, links, look
 
     def page_of(self, name: str, trial: bool) -> Page:
         """The page of a finished run, kept while the run is the same.
@@ -202,9 +202,9 @@ def _problem(error: UserError) -> str:
     return f"<p>{html.escape(str(error)).removesuffix('.')}.</p>"
 
 
-def _pre(lines: Iterable[str]) -> str:
+def _pre(lines: Iterable[str], style: str = "said") -> str:
     text = html.escape("\n".join(lines)).strip()
-    return f'<pre class="said">{text}</pre>' if text else ""
+    return f'<pre class="{style}">{text}</pre>' if text else ""
 
 
 def _table_words(table: str) -> str:
@@ -236,7 +236,7 @@ def _links(name: str, trial: bool) -> str:
     report, masks = (_address(name, trial, file) for file in ("report.html", "masks.zip"))
     return (
         f'<a href="{report}" target="_blank" id="report">Open the report</a>'
-        f'<a href="{masks}" download id="masks">Download the masks</a>'
+        f'<a href="{masks}" download id="masks">Download the masks of the training photographs</a>'
     )
 
 
@@ -336,9 +336,7 @@ def build(projects: Projects, folder: Path) -> Any:
                     start = gr.Button("Start", variant="primary", interactive=False, elem_id="start")
                     stop = gr.Button("Stop", interactive=False, elem_id="stop")
                 status = gr.HTML(elem_id="status")
-                said = gr.Textbox(
-                    label="What it says", lines=8, max_lines=8, interactive=False, elem_id="said"
-                )
+                said = gr.HTML(elem_id="said")
                 gr.Markdown("### 4. Results")
                 links = gr.HTML(elem_id="results")
                 look = gr.Button("Look at the run", interactive=False, elem_id="look")
