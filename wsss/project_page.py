@@ -109,7 +109,8 @@ class ProjectPage:
             return problem or _problem(error), *nothing
         choices = [(_table_words(table), table) for table in project.tables()]
         place = html.escape(str(project.path.resolve()))
-        told = f"{html.escape(project.contents())} in <code>{place}</code>, as plain files."
+        files = f"{html.escape(project.contents())} in <code>{place}</code>"
+        told = f"{files}, as plain files on which the commands of a terminal work, too."
         table = self.gr.update(choices=choices, value=choice.table)
         return problem, told, table, choice.backbone, terminal
 
