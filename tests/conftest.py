@@ -32,7 +32,7 @@ LONG = {
     "test_extend.py", "test_imports.py", "test_lightning_cli.py", "test_locks.py", "test_machine.py",
     "test_mask_quality.py", "test_metrics.py", "test_no_network.py", "test_own_photos.py",
     "test_own_photos_run.py", "test_own_photos_tutorial.py", "test_pipeline.py", "test_progress.py",
-    "test_tour.py",
+    "test_project_page.py", "test_tour.py",
 }  # fmt: skip
 """Files and folders of tests that train a network, look long at one or start many programs."""
 

@@ -34,8 +34,9 @@ LAYERS = [
     {"report"},
     {"pipeline"},
     {"exchange"},
-    {"explore", "predict", "slot_gallery"},
+    {"explore", "predict", "projects", "slot_gallery"},
     {"app"},
+    {"project_page"},
     {"commands"},
     {"cli"},
 ]

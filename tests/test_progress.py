@@ -46,6 +46,11 @@ def test_log_has_a_line_a_minute(monkeypatch):
     middle = sys.stderr.getvalue().splitlines()[3]
     assert middle.startswith("paint walls: 3 of 4 (75 %)") and " left, " in middle
     monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(wsss.progress, "MINUTE", 60.0)
+    monkeypatch.setenv("WSSS_LOG_SECONDS", "0")  # whoever reads the lines asks for more of them
+    _work()
+    assert sys.stderr.getvalue().splitlines()[3].startswith("paint walls: 3 of 4 (75 %)")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     with progress(None, "paint walls", "walls", 2) as bar:
         bar.start_t -= 3600
         bar.update()

@@ -1,12 +1,14 @@
-"""The page of `wsss app`: a photograph's tags, maps, slots and masks, and a run's images by quality.
+"""The page of `wsss app RUN`: a photograph's tags, maps, slots and masks, and images by quality.
 
-The one place that imports Gradio, an optional dependency (the extra `app`). Nothing leaves
-this machine: no analytics, no sharing, no fonts or scripts from elsewhere.
+It also serves the page of projects (`wsss.project_page`). The one place that imports Gradio, an
+optional dependency (the extra `app`). Nothing leaves this machine: no analytics, no sharing, no fonts
+or scripts from elsewhere.
 """
 
 import html
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from wsss.voc import palette
 PER_PAGE = 24
 CLICK = "Click into the photograph to see which slots that position belongs to, and their reach."
 LARGEST_FILE = 100 * 2**20
-"""Bytes of an upload."""
+"""Bytes of a photograph that is uploaded to a run."""
 
 LARGEST_POST = 2**20
 """Bytes of any other post: values of the page's controls."""
@@ -48,21 +50,36 @@ _CSS = """
 .gallery .grid-wrap { max-height: none; min-height: 0; height: auto; overflow: visible }
 .gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)) !important }
 .large .grid-container { grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)) !important }
-#note p { color: var(--error-text-color, #b91c1c); margin: 0 }
+pre.said { white-space: pre-wrap; font-size: .85em; max-height: 30em; overflow: auto; margin: 0 }
+#note p, #problem p { color: var(--error-text-color, #b91c1c); margin: 0 }
+pre.log { max-height: 12em; display: flex; flex-direction: column-reverse }
+.stages { margin: 0 0 .6em; padding: 0; list-style: none }
+.stages li { display: inline-block; margin-right: 1.4em }
+.stages .todo { opacity: .6 }
+#status progress { width: 100%; height: .8em; appearance: none; border: 0; background: #8884 }
+#status progress::-webkit-progress-bar { background: #8884 }
+#status progress::-webkit-progress-value { background: var(--primary-500, #f97316) }
+#status progress::-moz-progress-bar { background: var(--primary-500, #f97316) }
+#results a { margin-right: 1.4em; text-decoration: underline }
 footer { display: none !important }
 """
 
 
-def _gradio() -> Any:
+def gradio() -> Any:
+    """Gradio, told to keep to this machine.
+
+    Raises:
+        UserError: it is not installed.
+    """
     # read when Gradio is imported
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     try:
-        import gradio
+        import gradio as gr
     except ImportError as error:
         raise UserError(
             f"the page needs Gradio ({error}): install it with `pip install 'gradio>=6.31,<7'`"
         ) from error
-    return gradio
+    return gr
 
 
 class Page:
@@ -74,7 +91,7 @@ class Page:
     """
 
     def __init__(self, run: Run, folder: Path) -> None:
-        self.run, self.folder, self.gr = run, folder, _gradio()
+        self.run, self.folder, self.gr = run, folder, gradio()
 
     def told(self, work: Any, *args: Any) -> Any:
         """Do the work; a UserError becomes a message on the page."""
@@ -204,183 +221,199 @@ def _value(entry: Entry, by: str) -> str:
 def build(run: Run, folder: Path) -> Any:
     """The page as a `gradio.Blocks`, not yet served."""
     page = Page(run, folder)
-    gr = page.gr
-    pseudo_label = "Pseudo-mask of the first round" if run.refined else "Pseudo-mask"
-    orders = [(ORDERS[order], order) for order in run.orders]
-    with gr.Blocks(title=f"wsss: {run.folder.name}", analytics_enabled=False) as demo:
-        found, entries, entry, place = gr.State(), gr.State([]), gr.State(), gr.State()
-        gr.Markdown(f"# {run.folder.name}: from tags to masks")
-        with gr.Tabs() as tabs:
-            with gr.Tab("A photograph", id="photograph"), gr.Row():
-                with gr.Column(scale=2, min_width=320):
-                    file = gr.File(
-                        label="Photograph", file_count="single", height=140, elem_id="upload"
-                    )
-                    note = gr.HTML(elem_id="note")
-                    photograph = gr.Image(
-                        label="Click for the slots there",
-                        interactive=False,
-                        buttons=[],
-                        elem_id="photograph",
-                    )
-                    chances = gr.Label(
-                        label="Tags by probability", num_top_classes=5, show_heading=False
-                    )
-                    tags = gr.CheckboxGroup(
-                        run.classes, label="Tags of the masks", info="Correct them where wrong."
-                    )
-                with gr.Column(scale=5, min_width=320):
-                    with gr.Row():
-                        threshold = gr.Slider(
-                            0,
-                            1,
-                            run.background,
-                            step=0.01,
-                            label="Background score",
-                            info="More makes objects smaller.",
-                            elem_id="threshold",
-                        )
-                        crf = gr.Checkbox(
-                            run.made_with.crf is not None,
-                            label="Dense CRF",
-                            info="Sharpens along the photograph's edges.",
-                            elem_id="crf",
-                        )
-                    with gr.Row():
-                        with gr.Column(min_width=280):
-                            pseudo = gr.Image(
-                                label=pseudo_label,
-                                interactive=False,
-                                buttons=["fullscreen"],
-                                elem_id="pseudo",
-                            )
-                            pseudo_legend = gr.HTML()
-                            pseudo_file = gr.DownloadButton(
-                                "Download the pseudo-mask", interactive=False, elem_id="get-pseudo"
-                            )
-                        with gr.Column(min_width=280):
-                            segmented = gr.Image(
-                                label="Segmenter's mask",
-                                interactive=False,
-                                buttons=["fullscreen"],
-                                elem_id="segmented",
-                            )
-                            legend = gr.HTML()
-                            mask_file = gr.DownloadButton(
-                                "Download the segmenter's mask",
-                                interactive=False,
-                                elem_id="get-mask",
-                            )
-                    with gr.Row():
-                        block = gr.Dropdown(
-                            run.classifier.blocks,
-                            value=run.classifier.default_blocks[-1],
-                            label="Slots of",
-                            info="STAGE.BLOCK, or clustered features",
-                        )
-                        words = gr.Markdown(CLICK)
-                    slots = gr.Image(
-                        show_label=False,
-                        interactive=False,
-                        buttons=["fullscreen"],
-                        elem_id="slots",
-                    )
-                    maps = gr.Gallery(
-                        label="Class map of each tag",
-                        columns=3,
-                        height="auto",
-                        fit_columns=False,
-                        object_fit="contain",
-                        interactive=False,
-                        buttons=["fullscreen"],
-                        elem_id="maps",
-                        elem_classes=["gallery", "large"],
-                    )
-            with gr.Tab("The run's images", id="images") as browser:
-                with gr.Row():
-                    by = gr.Radio(orders, value=orders[0][1], label="Order")
-                    tag = gr.Dropdown(["all", *run.classes], value="all", label="Tag")
-                    number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="page")
-                count = gr.Markdown()
-                images = gr.Gallery(
-                    show_label=False,
-                    columns=6,
-                    height="auto",
-                    fit_columns=False,
-                    object_fit="contain",
-                    allow_preview=False,
-                    interactive=False,
-                    buttons=[],
-                    elem_id="images",
-                    elem_classes="gallery",
-                )
-                told = gr.Markdown("Choose an image to see its stages.")
-                stages = gr.Gallery(
-                    show_label=False,
-                    columns=5,
-                    fit_columns=False,
-                    object_fit="contain",
-                    height="auto",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="stages",
-                    elem_classes=["gallery", "large"],
-                )
-                over = gr.Button("Open it as a photograph", elem_id="over")
-
-        everything = [found, note, photograph, chances, tags, maps, pseudo, pseudo_legend, pseudo_file]
-        everything += [segmented, legend, mask_file, slots, words]
-        file.change(page.upload, [file, threshold, crf], everything, api_visibility="private")
-        for change in (tags.input, threshold.release, crf.input):
-            change(
-                page.masks,
-                [found, tags, threshold, crf],
-                [maps, pseudo, pseudo_legend, pseudo_file],
-                api_visibility="private",
-            )
-
-        def clicked(found: Any, block: str, event: gr.SelectData) -> tuple:
-            return event.index, *page.slots(found, block, event.index)
-
-        photograph.select(clicked, [found, block], [place, slots, words], api_visibility="private")
-        block.input(page.slots, [found, block, place], [slots, words], api_visibility="private")
-        listing = ([by, tag, number], [images, entries, count, number])
-        browser.select(page.browse, *listing, api_visibility="private")
-        for change in (by.input, tag.input):  # another list begins at its first page
-            change(page.browse, [by, tag], listing[1], api_visibility="private")
-        for change in (number.submit, number.blur):
-            change(page.browse, *listing, api_visibility="private")
-
-        def chosen(entries: list, by: str, event: gr.SelectData) -> tuple:
-            return entries[event.index], *page.open_entry(entries[event.index], by)
-
-        images.select(chosen, [entries, by], [entry, told, stages], api_visibility="private").success(
-            None, js="() => document.getElementById('stages').scrollIntoView({block: 'nearest'})"
-        )
-        over.click(
-            page.to_photograph, [entry, threshold, crf], everything, api_visibility="private"
-        ).success(lambda: gr.Tabs(selected="photograph"), None, tabs, api_visibility="private")
+    title = f"wsss: {run.folder.name}"
+    with page.gr.Blocks(title=title, analytics_enabled=False) as demo:
+        lay_out(page)
     return demo
 
 
-def serve(run: Run, port: int, block: bool = True) -> Any:
-    """Serve the page on 127.0.0.1 until Ctrl-C, or in the background.
+def lay_out(page: Page) -> None:
+    """Put what the page shows into the `gradio.Blocks` that are being made."""
+    gr, run = page.gr, page.run
+    pseudo_label = "Pseudo-mask of the first round" if run.refined else "Pseudo-mask"
+    orders = [(ORDERS[order], order) for order in run.orders]
+    found, entries, entry, place = gr.State(), gr.State([]), gr.State(), gr.State()
+    gr.Markdown(f"# {run.folder.name}: from tags to masks")
+    with gr.Tabs() as tabs:
+        with gr.Tab("A photograph", id="photograph"), gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                file = gr.File(label="Photograph", file_count="single", height=140, elem_id="upload")
+                note = gr.HTML(elem_id="note")
+                photograph = gr.Image(
+                    label="Click for the slots there",
+                    interactive=False,
+                    buttons=[],
+                    elem_id="photograph",
+                )
+                chances = gr.Label(label="Tags by probability", num_top_classes=5, show_heading=False)
+                tags = gr.CheckboxGroup(
+                    run.classes, label="Tags of the masks", info="Correct them where wrong."
+                )
+            with gr.Column(scale=5, min_width=320):
+                with gr.Row():
+                    threshold = gr.Slider(
+                        0,
+                        1,
+                        run.background,
+                        step=0.01,
+                        label="Background score",
+                        info="More makes objects smaller.",
+                        elem_id="threshold",
+                    )
+                    crf = gr.Checkbox(
+                        run.made_with.crf is not None,
+                        label="Dense CRF",
+                        info="Sharpens along the photograph's edges.",
+                        elem_id="crf",
+                    )
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        pseudo = gr.Image(
+                            label=pseudo_label,
+                            interactive=False,
+                            buttons=["fullscreen"],
+                            elem_id="pseudo",
+                        )
+                        pseudo_legend = gr.HTML()
+                        pseudo_file = gr.DownloadButton(
+                            "Download the pseudo-mask", interactive=False, elem_id="get-pseudo"
+                        )
+                    with gr.Column(min_width=280):
+                        segmented = gr.Image(
+                            label="Segmenter's mask",
+                            interactive=False,
+                            buttons=["fullscreen"],
+                            elem_id="segmented",
+                        )
+                        legend = gr.HTML()
+                        mask_file = gr.DownloadButton(
+                            "Download the segmenter's mask",
+                            interactive=False,
+                            elem_id="get-mask",
+                        )
+                with gr.Row():
+                    block = gr.Dropdown(
+                        run.classifier.blocks,
+                        value=run.classifier.default_blocks[-1],
+                        label="Slots of",
+                        info="STAGE.BLOCK, or clustered features",
+                    )
+                    words = gr.Markdown(CLICK)
+                slots = gr.Image(
+                    show_label=False,
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="slots",
+                )
+                maps = gr.Gallery(
+                    label="Class map of each tag",
+                    columns=3,
+                    height="auto",
+                    fit_columns=False,
+                    object_fit="contain",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="maps",
+                    elem_classes=["gallery", "large"],
+                )
+        with gr.Tab("The run's images", id="images") as browser:
+            with gr.Row():
+                by = gr.Radio(orders, value=orders[0][1], label="Order")
+                tag = gr.Dropdown(["all", *run.classes], value="all", label="Tag")
+                number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="page")
+            count = gr.Markdown()
+            images = gr.Gallery(
+                show_label=False,
+                columns=6,
+                height="auto",
+                fit_columns=False,
+                object_fit="contain",
+                allow_preview=False,
+                interactive=False,
+                buttons=[],
+                elem_id="images",
+                elem_classes="gallery",
+            )
+            told = gr.Markdown("Choose an image to see its stages.")
+            stages = gr.Gallery(
+                show_label=False,
+                columns=5,
+                fit_columns=False,
+                object_fit="contain",
+                height="auto",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="stages",
+                elem_classes=["gallery", "large"],
+            )
+            over = gr.Button("Open it as a photograph", elem_id="over")
+
+    everything = [found, note, photograph, chances, tags, maps, pseudo, pseudo_legend, pseudo_file]
+    everything += [segmented, legend, mask_file, slots, words]
+    file.change(page.upload, [file, threshold, crf], everything, api_visibility="private")
+    for change in (tags.input, threshold.release, crf.input):
+        change(
+            page.masks,
+            [found, tags, threshold, crf],
+            [maps, pseudo, pseudo_legend, pseudo_file],
+            api_visibility="private",
+        )
+
+    def clicked(found: Any, block: str, event: gr.SelectData) -> tuple:
+        return event.index, *page.slots(found, block, event.index)
+
+    photograph.select(clicked, [found, block], [place, slots, words], api_visibility="private")
+    block.input(page.slots, [found, block, place], [slots, words], api_visibility="private")
+    listing = ([by, tag, number], [images, entries, count, number])
+    browser.select(page.browse, *listing, api_visibility="private")
+    for change in (by.input, tag.input):  # another list begins at its first page
+        change(page.browse, [by, tag], listing[1], api_visibility="private")
+    for change in (number.submit, number.blur):
+        change(page.browse, *listing, api_visibility="private")
+
+    def chosen(entries: list, by: str, event: gr.SelectData) -> tuple:
+        return entries[event.index], *page.open_entry(entries[event.index], by)
+
+    images.select(chosen, [entries, by], [entry, told, stages], api_visibility="private").success(
+        None, js="() => document.getElementById('stages').scrollIntoView({block: 'nearest'})"
+    )
+    over.click(
+        page.to_photograph, [entry, threshold, crf], everything, api_visibility="private"
+    ).success(lambda: gr.Tabs(selected="photograph"), None, tabs, api_visibility="private")
+
+
+def serve(
+    make: Callable[[Path], Any],
+    port: int,
+    block: bool = True,
+    place: Path | None = None,
+    largest: int = LARGEST_FILE,
+    largest_post: int = LARGEST_POST,
+    inside: Sequence[Callable[[Any], Any]] = (),
+) -> Any:
+    """Serve a page on 127.0.0.1 until Ctrl-C, or in the background.
 
     Args:
-        run: the run to look at.
+        make: the page as a `gradio.Blocks`, given a folder for its files.
         port: of this machine.
         block: wait; if not, the caller closes the returned page by `close()`.
+        place: where that folder is made; None: where the system has such.
+        largest: bytes of an upload.
+        largest_post: bytes of any other post.
+        inside: what else answers requests that this machine's page may send, each around an ASGI app.
 
     Raises:
         UserError: Gradio is not installed, or the port is in use.
     """
-    folder = tempfile.TemporaryDirectory(prefix="wsss-app-", ignore_cleanup_errors=True)
+    place = place and place.resolve()
+    folder = tempfile.TemporaryDirectory(prefix=".wsss-app-", dir=place, ignore_cleanup_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = folder.name  # uploads and the pictures sent go with it
-    gr = _gradio()
+    gr = gradio()
     from starlette.middleware import Middleware
 
-    demo = build(run, Path(folder.name))
+    demo = make(Path(folder.name).resolve())
     demo.folder = folder  # removed with the page
+    checked = Middleware(_OnlyFromHere, port=port, largest=largest, largest_post=largest_post)
     try:
         demo.launch(
             server_name="127.0.0.1",
@@ -390,7 +423,7 @@ def serve(run: Run, port: int, block: bool = True) -> Any:
             quiet=True,
             prevent_thread_lock=True,
             show_error=True,
-            max_file_size=LARGEST_FILE,
+            max_file_size=largest,
             footer_links=[],
             run_history=False,
             enable_monitoring=False,
@@ -402,7 +435,7 @@ def serve(run: Run, port: int, block: bool = True) -> Any:
             theme=gr.themes.Default(
                 font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
             ),
-            app_kwargs={"middleware": [Middleware(_OnlyFromHere, port=port)]},
+            app_kwargs={"middleware": [checked, *map(Middleware, inside)]},
         )
     except (OSError, OverflowError) as error:
         raise UserError(f"the page cannot use port {port} ({error}): choose another --port") from error
@@ -422,10 +455,13 @@ class _OnlyFromHere:
     Args:
         app: what is served.
         port: where it is served.
+        largest: bytes of an upload.
+        largest_post: bytes of any other post.
     """
 
-    def __init__(self, app: Any, port: int) -> None:
+    def __init__(self, app: Any, port: int, largest: int, largest_post: int) -> None:
         self.app, self.port = app, port
+        self.largest, self.largest_post = largest, largest_post
         self.hosts = {f"{name}:{port}" for name in _NAMES} | ({*_NAMES} if port == 80 else set())
         self.origins = {f"http://{host}" for host in self.hosts}
 
@@ -440,7 +476,7 @@ class _OnlyFromHere:
         if refusal is not None:
             await self._answer(send, *refusal)
             return
-        most = _most(scope)
+        most = self._most(scope)
         seen, answered = 0, False
 
         async def bounded() -> dict:
@@ -485,9 +521,15 @@ class _OnlyFromHere:
         length = values.get("content-length", ["0"])[-1]
         if not length.isdecimal():
             return 400, "no length"
-        if int(length) > _most(scope):
+        if int(length) > self._most(scope):
             return 413, "too large"
         return None
+
+    def _most(self, scope: dict) -> int:
+        """Bytes that a request may have."""
+        # an upload has some lines around each file
+        is_upload = scope["path"].rstrip("/").endswith("/upload")
+        return self.largest + 2**16 if is_upload else self.largest_post
 
     async def _answer(self, send: Any, status: int, words: str) -> None:
         body = words.encode()
@@ -508,9 +550,3 @@ _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-
-
-def _most(scope: dict) -> int:
-    """Bytes that a request may have."""
-    # an upload has some lines around the file
-    return LARGEST_FILE + 2**16 if scope["path"].rstrip("/").endswith("/upload") else LARGEST_POST

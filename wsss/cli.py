@@ -37,7 +37,7 @@ From photographs with image-level tags to pixel masks and a trained segmenter.
   export masks DIR --format F ...    masks for CVAT, Label Studio, YOLO or the VOC server
   export model --ckpt F --out DIR    the network as ONNX and torch.export
   import masks FILE --photos P ...   masks corrected there, back as training masks
-  app RUN                            a local page: try photographs, look through the run
+  app [RUN]                          a local page: photographs and tags to a run; look through a run
 
 `wsss COMMAND --help` tells the options.
 """

@@ -31,6 +31,14 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
 _ASIDE = re.compile(r"\.[0-9a-f]+-[0-9a-f]*\.part")
 
 
+def old_name(path: Path) -> Path:
+    """The first free name, `<path>.old1` and so on, for what is moved aside."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old{number}")).exists():
+        number += 1
+    return aside
+
+
 def sweep(folder: Path) -> None:
     """Remove what processes that were killed have written half; nobody else may write there."""
     for path in folder.rglob(".*-*.part"):

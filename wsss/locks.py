@@ -98,3 +98,23 @@ def _holder(folder: Path) -> str:
         return f"{note['what']} (process {note['process']} on {note['host']}, since {note['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process of wsss"
+
+
+def holding(folder: Path) -> int | None:
+    """The process of this machine that has noted that it holds a folder; None: none has."""
+    try:
+        note = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        return int(note["process"]) if note["host"] == socket.gethostname() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def require_unlocked(folder: Path) -> None:
+    """See that nobody is at work in a folder.
+
+    Raises:
+        UserError: a process is; it is named.
+    """
+    if (folder / HOLDER).is_file():  # there while somebody holds it, or left by one that was killed
+        with _hold(folder, "", keep=False):
+            pass

@@ -10,7 +10,10 @@ from tqdm import tqdm
 from wsss.distributed import is_first
 
 MINUTE = 60.0
-"""Seconds between two lines of a log."""
+"""Seconds between two lines of a log, where the environment variable `OFTEN` does not say."""
+
+OFTEN = "WSSS_LOG_SECONDS"
+"""Names the variable by which whoever starts wsss and reads its lines asks for more of them."""
 
 _LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %) in {elapsed}, {remaining} left, "
 
@@ -41,6 +44,11 @@ def on_terminal() -> bool:
     return seen and sys.stderr.isatty() and not os.environ.get("CI")
 
 
+def _between_lines() -> float:
+    given = os.environ.get(OFTEN, "")
+    return float(given) if given.isdecimal() else MINUTE
+
+
 def progress(
     items: Iterable | None = None,
     what: str = "",
@@ -66,11 +74,12 @@ def progress(
     if on_terminal():
         how |= {"dynamic_ncols": True, "delay": 2.0 if brief else 0.0}
     else:
+        seconds = _between_lines()
         how |= {
             "file": _Lines(),
             "bar_format": _LINE + "{rate_noinv_fmt}{postfix}",
-            "mininterval": MINUTE,
-            "maxinterval": MINUTE,
+            "mininterval": seconds,
+            "maxinterval": seconds,
             "miniters": 1,
             "leave": True,
             "delay": 1e-3 if brief else 0.0,  # nothing at the start, nor at the end of a short one

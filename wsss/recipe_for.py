@@ -42,6 +42,13 @@ PURPOSES = {
 }
 """The first line of each config."""
 
+FILES = ("tags.csv", "classes.txt", "left_out.csv", *(f"{name}.yaml" for name in PURPOSES))
+"""What is written."""
+
+
+class Differs(UserError):
+    """Files of other content are there already."""
+
 
 def write_recipe(
     photographs: Path,
@@ -65,8 +72,8 @@ def write_recipe(
         the lines in which the user is told what was found and written.
 
     Raises:
-        UserError: the folder cannot be used, the backbone or its weights are none, or files of other
-            content are there already.
+        Differs: files of other content are there already.
+        UserError: the folder cannot be used, or the backbone or its weights are none.
     """
     if not photographs.is_dir():
         raise UserError(f"there is no folder {photographs}: give the folder of your photographs")
@@ -254,7 +261,7 @@ def _write(out: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         path = out / name
         if path.is_file() and path.read_text(encoding="utf-8") != text:
-            raise UserError(
+            raise Differs(
                 f"{path} is there already and differs from what would be written: give another --out, "
                 "or remove it"
             )

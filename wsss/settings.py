@@ -12,6 +12,9 @@ from wsss.errors import UserError
 
 T = TypeVar("T", bound="Settings")
 
+BACKBONE = "mobilenetv2_100"
+"""Of timm, for one's own photographs, where nobody asks for another."""
+
 Slots = Literal["none", "features", "blocks"]
 
 SLOT_GRID = 8

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-BACKBONE = "mobilenetv2_100"
+from wsss.settings import BACKBONE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

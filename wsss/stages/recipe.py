@@ -16,7 +16,7 @@ from wsss.data.catalog import Catalog
 from wsss.data.masks import mask_stamp
 from wsss.distributed import first, is_first
 from wsss.errors import UserError
-from wsss.files import file_stamp, read_json, write_json, write_text
+from wsss.files import file_stamp, old_name, read_json, write_json, write_text
 from wsss.origin import before, differences, plain
 from wsss.progress import progress
 from wsss.resources import Cost
@@ -199,10 +199,7 @@ def _begin(
         print(f"{folder.name}: done before, unchanged", flush=True)
         return None
     if news or (note is None and _holds_more(folder)):
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
-            number += 1
-        folder.rename(aside)
+        aside = folder.rename(old_name(folder))
         remove_views(aside)
         told = f" ({'; '.join(news[:4])})" if news else ""
         print(f"{folder.name}: settings or inputs changed{told}, earlier results are in {aside}")
