@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from wsss.data.masks import write_mask
-from wsss.errors import UserError
+from wsss.errors import UserError, install
 from wsss.explore import (
     ORDERS,
     Analysis,
@@ -59,9 +59,7 @@ def _gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise UserError(
-            f"the page needs Gradio ({error}): install it with `pip install 'gradio>=6.31,<7'`"
-        ) from error
+        raise UserError(f"the page needs Gradio ({error}): {install('app')}") from error
     return gradio
 
 
