@@ -4,7 +4,6 @@ python scripts/dependencies.py
 
 Run it in an environment of constraints.txt that has the extras, as that of `make test`: the table is of
 the packages there.
-
 """
 
 import platform
@@ -28,6 +27,8 @@ of `constraints.txt`.
 
 - "For" says who needs a package: wsss itself, an extra of wsss (`[app]`, `[excel]`, `[export]`), or the
   first of the others that does.
+- `constraints.txt` fixes the versions of what wsss itself and its extras need. Of the others an
+  installation takes the newest that fits, here those of the date above.
 - The licence is what the package states. Libraries inside a wheel (of OpenCV, PyTorch, SciPy) have
   licences of their own, which lie beside the package.
 - NVIDIA's packages come with PyTorch's build for GPUs and are not free software. PyTorch's build for
