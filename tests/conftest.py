@@ -29,10 +29,10 @@ TRAINING = {"small_run", "judged", "in_place", "shared", "voc_root"}
 LONG = {
     "benchmarks", "commands/test_slots.py", "exchange/test_model.py", "localize/test_slot_classes.py",
     "report/test_page.py", "tasks", "test_any_backbone_run.py", "test_distil.py", "test_distributed.py",
-    "test_extend.py", "test_imports.py", "test_lightning_cli.py", "test_locks.py", "test_machine.py",
-    "test_mask_quality.py", "test_metrics.py", "test_no_network.py", "test_own_photos.py",
-    "test_own_photos_run.py", "test_own_photos_tutorial.py", "test_pipeline.py", "test_progress.py",
-    "test_project_page.py", "test_tour.py",
+    "test_extend.py", "test_imports.py", "test_installation.py", "test_lightning_cli.py",
+    "test_locks.py", "test_machine.py", "test_mask_quality.py", "test_metrics.py", "test_no_network.py",
+    "test_own_photos.py", "test_own_photos_run.py", "test_own_photos_tutorial.py", "test_pipeline.py",
+    "test_progress.py", "test_project_page.py", "test_tour.py",
 }  # fmt: skip
 """Files and folders of tests that train a network, look long at one or start many programs."""
 

@@ -43,6 +43,8 @@ def test_plain_types_and_back(settings):
         (SlotLabelSettings, {"folds": 1}, "folds must be 2 or more, got 1"),
         (SlotLabelSettings, {"rounds": 0}, "rounds must be 1 or more"),
         (SlotLabelSettings, {"sample": 0}, "sample must be 1 or more, got 0"),
+        (ClassMapSettings, {"scales": (10**400,)}, "scales must be positive"),
+        (ClassMapSettings, {"scales": (float("nan"),)}, "scales must be positive"),
         (ClassMapSettings, {"scales": 1.0}, "scales must be positive numbers, got 1.0"),
         (ClassMapSettings, {"scales": "x"}, "scales must be positive numbers, got 'x'"),
         (MaskSettings, {"background": 1.5}, "background must lie in 0..1, got 1.5"),

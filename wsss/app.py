@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wsss.data.masks import write_mask
-from wsss.errors import UserError
+from wsss.errors import UserError, install
 from wsss.explore import (
     ORDERS,
     Analysis,
@@ -76,9 +76,7 @@ def gradio() -> Any:
     try:
         import gradio as gr
     except ImportError as error:
-        raise UserError(
-            f"the page needs Gradio ({error}): install it with `pip install 'gradio>=6.31,<7'`"
-        ) from error
+        raise UserError(f"the page needs Gradio ({error}): {install('app')}") from error
     return gr
 
 

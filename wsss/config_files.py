@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,24 @@ _WRITERS = ("PseudoMaskWriter", "RefinedMaskWriter", "MaskWriter")
 
 MOST_VALUES = 100_000
 """Values of a config file; one whose aliases name each other holds billions of them in a few lines."""
+
+
+def shipped_config(name: str) -> Path:
+    """A config file that comes with wsss, for example `voc/pipeline.yaml`."""
+    here = Path(__file__).parent
+    for folder in (here / "configs", here.parent / "configs"):  # of a wheel, of a checkout
+        if os.path.isfile(folder / name):
+            return folder / name
+    raise UserError(f"the shipped config {name} is missing: install wsss again")
+
+
+def config_file(path: str | Path) -> Path:
+    """A config file; `configs/voc/pipeline.yaml` and the like: that of wsss, where none is here."""
+    path = Path(path)
+    if path.parts[:1] == ("configs",) and not os.path.isfile(path):
+        with suppress(UserError):
+            return shipped_config(str(Path(*path.parts[1:])))
+    return path
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -135,6 +154,7 @@ def upgrade_words(words: Sequence[str], told: str) -> list[str]:
     for word in rest:
         name, equals, value = word.partition("=")
         if name in ("-c", "--config") and not equals and (path := next(rest, None)) is not None:
+            path = str(config_file(path))
             config = read_yaml(Path(path)) if Path(path).is_file() else None
             now = config and upgrade(config, path)
             found += [name, path if now == config else yaml_text(now)]

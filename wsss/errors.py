@@ -48,6 +48,18 @@ def forget_notices() -> None:
     _told.clear()
 
 
+def install(extra: str) -> str:
+    """The command that installs an extra's packages, as pyproject.toml lists them."""
+    from importlib.metadata import PackageNotFoundError, requires  # takes a while
+
+    try:
+        wanted = [one.partition(";") for one in requires("wsss") or []]
+    except PackageNotFoundError:  # only on Python's path
+        return f"pip install -e '.[{extra}]' in the folder of wsss"
+    names = [f"'{name.strip()}'" for name, _, when in wanted if f'"{extra}"' in when]
+    return f"pip install {' '.join(names)}"
+
+
 def few(names: Sequence[str], most: int = 5) -> str:
     """The first names, and how many more there are."""
     more = f", ... and {len(names) - most} more" if len(names) > most else ""

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from wsss.config_files import read_yaml
+from wsss.config_files import config_file, read_yaml
 from wsss.data.catalog import Catalog
 from wsss.distributed import first, is_first, launch, require_shared
 from wsss.errors import UserError, few, notice
@@ -38,15 +38,6 @@ KEYS = {"out", "classify", "pseudo_masks", "segment"}
 OPTIONAL = {"refine", "start_from_classifier"}
 
 
-def shipped_config(name: str) -> Path:
-    """A config file that comes with the project, for example `voc/pipeline.yaml`."""
-    here = Path(__file__).parent
-    for folder in (here / "configs", here.parent / "configs"):
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"the shipped config {name} is missing: install wsss again")
-
-
 def run_pipeline(
     config: str | Path,
     out: str | Path | None = None,
@@ -67,7 +58,8 @@ def run_pipeline(
     True
 
     Args:
-        config: a pipeline.yaml: `out`, and the config files of the stages, relative to its place. With
+        config: a pipeline.yaml: `out`, and the config files of the stages, relative to its place.
+            `configs/voc/pipeline.yaml` and the like are those of wsss, where none is here. With
             `refine` there are two rounds: a segmenter learns from the classifier's masks, what it
             sees refines them, and it goes on learning from the refined ones. Where classifier
             and segmenter have the same network, the segmenter starts from what the classifier has
@@ -88,7 +80,8 @@ def run_pipeline(
     Returns:
         The numbers that are also written to `<out>/metrics.json`, in percent (0..100).
     """
-    settings = read_yaml(Path(config))
+    config = config_file(config)
+    settings = read_yaml(config)
     if unknown := sorted(set(settings) - KEYS - OPTIONAL):
         known = sorted(KEYS | OPTIONAL)
         raise UserError(f"{config} has the unknown key '{unknown[0]}': known are {known}")
@@ -102,7 +95,7 @@ def run_pipeline(
             continue  # one round
         if not isinstance(settings[key], str):
             raise UserError(f"{key} in {config} must name a config file, got {settings[key]!r}")
-        files[key] = Path(config).parent / settings[key]
+        files[key] = config.parent / settings[key]
     folder = Path(out or settings["out"]).resolve()
     run = _Run(folder, files, root, weights, changed, tensorboard, strict)
     place = {"devices": devices or run.asked("devices"), "num_nodes": run.asked("num_nodes")}

@@ -62,9 +62,9 @@ def _check_scales(settings: Any) -> None:
     given = settings.scales
     try:
         scales = tuple(map(float, given))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         scales = ()
-    if not scales or min(scales) <= 0:
+    if not scales or not all(0 < scale < float("inf") for scale in scales):
         shown = list(given) if isinstance(given, tuple | list) else repr(given)
         raise UserError(f"scales must be positive numbers, got {shown}")
     object.__setattr__(settings, "scales", scales)

@@ -12,13 +12,13 @@ from odd_files import photo
 
 from wsss import recipe_for
 from wsss.cli import main
+from wsss.config_files import shipped_config
 from wsss.data.catalog import read_catalog, read_classes
 from wsss.data.gather import gather
 from wsss.data.masks import write_mask
 from wsss.data.modules import TagData
 from wsss.errors import UserNotice
 from wsss.machine import Machine
-from wsss.pipeline import shipped_config
 from wsss.recipe_for import Backbone
 from wsss.settings import PseudoMaskSettings
 

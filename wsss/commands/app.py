@@ -5,13 +5,14 @@ import signal
 import sys
 from pathlib import Path
 
+from wsss.errors import install
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Serve a page on this machine alone (127.0.0.1). Without RUN: upload photographs and tags, "
         "check them, run, open the report. With RUN: upload a photograph and see its tags, class maps, "
-        "slots and masks; browse the run's images by quality. Needs Gradio: "
-        "`pip install 'gradio>=6.31,<7'`."
+        f"slots and masks; browse the run's images by quality. Needs once: {install('app')}."
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(

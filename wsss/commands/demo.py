@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    from wsss.pipeline import run_pipeline, shipped_config
+    from wsss.config_files import shipped_config
+    from wsss.pipeline import run_pipeline
 
     root = str(Path(args.out) / "data")
     run_pipeline(shipped_config("demo/pipeline.yaml"), args.out, root, **run_options(args))

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from wsss.errors import UserError
+from wsss.errors import UserError, install
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         help="the network as ONNX and torch.export, with a card",
         description="Write model.onnx, model.pt2 (torch.export) and preprocessing.json. Both models "
-        "are run and compared with torch before anything is kept. Needs pip install -e '.[export]' "
-        "once.",
+        "are run and compared with torch before anything is kept. Needs once: "
+        f"{install('export')}.",
     )
     model.add_argument("--ckpt", type=Path, required=True, help="last.ckpt of wsss segment or run")
     model.add_argument("--out", type=Path, required=True, help="new folder for the three files")

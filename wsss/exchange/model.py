@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from wsss.api import Segmenter
-from wsss.errors import UserError
+from wsss.errors import UserError, install
 from wsss.exchange.output import is_taken, new_output
 from wsss.voc import VOID, palette
 
@@ -37,9 +37,7 @@ def export_model(ckpt: Path, out: Path, size: tuple[int, int] | None = None) -> 
     """
     missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(n)]
     if missing:
-        raise UserError(
-            f"{', '.join(missing)} is not installed: pip install -e '.[export]' in the folder of wsss"
-        )
+        raise UserError(f"{', '.join(missing)} is not installed: {install('export')}")
     if is_taken(out):
         raise UserError(f"--out {out} is there already: give a new folder")
     segmenter = Segmenter.load(ckpt)

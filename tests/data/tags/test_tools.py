@@ -153,7 +153,7 @@ def test_excel_without_openpyxl_formulas_and_archives(root, monkeypatch):
     with pytest.raises(UserError, match="line 4: the value of the formula in C4 is not in the file"):
         _read(path, root)
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(UserError, match=r"pip install 'wsss\[excel\]', or save it as CSV UTF-8"):
+    with pytest.raises(UserError, match=r"pip install 'openpyxl>=3.1', or save it as CSV UTF-8"):
         _read(path, root)
     path.write_bytes(b"\xd0\xcf\x11\xe0" + bytes(100))
     with pytest.raises(UserError, match=r"old Excel: save it as \.xlsx"):

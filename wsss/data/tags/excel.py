@@ -1,4 +1,4 @@
-"""The cells of an Excel workbook, read by openpyxl (`pip install 'wsss[excel]'`)."""
+"""The cells of an Excel workbook, read by openpyxl (the extra `excel`)."""
 
 import datetime
 import warnings
@@ -7,7 +7,7 @@ from typing import Any
 
 from wsss.data.cells import clean
 from wsss.data.tags.source import Line, Source
-from wsss.errors import UserError
+from wsss.errors import UserError, install
 
 UNPACKED = 2**30
 """Bytes that a workbook may unpack to; more is taken for a decompression bomb."""
@@ -44,7 +44,7 @@ def read_workbook(source: Source) -> list[Line]:
         import openpyxl
     except ImportError:
         raise UserError(
-            f"{path} is a workbook of Excel, which openpyxl reads: pip install 'wsss[excel]', or "
+            f"{path} is a workbook of Excel, which openpyxl reads: {install('excel')}, or "
             "save it as CSV UTF-8"
         ) from None
     try:
