@@ -15,6 +15,7 @@ ways with other passes (`WAYS`), and the CRF beside others that take turns (`crf
 
 import argparse
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -143,7 +144,9 @@ class Ours:
         """Make all masks; returns images a second, from first to last."""
         trainer = Trainer(accelerator="cpu", precision=self.precision, logger=False)
         start = time.perf_counter()
-        make_pseudo_masks(self.task, self.data, self.settings, out / "masks", trainer)
+        # processes that make masks do not load this file: the program's own are as small
+        with patch.object(sys.modules["__main__"], "__file__", None, create=True):
+            make_pseudo_masks(self.task, self.data, self.settings, out / "masks", trainer)
         return len(self.catalog.records) / (time.perf_counter() - start)
 
     @torch.inference_mode()
