@@ -245,3 +245,18 @@ def test_a_run_that_an_earlier_page_has_left_can_be_stopped(project, tmp_path):
     (results / ".wsss.holder").write_text(json.dumps({"process": os.getpid(), "host": gethostname()}))
     project.stop(False)
     assert project.status(False).state == "ready"
+
+
+@pytest.mark.parametrize("way", ["{aside}", "{uploads}/../secret.csv", "{uploads}/link.csv"])
+def test_only_what_was_uploaded_is_taken(projects, tmp_path, way):
+    page_of = pytest.importorskip("wsss.project_page").ProjectPage
+    aside, uploads = tmp_path / "secret.csv", tmp_path / "uploads"
+    uploads.mkdir()
+    aside.write_text("image,tags\n")
+    (uploads / "link.csv").symlink_to(aside)
+    page = page_of(projects, uploads)
+    projects.make("bees")
+    file = {"path": way.format(aside=aside, uploads=uploads), "orig_name": "tags.csv"}
+    said = page.add("bees", False, [file])[1]
+    assert "only files that were uploaded can be added" in said
+    assert aside.is_file() and not list((projects.folder / "bees" / "tags").glob("*"))

@@ -116,17 +116,19 @@ class ProjectPage:
 
     def add(self, name: str | None, trial: bool, files: list[dict] | None) -> tuple:
         """Uploaded files into the project; nothing is left in the field."""
-        given = [(Path(file["path"]), file.get("orig_name") or "") for file in files or []]
+        # as the browser says it: no part of a path may lead out of the folder of uploads
+        given = [(Path(file["path"]).resolve(), file.get("orig_name") or "") for file in files or []]
+        uploaded = [path.is_relative_to(self.folder.resolve()) for path, _ in given]
         try:
-            if not all(path.is_relative_to(self.folder) for path, _ in given):
+            if not all(uploaded):
                 raise UserError("only files that were uploaded can be added")
             told = self.project(name).add(given)
             problem = f"<div>{html.escape(told)}</div>"
         except UserError as error:
             problem = _problem(error)
         finally:
-            for path, _ in given:
-                if path.is_relative_to(self.folder):
+            for (path, _), own in zip(given, uploaded, strict=True):
+                if own:
                     path.unlink(missing_ok=True)
         return None, *self.inputs(name, trial, problem), *self.now(name, trial)
 
