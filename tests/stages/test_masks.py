@@ -2,7 +2,10 @@
 
 import errno
 import os
+import threading
+from concurrent.futures.process import _ExecutorManagerThread
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -238,3 +241,20 @@ def test_a_process_that_is_killed_as_it_starts_is_told(tmp_path, monkeypatch):
     with told, masks.MaskPool([], workers=1) as pool:
         monkeypatch.setattr(pool.pool, "submit", broken)
         pool.submit(die, Job(Path("small"), None, tmp_path, tmp_path))
+
+
+def test_a_process_that_starts_while_another_dies_is_not_waited_for(tmp_path, monkeypatch):
+    terminate = BaseProcess.terminate
+
+    def not_by_the_pool(process):
+        if threading.current_thread() is threading.main_thread():
+            terminate(process)
+
+    # as if it was not there yet when the pool ends its processes
+    monkeypatch.setattr(BaseProcess, "terminate", not_by_the_pool)
+    for name in ("shutdown_workers", "_shutdown_workers"):
+        monkeypatch.setattr(_ExecutorManagerThread, name, lambda _: None, raising=False)
+    with pytest.raises(UserError, match="was killed"), masks.MaskPool([], workers=2) as pool:
+        for name in ("small", "large", "last"):
+            pool.submit(die, Job(Path(name), None, tmp_path, tmp_path))
+    assert not pool.pool._processes  # all have ended

@@ -116,6 +116,10 @@ class MaskPool:
                 for left in progress(left_over, "last masks", brief=True):
                     self._collect(left)
         finally:
+            if self.pool._broken:
+                # the pool waits for one that was being started while another died, but does not end it
+                for process in [*(self.pool._processes or {}).values()]:
+                    process.terminate()
             self.pool.shutdown(cancel_futures=True)
 
 
