@@ -16,7 +16,7 @@ from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_scene
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-PATIENCE = 90_000
+PATIENCE = 300_000
 """Milliseconds that a step may take on a busy machine."""
 
 
