@@ -49,12 +49,13 @@ def test_serving_the_page_asks_nobody(small_run):
     pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'gradio>=6.31,<7'")
     code = f"""
 import time
-from wsss.app import serve
+from wsss.app import build, serve
 from wsss.explore import Run
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-page = serve(Run({str(small_run)!r}), port, block=False)
+run = Run({str(small_run)!r})
+page = serve(lambda folder: build(run, folder), port, block=False)
 time.sleep(3)  # what Gradio asks, it asks from a thread
 page.close()
 """

@@ -233,9 +233,14 @@ def test_a_killed_process_is_told_with_its_image(tmp_path):
         pool.submit(die, jobs[0])
 
 
-def test_a_process_that_is_killed_as_it_starts_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), ValueError("bad value(s) in fds_to_keep")],
+)
+def test_a_process_that_is_killed_as_it_starts_is_told(error, tmp_path, monkeypatch):
     def broken(*_):
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        pool.pool._broken = "a child died"
+        raise error
 
     told = pytest.raises(UserError, match="a process that makes masks was killed")
     with told, masks.MaskPool([], workers=1) as pool:

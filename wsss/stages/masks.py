@@ -81,10 +81,10 @@ class MaskPool:
         """
         try:
             self.jobs[self.pool.submit(make, job, *args)] = job.image
-        except (BrokenProcessPool, OSError) as error:
-            # the latter where a process dies while something is written to it, or as it starts
+        except (BrokenProcessPool, OSError, ValueError) as error:
+            # the others where a process dies while something is written to it, or as one starts
             of_pipe = isinstance(error, BrokenProcessPool | BrokenPipeError)
-            if not of_pipe and not any(map(_is_broken, self.jobs)):
+            if not of_pipe and not self.pool._broken and not any(map(_is_broken, self.jobs)):
                 raise
             raise self._killed() from error
         self._collect(most=64)
