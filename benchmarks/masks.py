@@ -64,6 +64,7 @@ FIELDS_MAPS = {"scales": (0.5, 1.0, 1.5, 2.0), "flip": True}
 WAYS = {
     "wsss": {},
     "wsss, the field's scales and flips": FIELDS_MAPS,
+    "wsss, scales 0.5 and 1": {"scales": (0.5, 1.0)},
     "wsss, scale 1": {"scales": (1.0,)},
 }
 """What is made whole: the settings that differ from the default ones."""

@@ -84,7 +84,7 @@ class MaskPool:
         except (BrokenProcessPool, OSError, ValueError) as error:
             # the others where a process dies while something is written to it, or as one starts
             of_pipe = isinstance(error, BrokenProcessPool | BrokenPipeError)
-            if not of_pipe and not self.pool._broken and not any(map(_is_broken, self.jobs)):
+            if not of_pipe and not self.pool._broken:
                 raise
             raise self._killed() from error
         self._collect(most=64)
