@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from wsss.cli import main
 from wsss.data.synthetic import SYNTHETIC_CLASSES, draw_scene
 from wsss.errors import UserNotice
+from wsss.settings import BACKBONE
 
 PAGES = [
     Path(__file__).parent.parent / "docs" / "how-to" / name
@@ -64,8 +65,8 @@ def _said(command: str, weights: Path) -> tuple[int, str]:
 @pytest.fixture
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "mobilenetv2_100.safetensors"
-    save_file(timm.create_model("mobilenetv2_100").state_dict(), path)
+    path = tmp_path_factory.mktemp("weights") / f"{BACKBONE}.safetensors"
+    save_file(timm.create_model(BACKBONE).state_dict(), path)
     return path
 
 

@@ -25,11 +25,14 @@ from wsss.models.backbone import has_early_features
 from wsss.models.classifier import TagClassifier
 from wsss.models.segmenter import SegmentationNetwork
 from wsss.resources import find_machine
-from wsss.settings import PseudoMaskSettings
+from wsss.settings import BACKBONE, VIEWS, PseudoMaskSettings
 
 DECODERS = ("DeepLabV3Plus", "UPerNet", "Linear")
 """Of a recipe's segmenter, the first that goes with the backbone: for CNNs that can be dilated, for
 other pyramids (what Swin and ConvNeXt are published with), for ViTs and all others."""
+
+KEPT_BYTES = 8e9
+"""Of what a frozen backbone saw of the photographs, at most; beyond, it sees them again each epoch."""
 
 T = TypeVar("T")
 
@@ -78,8 +81,8 @@ def write_recipe(
     if not photographs.is_dir():
         raise UserError(f"there is no folder {photographs}: give the folder of your photographs")
     if tags is None and (layout := recognised(photographs)) != "folder":
-        config = {"voc": "voc-mobilenetv2", "coco": "coco"}[layout]
-        weights_of = {"voc": "mobilenetv2_100.safetensors", "coco": "glnet_4g.pth"}[layout]
+        config = {"voc": "voc-efficientnet-lite2", "coco": "coco"}[layout]
+        weights_of = {"voc": f"{BACKBONE}.safetensors", "coco": "glnet_4g.pth"}[layout]
         splits = " (with your own splits in copies of its files)" if layout == "coco" else ""
         raise UserError(
             f"{photographs} has the {layout.upper()} layout and needs no init: "
@@ -198,17 +201,22 @@ def recipe(
     side = fit_multiple(side, of_segmenter)
     while batch > 4 and batch > count // 4:  # some steps an epoch; a mosaic takes four
         batch //= 2
-    # crops seen in training: what the shipped recipes give VOC's 1,464 images on the same machine
-    seen = 40_000 if machine.gpu else 12_000
+    start, early = network.start, network.freeze
+    as_it_is = bool(start) and network.name.partition(".")[0] == BACKBONE
 
-    def epochs(least: int, most: int) -> int:
+    def epochs(seen: int, least: int, most: int) -> int:
+        """So many that as many crops are seen as by the shipped recipes on the same machine."""
+        seen = 40_000 if machine.gpu else seen
         return 1 if quick else min(most, max(least, round(seen / count)))
 
-    start, early = network.start, network.freeze
     kept = {"freeze_norm": bool(start)} | ({"freeze": early} if start and early else {})
     fresh = {"lr": 1e-3, "head_lr_multiplier": 1}
-    tags = {"lr": 5e-5, "head_lr_multiplier": 40} if start else fresh
-    masks = {"lr": 1e-4, "head_lr_multiplier": 20} if start else fresh
+    tags = kept | ({"lr": 5e-5, "head_lr_multiplier": 40} if start else fresh)
+    masks = kept | ({"lr": 1e-4, "head_lr_multiplier": 20} if start else fresh)
+    if as_it_is:
+        a_view = 2e6 * (size / 448) ** 2 * count  # bytes: 1,280 channels at stride 16, float16
+        views = int(KEPT_BYTES / a_view)
+        tags = {"freeze": "all"} | ({"views": views} if views < VIEWS else {})
     workers = min(8, machine.cores) if machine.gpu else min(4, max(1, machine.cores // 2))
     data = {
         "layout": "folder",
@@ -221,22 +229,28 @@ def recipe(
     results = (out / "results").resolve()
     first, second = results / "pseudo_masks", results / "refined_masks"
     # the defaults of what one's own data may need otherwise, to be changed where they stand
-    shown = PseudoMaskSettings(scales=(1.0,), steps=60) if quick else PseudoMaskSettings()
-    names = ("background", "border_prior", "relabel_slots", *(["scales", "steps"] if quick else []))
-    segment_epochs = epochs(6, 60)
+    defaults = PseudoMaskSettings().to_dict()
+    shown = {name: defaults[name] for name in ("background", "border_prior", "relabel_slots")}
+    if as_it_is:
+        shown |= {"scales": [0.5, 1.0], "slot_grid": 12}
+    if quick:
+        shown |= {"scales": [1.0], "steps": 60}
+    classify_epochs = epochs(16_000 if as_it_is else 12_000, 4, 40)
+    rarely = {"check_val_every_n_epoch": classify_epochs} if as_it_is else {}  # an epoch is short
+    segment_epochs = epochs(12_000, 6, 60)
     return {
         "pipeline": {
             "out": str(results),
             **{n: f"{n}.yaml" for n in ("classify", "pseudo_masks", "refine", "segment")},
         },
         "classify": {
-            "model": {"backbone": network.name, **start, "mosaic": 0.5, **kept, **tags},
+            "model": {"backbone": network.name, **start, "mosaic": 0.5, **tags},
             "data": data | {"size": size, "predict_size": large, "batch_size": batch},
-            "trainer": {"max_epochs": epochs(4, 40), **trainer},
+            "trainer": {"max_epochs": classify_epochs, **rarely, **trainer},
         },
         "pseudo_masks": {
             "data": data | {"size": large, "batch_size": min(8, batch)},
-            "masks": {"out": str(first / "masks"), **{n: shown.to_dict()[n] for n in names}},
+            "masks": {"out": str(first / "masks"), **shown},
             "trainer": trainer,
         },
         "refine": {
@@ -246,7 +260,7 @@ def recipe(
             "trainer": trainer,
         },
         "segment": {
-            "model": {"decoder": network.decoder, "encoder": network.name, **start, **kept, **masks},
+            "model": {"decoder": network.decoder, "encoder": network.name, **start, **masks},
             "data": data | {"crop": side, "batch_size": min(8, batch) if not machine.gpu else batch},
             "trainer": {
                 "max_epochs": segment_epochs,

@@ -4,6 +4,7 @@ import csv
 import json
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from wsss.data.modules import TagData
 from wsss.errors import UserNotice
 from wsss.machine import Machine
 from wsss.recipe_for import Backbone
-from wsss.settings import PseudoMaskSettings
+from wsss.settings import BACKBONE, PseudoMaskSettings
 
 LAPTOP = Machine("CPU, 2 cores", False, 2, 0.0, False)
 
@@ -238,11 +239,6 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     assert small["classify"]["data"]["num_workers"] == 1
     TagData(**small["classify"]["data"])  # every setting exists
     results = tmp_path / "laptop" / "results"
-    defaults = PseudoMaskSettings()
-    assert small["pseudo_masks"]["masks"] == {  # written down to be found, without changing anything
-        "out": str(results / "pseudo_masks" / "masks"),
-        **{name: getattr(defaults, name) for name in ("background", "border_prior", "relabel_slots")},
-    }
     assert small["refine"]["masks"] == {
         "out": str(results / "refined_masks" / "masks"),
         "maps": str(results / "pseudo_masks" / "maps"),
@@ -264,10 +260,32 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     assert large["classify"]["data"]["size"] == 448 and large["segment"]["data"]["num_workers"] == 8
     assert large["classify"]["model"]["freeze_norm"] is False  # from scratch
     assert "freeze" not in large["classify"]["model"]
-    for stage in ("classify", "segment", "refine"):  # one recipe, but for what hangs on the machine
-        shipped = yaml.safe_load(shipped_config(f"voc-mobilenetv2/{stage}.yaml").read_text())["model"]
-        pretrained = {} if stage == "refine" else {"pretrained": True}
-        assert small[stage]["model"] == shipped | pretrained
+    other = config("other", "--backbone", "mobilenetv2_100")
+    names = ("background", "border_prior", "relabel_slots")
+    defaults = {name: getattr(PseudoMaskSettings(), name) for name in names}
+    for name, made in (("efficientnet-lite2", small), ("mobilenetv2", other)):
+        for stage in ("classify", "segment", "refine"):  # one recipe, but for what hangs on the machine
+            shipped = yaml.safe_load(shipped_config(f"voc-{name}/{stage}.yaml").read_text())["model"]
+            pretrained = {} if stage == "refine" else {"pretrained": True}
+            assert made[stage]["model"] == shipped | pretrained
+        shipped = yaml.safe_load(shipped_config(f"voc-{name}/pseudo_masks.yaml").read_text())["masks"]
+        masks = made["pseudo_masks"]["masks"]
+        assert Path(masks["out"]).parts[-3:] == ("results", "pseudo_masks", "masks")
+        # the defaults are written down to be found, without changing anything
+        assert masks == defaults | shipped | {"out": masks["out"]}
+
+
+def test_a_frozen_backbone_keeps_no_more_than_a_disk_holds(photos, tmp_path):
+    table = _csv(tmp_path / "t.csv", dict.fromkeys(_names(photos), "cat"))
+    found = gather(photos, table, tmp_path)
+    one = found.names("train")[0]
+    for count, views in ((500, None), (2000, 2), (20_000, 0)):
+        many = {f"{index}.jpg": found.tags[one] for index in range(count)}
+        more = replace(found, tags=many, splits=dict.fromkeys(many, "train"))
+        network = Backbone(BACKBONE, {"pretrained": True})
+        made = recipe_for.recipe(more, LAPTOP, 4000, photos, tmp_path, network, False)["classify"]
+        assert made["model"].get("views") == views
+        assert made["trainer"]["check_val_every_n_epoch"] == made["trainer"]["max_epochs"]
 
 
 def test_again_is_the_same_and_edited_files_are_kept(photos, tmp_path, capsys):
