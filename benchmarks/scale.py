@@ -209,6 +209,8 @@ def write_table(out: Path, rows: dict[str, dict[str, float]]) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is not measured yet, and write table and plot."""
+    from wsss.locks import locked
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of table and plot")
     parser.add_argument("--images", type=int, nargs="+", default=[100, 1000, 10000])
@@ -224,7 +226,12 @@ def main(words: Sequence[str] | None = None) -> None:
         row = make(args.measure / "root", args.measure / "made", **how)
         (args.measure / "row.json").write_text(json.dumps(row))
         return
-    args.out.mkdir(parents=True, exist_ok=True)
+    with locked(args.out, "a measurement"):
+        measure_all(args, how)
+
+
+def measure_all(args: argparse.Namespace, how: dict[str, int]) -> None:
+    """Measure all numbers of images that are not measured yet."""
     kept, rows = args.out / "scale.json", {}
     if kept.is_file():
         before = json.loads(kept.read_text())
