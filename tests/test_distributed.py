@@ -127,7 +127,7 @@ def test_other_settings_on_another_machine(machines, drawn):
     changed.write_text(changed.read_text().replace("max_epochs: 1", "max_epochs: 2"))
     words = ["run", "-c", "configs/pipeline.yaml", "--root", str(drawn), "--out", "run"]
     codes, said = ended(tasks(words, machines), 100)
-    assert codes == [2, 2]
+    assert codes == [2, 2], said
     assert said.count("error: ") == 1
     assert "has another setting in segment.yaml than the first one" in said
     assert "max_epochs 1 (now 2)" in said
@@ -137,7 +137,7 @@ def test_other_settings_on_another_machine(machines, drawn):
 def test_a_folder_that_is_not_shared(machines, drawn):
     words = ["run", "-c", "configs/pipeline.yaml", "--root", str(drawn), "--out", "run"]
     codes, said = ended(tasks(words, machines), 100)
-    assert codes == [2, 2]
+    assert codes == [2, 2], said
     assert said.count("error: ") == 1
     assert f"{machines[1] / 'run'} of process 2 of 2" in said and "all machines share" in said
     assert not list(machines[0].rglob("begun.json"))

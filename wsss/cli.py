@@ -62,9 +62,13 @@ def main(argv: list[str] | None = None) -> int:
     code = 1
     try:
         code = _run(command, rest)
-        return code
     finally:
         leave(code)
+    if code and argv is None and world_size() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # threads of torch may abort a process that is taken down while others end
+    return code
 
 
 def _run(command: str, rest: list[str]) -> int:

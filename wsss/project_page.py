@@ -22,8 +22,7 @@ LARGEST_POST = 64 * 2**20
 
 NETWORKS = [
     ("the usual one, downloaded once", ""),
-    ("glnet_tiny: small, comes with wsss", "glnet_tiny"),
-    ("glnet_nano: smaller, comes with wsss", "glnet_nano"),
+    ("glnet_nano: small, comes with wsss", "glnet_nano"),
 ]
 """Backbones that are offered, and what they are called; others are typed by their names in timm."""
 

@@ -19,6 +19,7 @@ from wsss.data.modules import MaskData
 from wsss.data.names import inside
 from wsss.data.photographs import find_photographs
 from wsss.errors import UserError, UserNotice, forget_notices
+from wsss.settings import BACKBONE
 
 
 def test_folder_of_photographs(tmp_path):
@@ -161,7 +162,7 @@ def test_absolute_names_in_the_folder_are_relative_ones(written, good, tmp_path)
     words = ["--tags", str(table)]
     assert main(["check", str(root), *words]) == 0
     weights = tmp_path / "w.safetensors"
-    save_file(timm.create_model("mobilenetv2_100").state_dict(), weights)
+    save_file(timm.create_model(BACKBONE).state_dict(), weights)
     assert (
         main(["init", str(root), *words, "--weights", str(weights), "--out", str(tmp_path / "o")]) == 0
     )
