@@ -268,12 +268,10 @@ def grow(network: nn.Module, state: dict[str, Tensor]) -> list[nn.Module]:
         for index, block in enumerate(stage.blocks):
             if any(key.startswith(f"stages.{number}.blocks.{index}.") for key in fitting):
                 continue
-            mixing = (
-                [block.relation_mha.out_proj, block.feature_conv[-1]]
-                if hasattr(block, "relation_mha")
-                else [block.mha_op.out_proj]
-            )
-            for layer in [block.pos_conv, block.mlp[-1], *mixing]:
+            if hasattr(block, "rest"):
+                block.rest()
+                continue
+            for layer in [block.pos_conv, block.mlp[-1], block.mha_op.out_proj]:
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
     early = [*network.downsample_layers[:2], *network.stages[:2]]

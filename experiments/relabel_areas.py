@@ -123,7 +123,11 @@ def class_map(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def seed_of(
-    record: Record, arrays: dict[str, np.ndarray], weight: Tensor, bias: Tensor, slots: str, grid: int
+    record: Record,
+    arrays: dict[str, np.ndarray],
+    weight: Tensor,
+    bias: Tensor,
+    args: argparse.Namespace,
 ) -> dict[str, Tensor]:
     """Scores (n, h, w) of an image's tags, dispatch maps (K, h, w), what describes the slots (K, C)."""
     kept = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -131,10 +135,10 @@ def seed_of(
     for scale in SCALES:
         one = class_map(kept[f"scale {scale}"], weight) + bias[:, None, None]
         cam = cam + F.interpolate(one.sigmoid()[None], size, mode="bilinear") / len(SCALES)
-    if slots == "features":
-        dispatch = cluster_slots(middle, (grid, grid)).dispatch
+    if args.slots == "features":
+        dispatch = cluster_slots(middle, (args.grid, args.grid)).dispatch
     else:
-        dispatch = sharpen_slots(kept[slots][None], SETTINGS.sharpen)
+        dispatch = sharpen_slots(kept[args.slots][None], args.sharpen)
     scores = seed_maps(ClassMaps(cam, cam, dispatch), SETTINGS)[0, list(record.tags)]
     return {"scores": scores, "dispatch": dispatch[0], "slots": slot_means(middle, dispatch)[0]}
 
@@ -199,6 +203,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--grid", type=int, default=SETTINGS.slot_grid, help="that clustering starts from"
     )
+    parser.add_argument(
+        "--sharpen", type=float, default=SETTINGS.sharpen, help="power of a block's probabilities"
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder for features and the table")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the head")
     parser.add_argument("--steps", type=int, nargs="+", default=[150, 300, 600])
@@ -211,8 +218,7 @@ def main(words: Sequence[str] | None = None) -> None:
     weight, bias = learn_head(args, records, len(classes))
     kept = (read_arrays(args.work / f"{record.id}.npz") for record in records)
     seeds = [
-        seed_of(record, one, weight, bias, args.slots, args.grid)
-        for record, one in zip(records, kept, strict=True)
+        seed_of(record, one, weight, bias, args) for record, one in zip(records, kept, strict=True)
     ]
     masks = [read_mask(record.mask)[1::3, 1::3] for record in records]
     rows = [{"steps": "", "factors": ""} | judge(records, masks, [s["scores"] for s in seeds], classes)]

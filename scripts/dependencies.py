@@ -33,8 +33,8 @@ of `constraints.txt`.
   licences of their own, which lie beside the package.
 - NVIDIA's packages come with PyTorch's build for GPUs and are not free software. PyTorch's build for
   CPUs, as in the [container](how-to/container.md), has none of them.
-- `glnet_nano.safetensors` and `glnet_tiny.safetensors` come with wsss under its own licence, MIT
-  ([cards](models/glnet_nano.md)).
+- `glnet_nano.safetensors` and `glnet_tiny.safetensors` come with wsss under its own licence, MIT;
+  `glnet_lite.safetensors` under Apache-2.0 ([cards](models/glnet_lite.md)).
 
 **Known vulnerabilities.** {audit}
 [A release](../CONTRIBUTING.md#a-release) begins with that check.

@@ -22,7 +22,8 @@ LARGEST_POST = 64 * 2**20
 
 NETWORKS = [
     ("the usual one, downloaded once", ""),
-    ("glnet_nano: small, comes with wsss", "glnet_nano"),
+    ("glnet_lite: comes with wsss, no download", "glnet_lite"),
+    ("glnet_nano: smaller and faster, knows less", "glnet_nano"),
 ]
 """Backbones that are offered, and what they are called; others are typed by their names in timm."""
 

@@ -34,6 +34,14 @@ other pyramids (what Swin and ConvNeXt are published with), for ViTs and all oth
 KEPT_BYTES = 8e9
 """Of what a frozen backbone saw of the photographs, at most; beyond, it sees them again each epoch."""
 
+AS_THEY_ARE: dict[str, dict[str, Any]] = {
+    BACKBONE: {"scales": [0.5, 1.0], "slot_grid": 12},
+    "glnet_lite": {"scales": [0.5, 1.0], "slots": "blocks", "sharpen": 1},
+}
+"""Backbones whose weights are a good start as they are: the class head alone learns. With each what its
+masks are made with instead of the defaults (experiments/2026-11-30-efficientnet-lite2.md and
+2026-12-01-glnet-lite.md)."""
+
 T = TypeVar("T")
 
 PURPOSES = {
@@ -202,7 +210,7 @@ def recipe(
     while batch > 4 and batch > count // 4:  # some steps an epoch; a mosaic takes four
         batch //= 2
     start, early = network.start, network.freeze
-    as_it_is = bool(start) and network.name.partition(".")[0] == BACKBONE
+    as_it_is = AS_THEY_ARE.get(network.name.partition(".")[0]) if start else None
 
     def epochs(seen: int, least: int, most: int) -> int:
         """So many that as many crops are seen as by the shipped recipes on the same machine."""
@@ -231,8 +239,7 @@ def recipe(
     # the defaults of what one's own data may need otherwise, to be changed where they stand
     defaults = PseudoMaskSettings().to_dict()
     shown = {name: defaults[name] for name in ("background", "border_prior", "relabel_slots")}
-    if as_it_is:
-        shown |= {"scales": [0.5, 1.0], "slot_grid": 12}
+    shown |= as_it_is or {}
     if quick:
         shown |= {"scales": [1.0], "steps": 60}
     classify_epochs = epochs(16_000 if as_it_is else 12_000, 4, 40)

@@ -263,7 +263,9 @@ def test_config_is_fitted_to_machine_and_data(photos, tmp_path, monkeypatch):
     other = config("other", "--backbone", "mobilenetv2_100")
     names = ("background", "border_prior", "relabel_slots")
     defaults = {name: getattr(PseudoMaskSettings(), name) for name in names}
-    for name, made in (("efficientnet-lite2", small), ("mobilenetv2", other)):
+    own = config("own", "--backbone", "glnet_lite")
+    pairs = (("efficientnet-lite2", small), ("mobilenetv2", other), ("glnet", own))
+    for name, made in pairs:
         for stage in ("classify", "segment", "refine"):  # one recipe, but for what hangs on the machine
             shipped = yaml.safe_load(shipped_config(f"voc-{name}/{stage}.yaml").read_text())["model"]
             pretrained = {} if stage == "refine" else {"pretrained": True}

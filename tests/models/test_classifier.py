@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import timm
 import torch
 
 from wsss.errors import UserError
 from wsss.models.classifier import TagClassifier, pool_class_map
-from wsss.models.glnet import deep_dispatch
 from wsss.tasks.classification import ClassificationTask
 
 
@@ -78,18 +76,16 @@ def test_unknown_backbone_is_named():
         TagClassifier("mobilenetv9", 5)
 
 
-def test_deep_dispatch_is_the_first_block_of_the_deepest_stage():
-    model = timm.create_model("glnet_nano", num_classes=0).eval()
-    with torch.no_grad():
-        blocks = model.forward_slots(torch.rand(2, 3, 64, 96)).maps
-    stages = [block.stage for block in blocks]
-    expected = blocks[stages.index(max(stages))]
-    assert expected.block == 0 and stages.count(max(stages)) > 1
-    out = deep_dispatch([block._replace(dispatch=block.dispatch.bfloat16()) for block in blocks])
-    assert torch.equal(out, expected.dispatch.bfloat16().float())
+def test_own_slots_are_those_of_the_first_block_of_the_deepest_stage():
     classifier = TagClassifier("glnet_nano", 3).eval()
-    classifier.backbone = model
-    images = 255 * torch.rand(1, 3, 64, 64)
+    images = 255 * torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        maps = model.forward_slots((images - classifier.mean) / classifier.std).maps
-        torch.testing.assert_close(classifier(images, slots="blocks").dispatch, deep_dispatch(maps))
+        found = classifier.backbone.forward_slots((images - classifier.mean) / classifier.std)
+        stages = [block.stage for block in found.maps]
+        expected = found.maps[stages.index(max(stages))]
+        assert expected.block == 0 and stages.count(max(stages)) > 1
+        out = classifier(images, slots="blocks")
+    torch.testing.assert_close(out.dispatch, expected.dispatch)
+    torch.testing.assert_close(out.middle, found.intermediates[max(stages)])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert classifier(images, slots="blocks").dispatch.dtype == torch.float32

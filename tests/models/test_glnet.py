@@ -33,6 +33,7 @@ SIZES = {
     "glnet_stl_paramslot": (30.48, 4.35),
     "glnet_4g_tklb": (27.51, 4.51),
     "glnet_9g_tklb": (60.78, 9.63),
+    "glnet_lite": (6.46, 0.64),  # ours, as counted
 }
 
 

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import wsss.models.glnet  # noqa: F401  (registers the GLNet models in timm)
+import wsss.models.glnet_lite  # noqa: F401  (registers it and the GLNets in timm)
 from wsss.errors import UserError
 from wsss.geometry import MULTIPLE
 from wsss.models.weights import load_weights, no_download

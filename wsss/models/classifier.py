@@ -15,7 +15,6 @@ from wsss.errors import UserError
 from wsss.geometry import fit_multiple
 from wsss.localize.slots import cluster_slots
 from wsss.models.backbone import build_backbone, dense_features, is_plain, reductions_of, sizes_of
-from wsss.models.glnet import deep_dispatch
 from wsss.settings import SLOT_GRID
 
 
@@ -185,5 +184,6 @@ class TagClassifier(nn.Module):
     def _block_slots(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.require_blocks()
         out = self.backbone.forward_slots(x)
-        middle = out.intermediates[max(block.stage for block in out.maps)]
-        return out.features, middle, deep_dispatch(out.maps)
+        place = self.backbone.chosen_block
+        chosen = next(block for block in out.maps if (block.stage, block.block) == place)
+        return out.features, out.intermediates[chosen.stage], chosen.dispatch.float()

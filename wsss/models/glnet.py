@@ -26,7 +26,7 @@ outputs are the same, so released weights load strictly; the code is written ane
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from wsss.errors import UserError
 from wsss.models.weights import load_weights
 
-__all__ = ["GLNet", "SlotFeatures", "SlotMaps", "deep_dispatch"]
+__all__ = ["GLNet", "SlotFeatures", "SlotMaps"]
 
 
 class SlotMaps(NamedTuple):
@@ -82,21 +82,6 @@ class SlotFeatures(NamedTuple):
     features: Tensor
     intermediates: list[Tensor]
     maps: list[SlotMaps]
-
-
-def deep_dispatch(blocks: Sequence[SlotMaps]) -> Tensor:
-    """Dispatch maps of the GLMix block whose slots follow objects best.
-
-    In our trials that was the first block of the deepest GLMix stage.
-
-    Args:
-        blocks: What each GLMix block did, in order of computation (``GLNet.forward_slots(...).maps``).
-
-    Returns:
-        ``(B, K, H, W)`` float32 in [0, 1], summing to 1 over K.
-    """
-    deepest = max(block.stage for block in blocks)
-    return next(block.dispatch for block in blocks if block.stage == deepest).float()
 
 
 class LayerScale(nn.Module):
@@ -270,6 +255,12 @@ class GLMixBlock(Block):
             nn.Conv2d(dim, dim, 5, padding=2, groups=dim),
             nn.Conv2d(dim, dim, 1),
         )
+
+    def rest(self) -> None:
+        """Let the block change nothing: what it would add becomes 0, until it is trained."""
+        for layer in (self.pos_conv, self.mlp[-1], self.relation_mha.out_proj, self.feature_conv[-1]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def _initial_slots(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B or 1,K,C)
         if self.init_slots is not None:
@@ -647,6 +638,18 @@ class GLNet(nn.Module):
             x = stage(downsample(x))
         return self.norm(x)
 
+    @property
+    def slot_blocks(self) -> list[tuple[int, int]]:
+        """Stage and block of every GLMix block."""
+        stages = enumerate(self.stages)
+        return [(i, j) for i, s in stages for j, b in enumerate(s.blocks) if isinstance(b, GLMixBlock)]
+
+    @property
+    def chosen_block(self) -> tuple[int, int]:
+        """Place of the block whose slots follow objects best: of the deepest stage the first."""
+        deepest = max(stage for stage, _ in self.slot_blocks)
+        return next(place for place in self.slot_blocks if place[0] == deepest)
+
     def forward_slots(self, x: Tensor, *, attention: bool = False) -> SlotFeatures:
         """Features together with the slot maps of every GLMix block.
 
@@ -730,7 +733,24 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, model_args: dict[str, Any], **kwargs: Any) -> nn.Module:
+def create(
+    variant: str,
+    pretrained: bool,
+    model_args: dict[str, Any],
+    kind: Callable[..., nn.Module] = GLNet,
+    levels: int = 4,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a GLNet by timm's contract.
+
+    Args:
+        variant: Name of the model.
+        pretrained: Take the weights that its configuration names.
+        model_args: Arguments of the variant; ``kwargs`` come before them.
+        kind: Class of the model.
+        levels: How many features it has.
+        kwargs: Arguments of `timm.create_model`.
+    """
     cfg = resolve_pretrained_cfg(
         variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
     )
@@ -738,8 +758,8 @@ def _create(variant: str, pretrained: bool, model_args: dict[str, Any], **kwargs
     # file, so weights from a local file go through our own loader.
     by_timm = bool(cfg.url or cfg.hf_hub_id or cfg.state_dict)
 
-    def build(**options: Any) -> GLNet:
-        model = GLNet(**options)
+    def build(**options: Any) -> nn.Module:
+        model = kind(**options)
         if pretrained and not by_timm:
             model.pretrained_cfg = cfg.to_dict()
             load_weights(model, cfg.file)
@@ -749,7 +769,7 @@ def _create(variant: str, pretrained: bool, model_args: dict[str, Any], **kwargs
         build,
         variant,
         pretrained and by_timm,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+        feature_cfg={"out_indices": tuple(range(levels)), "feature_cls": "getter"},
         **{**model_args, **kwargs},
     )
 
@@ -770,55 +790,55 @@ _STL = {
 def glnet_nano(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """1.72 M parameters: ours, to train in minutes on a CPU; its weights come with the package."""
     args = {"depths": (1, 1, 4, 1), "dims": (32, 64, 128, 192), "slot_scale_init": 8.0}
-    return _create("glnet_nano", pretrained, args, **kwargs)
+    return create("glnet_nano", pretrained, args, **kwargs)
 
 
 @register_model
 def glnet_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """3.19 M parameters: ours, grown from ``glnet_nano``; its weights come with the package."""
     args = {"depths": (1, 1, 6, 2), "dims": (32, 64, 128, 256), "slot_scale_init": 8.0}
-    return _create("glnet_tiny", pretrained, args, **kwargs)
+    return create("glnet_tiny", pretrained, args, **kwargs)
 
 
 @register_model
 def glnet_4g(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """27.00 M parameters, 4.48 G MACs at 224; ImageNet-1k 83.7 % (published)."""
-    return _create("glnet_4g", pretrained, {}, **kwargs)
+    return create("glnet_4g", pretrained, {}, **kwargs)
 
 
 @register_model
 def glnet_9g(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """60.01 M parameters, 9.59 G MACs at 224; ImageNet-1k 84.5 % (published)."""
-    return _create("glnet_9g", pretrained, {"dims": (96, 192, 384, 768)}, **kwargs)
+    return create("glnet_9g", pretrained, {"dims": (96, 192, 384, 768)}, **kwargs)
 
 
 @register_model
 def glnet_16g(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """106.06 M parameters, 16.60 G MACs at 224; ImageNet-1k 85.0 % (published, EMA weights)."""
     args = {"dims": (128, 256, 512, 1024), "layer_scale": 1e-4}
-    return _create("glnet_16g", pretrained, args, **kwargs)
+    return create("glnet_16g", pretrained, args, **kwargs)
 
 
 @register_model
 def glnet_stl(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """Swin-tiny layout: 30.30 M parameters, 4.35 G MACs at 224; ImageNet-1k 82.5 % (published)."""
-    return _create("glnet_stl", pretrained, _STL, **kwargs)
+    return create("glnet_stl", pretrained, _STL, **kwargs)
 
 
 @register_model
 def glnet_stl_paramslot(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """As ``glnet_stl`` with learned initial slots: 30.48 M; ImageNet-1k 82.1 % (published)."""
-    return _create("glnet_stl_paramslot", pretrained, {**_STL, "learned_slots": True}, **kwargs)
+    return create("glnet_stl_paramslot", pretrained, {**_STL, "learned_slots": True}, **kwargs)
 
 
 @register_model
 def glnet_4g_tklb(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """``glnet_4g`` trained with token labels; ImageNet-1k 84.4 % (published)."""
-    return _create("glnet_4g_tklb", pretrained, {"token_label_head": True}, **kwargs)
+    return create("glnet_4g_tklb", pretrained, {"token_label_head": True}, **kwargs)
 
 
 @register_model
 def glnet_9g_tklb(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """``glnet_9g`` trained with token labels; ImageNet-1k 85.3 % (published)."""
     args = {"dims": (96, 192, 384, 768), "token_label_head": True}
-    return _create("glnet_9g_tklb", pretrained, args, **kwargs)
+    return create("glnet_9g_tklb", pretrained, args, **kwargs)

@@ -17,24 +17,21 @@ def block_names(classifier: TagClassifier) -> list[str]:
     """All places that `slot_views` can show, GLMix blocks first."""
     levels = len(classifier.reductions)
     names = ["features", *(f"features.{level}" for level in range(levels))]
-    if not hasattr(classifier.backbone, "forward_slots"):
-        return names
-    stages = enumerate(classifier.backbone.stages)
-    blocks = [(s, b) for s, stage in stages for b, block in enumerate(stage.blocks) if _mixes(block)]
-    return [*(f"{s}.{b}" for s, b in blocks), *names]
-
-
-def _mixes(block: torch.nn.Module) -> bool:
-    return hasattr(block, "forward_slots")
+    blocks = getattr(classifier.backbone, "slot_blocks", [])
+    return [*(f"{stage}.{block}" for stage, block in blocks), *names]
 
 
 def default_blocks(classifier: TagClassifier) -> list[str]:
-    """The first GLMix block of each stage; where there is none, the features the chain clusters."""
-    first: dict[str, str] = {}
-    for name in block_names(classifier):
-        if not name.startswith("features"):
-            first.setdefault(name.partition(".")[0], name)
-    return list(first.values()) or ["features"]
+    """The GLMix block of each stage whose slots masks are made with, or else the first.
+
+    Where there is none, the features that the chain clusters.
+    """
+    backbone = classifier.backbone
+    if not hasattr(backbone, "slot_blocks"):
+        return ["features"]
+    chosen = {stage: block for stage, block in reversed(backbone.slot_blocks)}
+    chosen |= dict([backbone.chosen_block])
+    return [f"{stage}.{chosen[stage]}" for stage in sorted(chosen)]
 
 
 def check_blocks(classifier: TagClassifier, blocks: Sequence[str]) -> list[str]:

@@ -92,7 +92,7 @@ def no_download(name: str) -> str:
     return (
         f"the published weights of {name} cannot be downloaded: connect to the internet for the first "
         "run, or give a weight file of this model (--weights, or model.weights instead of "
-        "model.pretrained), or take glnet_nano, whose weights come with wsss"
+        "model.pretrained), or take glnet_lite, whose weights come with wsss"
     )
 
 
