@@ -385,6 +385,16 @@ def _log(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
+def seen_and_unseen(folders: Sequence[Path], unseen: Path) -> dict[str, list[Path]]:
+    """Photographs of some folders, without those whose names a list has, and these."""
+    left_out = set(unseen.read_text(encoding="utf-8").split())
+    photographs: dict[str, list[Path]] = {"seen": [], "unseen": []}
+    for folder in folders:
+        for path in find_photographs([folder], skip_twins=True).values():
+            photographs["unseen" if path.stem in left_out else "seen"].append(path)
+    return photographs
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Keep the teacher's features, train on them, write the weights."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -403,11 +413,7 @@ def main(words: Sequence[str] | None = None) -> None:
     args = parser.parse_args(words)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    left_out = set(args.unseen.read_text(encoding="utf-8").split())
-    photographs: dict[str, list[Path]] = {"seen": [], "unseen": []}
-    for folder in args.photographs:
-        for path in find_photographs([folder], skip_twins=True).values():
-            photographs["unseen" if path.stem in left_out else "seen"].append(path)
+    photographs = seen_and_unseen(args.photographs, args.unseen)
     features = args.features or args.work / "features"
     args.work.mkdir(parents=True, exist_ok=True)
     with kept_memory():

@@ -29,11 +29,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from distil import precision, view
+from distil import precision, seen_and_unseen, view
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wsss.data.photographs import find_photographs
+from wsss.errors import UserError
 from wsss.files import write_atomic
 from wsss.localize.slots import cluster_slots
 from wsss.models.backbone import build_backbone
@@ -187,6 +187,11 @@ def train(
     variance, clusterings = look(before, unseen)
     if state_file.is_file():
         state = torch.load(state_file, weights_only=True)
+        if state["steps"] != args.steps:
+            raise UserError(
+                f"{state_file} is of a training of {state['steps']} steps, not {args.steps}: give the "
+                "same --steps, or another --work"
+            )
         late.load_state_dict(state["late"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
@@ -207,7 +212,8 @@ def train(
         done = step + 1
         if done % KEPT_EVERY == 0 or done == args.steps:
             _log(log, {"step": done} | judge(late, before, unseen, variance) | clusterings)
-            state = {"late": late.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
+            state = {"late": late.state_dict(), "optimizer": optimizer.state_dict()}
+            state |= {"step": done, "steps": args.steps}
             write_atomic(state_file, lambda aside, state=state: torch.save(state, aside))
 
 
@@ -230,10 +236,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1500)
     args = parser.parse_args(words)
     torch.manual_seed(0)
-    left_out = set(args.unseen.read_text(encoding="utf-8").split())
-    paths: dict[str, list[Path]] = {"seen": [], "unseen": []}
-    for path in find_photographs(args.photographs, skip_twins=True).values():
-        paths["unseen" if path.stem in left_out else "seen"].append(path)
+    paths = seen_and_unseen(args.photographs, args.unseen)
     classifier = fast_layers(TagClassifier("glnet_lite", 1)).eval()
     backbone = classifier.backbone
     start = build_backbone("tf_efficientnet_lite2", weights=args.weights).state_dict()

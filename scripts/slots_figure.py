@@ -1,7 +1,7 @@
 """Draw the pictures of docs/slots.md, one of which is in the README, too.
 
-python scripts/slots_figure.py                        # glnet_nano, whose weights come with wsss
-python scripts/slots_figure.py --backbone glnet_tiny  # or --backbone NAME --weights FILE
+python scripts/slots_figure.py                        # glnet_lite, whose weights come with wsss
+python scripts/slots_figure.py --backbone glnet_nano  # or --backbone NAME --weights FILE
 python scripts/slots_figure.py --mobilenetv2 mobilenetv2_100.safetensors  # compare.jpg, too
 
 The photographs are scikit-image's (`pip install -e '.[test]'`), nothing is downloaded; docs/slots.md
@@ -128,11 +128,9 @@ def compare(networks: dict[str, Classifier], rows: list[tuple[str, str]]) -> Ima
 def main(words: list[str] | None = None) -> None:
     """Write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="glnet_nano", help="a GLNet, or another timm model")
+    parser.add_argument("--backbone", default="glnet_lite", help="a GLNet, or another timm model")
     parser.add_argument("--weights", help="its weight file (default: the one that comes with wsss)")
-    parser.add_argument(
-        "--block", help="of all figures but stages.jpg (default: the last stage's first)"
-    )
+    parser.add_argument("--block", help="of all figures but stages.jpg (default: the one of the chain)")
     parser.add_argument("--mobilenetv2", help="weight file of mobilenetv2_100, to draw compare.jpg")
     args = parser.parse_args(words)
 

@@ -61,9 +61,9 @@ def test_a_training_that_was_broken_off_ends_alike(lite, drawn, tmp_path, monkey
     words = ["--photographs", str(drawn / "JPEGImages"), "--unseen", str(unseen), "--steps", "4"]
     words += ["--weights", str(tmp_path / "start.safetensors")]
 
-    def run(name):
+    def run(name, *more):
         out = tmp_path / f"{name}.safetensors"
-        lite.main([*words, "--work", str(tmp_path / name), "--out", str(out)])
+        lite.main([*words, "--work", str(tmp_path / name), "--out", str(out), *more])
         return load_file(out)
 
     whole = run("whole")
@@ -90,3 +90,5 @@ def test_a_training_that_was_broken_off_ends_alike(lite, drawn, tmp_path, monkey
     monkeypatch.setattr(lite, "_log", log)
     again = run("broken")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+    with pytest.raises(lite.UserError, match="give the same"):
+        run("whole", "--steps", "6")

@@ -41,8 +41,8 @@ def test_one_command_draws_the_pages_pictures(script, tmp_path, monkeypatch):
     assert drawn["readme"].width > 7 * 146 > 3 * drawn["readme"].height
     assert drawn["clicks"].height > 2 * script.LOW
     assert len(np.unique(np.asarray(drawn["stages"])[::9, ::9].reshape(-1, 3), axis=0)) > 100
-    weights = hashlib.sha256(Path(own_weights("glnet_nano")).read_bytes()).hexdigest()
-    assert drawn["coffee"].info["comment"].decode() == f"glnet_nano {weights}"
+    weights = hashlib.sha256(Path(own_weights("glnet_lite")).read_bytes()).hexdigest()
+    assert drawn["coffee"].info["comment"].decode() == f"glnet_lite {weights}"
 
 
 def test_blocks_of_the_stages(script):
