@@ -95,8 +95,7 @@ def test_a_project_from_photographs_to_the_report(files, tmp_path):
 
             view.locator("#start").click()
             view.locator("#status progress").wait_for()
-            view.locator("#status").get_by_text("train classifier").wait_for()
-            view.locator("#stop").click()
+            view.locator("#stop").click()  # long before it has ended, which may be in seconds
             view.locator("#start:has-text('Go on')").wait_for()
             view.locator("#status").get_by_text("The run was stopped").wait_for()
             # the program is started anew
