@@ -268,12 +268,7 @@ def grow(network: nn.Module, state: dict[str, Tensor]) -> list[nn.Module]:
         for index, block in enumerate(stage.blocks):
             if any(key.startswith(f"stages.{number}.blocks.{index}.") for key in fitting):
                 continue
-            if hasattr(block, "rest"):
-                block.rest()
-                continue
-            for layer in [block.pos_conv, block.mlp[-1], block.mha_op.out_proj]:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+            block.rest()
     early = [*network.downsample_layers[:2], *network.stages[:2]]
     for part in early:
         part.requires_grad_(False)

@@ -42,6 +42,7 @@ from wsss.models.fast import autocast, fast_layers, kept_memory
 from wsss.models.glnet import GLMixBlock
 from wsss.models.glnet_lite import MIXED
 from wsss.progress import progress
+from wsss.tasks.optim import freeze_norm
 
 CROPS = (15, 20)
 """Sides of the crops, in positions of stride 16, in turns."""
@@ -72,14 +73,6 @@ class Late(nn.Module):
             maps.append(dispatch)
         return self.rest(x), maps
 
-    def train(self, mode: bool = True) -> "Late":
-        """BatchNorm keeps ImageNet's statistics."""
-        super().train(mode)
-        for layer in self.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
-        return self
-
 
 def free_energy(dispatch: Tensor, features: Tensor) -> Tensor:
     """Of a mixture of von Mises-Fisher distributions, in nats for each position, without constants.
@@ -99,17 +92,18 @@ def free_energy(dispatch: Tensor, features: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def keep(backbone: nn.Module, classifier: TagClassifier, paths: Sequence[Path], to: Path) -> list[Path]:
+def keep(classifier: TagClassifier, paths: Sequence[Path], to: Path) -> list[Path]:
     """Files with the features (C, h, w) float16 of stride 16 of each photograph."""
     to.mkdir(parents=True, exist_ok=True)
     files = [to / f"{index:06}.npy" for index in range(len(paths))]
     missing = [index for index, file in enumerate(files) if not file.is_file()]
-    early = nn.Sequential(backbone.conv_stem, backbone.bn1, *backbone.blocks[:MIXED])
+    backbone = classifier.backbone
     last = [block for block in backbone.blocks[MIXED] if not isinstance(block, GLMixBlock)]
+    early = nn.Sequential(backbone.conv_stem, backbone.bn1, *backbone.blocks[:MIXED], *last)
     for index in progress(missing, f"{to.name}: features"):
         image = torch.from_numpy(view(paths[index], index)).permute(2, 0, 1)[None].float()
         with autocast(precision(), "cpu"):
-            features = nn.Sequential(early, *last)((image - classifier.mean) / classifier.std)
+            features = early((image - classifier.mean) / classifier.std)
         array = features[0].half().numpy()
         write_atomic(files[index], lambda aside, array=array: _save(aside, array))
     return files
@@ -203,6 +197,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         late.train()
+        freeze_norm(late, every=True)  # ImageNet's statistics stay
         change, energies = errors(late, before, x)
         loss = change / variance + sum(energies) / len(energies)
         optimizer.zero_grad(set_to_none=True)
@@ -243,8 +238,8 @@ def main(words: Sequence[str] | None = None) -> None:
     backbone.load_state_dict(start, strict=False)  # the GLMix blocks are not among them
     args.work.mkdir(parents=True, exist_ok=True)
     with kept_memory():
-        seen = keep(backbone, classifier, paths["seen"], args.work / "seen")
-        unseen = keep(backbone, classifier, paths["unseen"][:160:4], args.work / "unseen")
+        seen = keep(classifier, paths["seen"], args.work / "seen")
+        unseen = keep(classifier, paths["unseen"][:160:4], args.work / "unseen")
         late = Late(backbone)
         train(late, copy.deepcopy(late).eval().requires_grad_(False), seen, unseen, args)
     state = {k: v.half() if v.is_floating_point() else v for k, v in backbone.state_dict().items()}

@@ -214,6 +214,16 @@ class Block(nn.Module):
             self.ls2 = LayerScale((1, dim, 1, 1), layer_scale)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
+    def rest(self) -> None:
+        """Let the block change nothing: what it would add becomes 0, until it is trained."""
+        for layer in (self.pos_conv, self.mlp[-1], *self._mixing_ends()):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
+    def _mixing_ends(self) -> list[nn.Module]:
+        """The last layers of what mixes pixels."""
+        raise NotImplementedError
+
     @staticmethod
     def _scale_shape(dim: int) -> tuple[int, ...]:
         return (1, dim, 1, 1)
@@ -256,11 +266,8 @@ class GLMixBlock(Block):
             nn.Conv2d(dim, dim, 1),
         )
 
-    def rest(self) -> None:
-        """Let the block change nothing: what it would add becomes 0, until it is trained."""
-        for layer in (self.pos_conv, self.mlp[-1], self.relation_mha.out_proj, self.feature_conv[-1]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    def _mixing_ends(self) -> list[nn.Module]:
+        return [self.relation_mha.out_proj, self.feature_conv[-1]]
 
     def _initial_slots(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B or 1,K,C)
         if self.init_slots is not None:
@@ -333,6 +340,9 @@ class AttentionBlock(Block):
         if linear_mlp:
             hidden = int(dim * mlp_ratio)
             self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def _mixing_ends(self) -> list[nn.Module]:
+        return [self.mha_op.out_proj]
 
     @staticmethod
     def _scale_shape(dim: int) -> tuple[int, ...]:
